@@ -1,0 +1,1 @@
+"""Package qemu_runner."""

@@ -1,0 +1,173 @@
+"""The `user` network of one runner: may it be offered, what does a start need, what is left over.
+
+It decides the order (guard before passt, refusal before anything is made) and owns no host object
+but the guard. It must never spawn passt: vm-host does, so that guests outlive the runner.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from qemu_runner.user_network import checks
+from qemu_runner.user_network.addresses import AddressPlan, GuestAddress
+from qemu_runner.user_network.behaviour import Availability, Available, Refused, decide
+from qemu_runner.user_network.errors import (
+    PortTakenError,
+    ProbeError,
+    UdpPublishingError,
+    UserNetworkUnavailableError,
+)
+from qemu_runner.user_network.passt import passt_argv
+from qemu_runner.user_network.ports import BehaviourProbe, Guard, HostNetwork, PortBinding
+from qemu_runner.user_network.publishing import Protocol, PublishedPort, first_conflict
+from qemu_runner.user_network.report import Check, Leak
+from qemu_runner.user_network.resolver import ResolverPlan
+
+
+@dataclass(frozen=True, slots=True)
+class PasstStart:
+    """What one start of a guest needs; made by `UserNetwork.prepare_start`.
+
+    Attributes:
+        program: Path of passt.
+        guest: The guest's address.
+        ports: Its published ports.
+        resolver: How it resolves names.
+        available: What the host was found to offer.
+    """
+
+    program: str
+    guest: GuestAddress
+    ports: tuple[PublishedPort, ...]
+    resolver: ResolverPlan
+    available: Available
+
+    def argv(self, fd: int | str) -> list[str]:
+        """Give passt's argument list, for the descriptor number (or placeholder) it will inherit."""
+        return passt_argv(
+            self.program, fd, self.guest, self.ports, self.resolver, self.available.behaviour.options
+        )
+
+
+class UserNetwork:
+    """Everything the runner asks of the `user` network.
+
+    Args:
+        program: Path of passt.
+        subnet: Private network for guests, /24 or wider.
+        guard: The nft guard, or None where machines have no uids of their own or the runner lacks
+            CAP_NET_ADMIN.
+        probe: Finds out what passt does.
+        host: Reads the host's routes and resolver.
+        binding: Tries ports.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        subnet: IPv4Network,
+        guard: Guard | None,
+        probe: BehaviourProbe,
+        host: HostNetwork,
+        binding: PortBinding,
+    ) -> None:
+        self._program = program
+        self._guard = guard
+        self._probe = probe
+        self._host = host
+        self._binding = binding
+        self.plan = AddressPlan(subnet)
+
+    async def availability(self) -> Availability:
+        """Say whether the network can be offered here, without changing anything on the host."""
+        try:
+            behaviour = await self._probe.behaviour()
+        except ProbeError as error:
+            return Refused(reason=str(error), fix=checks.PASST_FIX)
+        guarded = self._guard is not None and await self._guard.usable() is None
+        verdict = decide(behaviour, guarded=guarded)
+        if isinstance(verdict, Available) and not await self._host.default_route_interfaces():
+            return Refused(reason=checks.NO_ROUTE, fix=checks.NO_ROUTE_FIX)
+        return verdict
+
+    async def check_ports(
+        self, wanted: Iterable[PublishedPort], reserved: Iterable[PublishedPort], *, bind: bool = True
+    ) -> None:
+        """Refuse ports that cannot be had, at once rather than when passt ends without a word.
+
+        Args:
+            wanted: Ports of one machine.
+            reserved: Ports of all other machines of this runner, running or not.
+            bind: Whether to try the ports on the host; not for a machine that already holds them.
+
+        Raises:
+            PortTakenError: If a port is in use or reserved.
+            PortPrivilegedError: If passt may not bind it.
+            PortAddressError: If the address is not this host's.
+            UdpPublishingError: If the probe says that replies are lost.
+            ProbeError: If UDP is wanted and passt could not be probed.
+        """
+        ports = tuple(wanted)
+        if conflict := first_conflict(ports, reserved):
+            port, other = conflict
+            raise PortTakenError(port, f"it is reserved for guest port {other.guest} already.")
+        for port in ports:
+            if port.protocol is Protocol.UDP and not (await self._probe.behaviour()).udp_replies:
+                raise UdpPublishingError(port, "this passt loses the replies of published UDP.")
+        for port in ports if bind else ():
+            await self._binding.try_bind(port)
+
+    async def prepare_start(self, index: int, ports: Iterable[PublishedPort]) -> PasstStart:
+        """Make sure that a guest may start now: the guard stands and passt can be trusted.
+
+        Called before every start, which also restores a guard that somebody deleted. Ports are not
+        tried again here (`check_ports` does that).
+
+        Args:
+            index: The machine's index in `plan`, kept by its owner.
+            ports: The machine's published ports.
+
+        Raises:
+            UserNetworkUnavailableError: If the network cannot be offered.
+            GuardError: If nftables refused the guard.
+        """
+        verdict = await self.availability()
+        if isinstance(verdict, Refused):
+            raise UserNetworkUnavailableError(verdict.reason, verdict.fix)
+        resolver = await self._host.resolver()
+        if verdict.guarded and self._guard is not None:
+            await self._guard.ensure(resolver)
+        return PasstStart(self._program, self.plan.at(index), tuple(ports), resolver, verdict)
+
+    async def remove_guard(self) -> None:
+        """Remove the guard, when the last machine of this runner is gone for good.
+
+        Raises:
+            GuardError: If nftables refused.
+        """
+        if self._guard is not None:
+            await self._guard.remove()
+
+    async def checks(self) -> list[Check]:
+        """Give the doctor's checks of this network."""
+        return [
+            await checks.passt_check(self._probe),
+            await checks.guard_check(self._guard),
+            await checks.route_check(self._host),
+            await checks.resolver_check(self._host),
+            checks.availability_check(await self.availability()),
+        ]
+
+    async def leaks(self, *, needed: bool) -> list[Leak]:
+        """List guards that nobody needs.
+
+        Args:
+            needed: Whether this runner has a machine on the user network.
+
+        Raises:
+            GuardError: If nftables did not answer.
+        """
+        if self._guard is None or needed:
+            return []
+        standing = await self._guard.present()
+        return [Leak(kind="rule", name=self._guard.name, owner=self._guard.owner)] if standing else []

@@ -1,0 +1,1 @@
+"""Adapters: what the runner reaches outside of itself, translated at the border."""

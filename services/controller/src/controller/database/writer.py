@@ -1,0 +1,134 @@
+"""The one thread that writes.
+
+It owns the writing connection and every `BEGIN IMMEDIATE`. Requests that wait together are committed together, each in
+a savepoint of its own: one fsync for many (https://www.sqlite.org/lang_transaction.html).
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from controller.database.errors import DatabaseUnavailable, translate
+
+_GROUP_LIMIT = 64
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    work: Callable[[Connection], Any]
+    loop: asyncio.AbstractEventLoop
+    answer: "asyncio.Future[Any]"
+    queued_at: float
+    result: Any = None
+    error: BaseException | None = None
+
+    def deliver(self) -> None:
+        """Answer on the loop that asked. Nobody listens any more when the loop is closed; the commit stands."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._set)
+
+    def _set(self) -> None:
+        if self.answer.done():
+            return
+        if self.error is None:
+            self.answer.set_result(self.result)
+        else:
+            self.answer.set_exception(self.error)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCommit:
+    """Measure of one commit: how many requests shared it and how long it took from `BEGIN`, in seconds."""
+
+    requests: int
+    seconds: float
+
+
+class Writer:
+    """Runs requests one after another in a thread of its own."""
+
+    def __init__(self, engine: Engine, committed: Callable[[GroupCommit], None]) -> None:
+        self._engine = engine
+        self._committed = committed
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="database-writer", daemon=True)
+        self._accepting = False
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._accepting = True
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Refuse new requests, finish the queued ones and join the thread. Blocks."""
+        self._accepting = False
+        self._requests.put(None)
+        self._thread.join()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests are queued."""
+        return self._requests.qsize()
+
+    async def submit(self, work: Callable[[Connection], Any]) -> Any:
+        """Run `work` in a write transaction and return its result after the commit.
+
+        Cancelling the caller does not cancel the transaction.
+        """
+        if not self._accepting:
+            raise DatabaseUnavailable("the database is closed")
+        loop = asyncio.get_running_loop()
+        request = _Request(work, loop, loop.create_future(), time.monotonic())
+        self._requests.put(request)
+        return await request.answer
+
+    def _work(self) -> None:
+        stopping = False
+        while not stopping:
+            group, stopping = self._next_group()
+            if group:
+                self._commit(group)
+
+    def _next_group(self) -> tuple[list[_Request], bool]:
+        group: list[_Request] = []
+        request = self._requests.get()
+        while request is not None:
+            group.append(request)
+            if len(group) == _GROUP_LIMIT:
+                return group, False
+            try:
+                request = self._requests.get_nowait()
+            except queue.Empty:
+                return group, False
+        return group, True
+
+    def _commit(self, group: list[_Request]) -> None:
+        began = time.monotonic()
+        try:
+            with self._engine.connect() as conn, conn.begin():
+                for request in group:
+                    _run_in_savepoint(conn, request)
+        except Exception as exc:  # noqa: BLE001 - the thread must outlive any commit; every request of it gets the error
+            for request in group:
+                request.error = translate(exc) or exc
+        for request in group:
+            request.deliver()
+        self._committed(GroupCommit(len(group), time.monotonic() - began))
+
+
+def _run_in_savepoint(conn: Connection, request: _Request) -> None:
+    try:
+        with conn.begin_nested():
+            request.result = request.work(conn)
+    except Exception as exc:
+        database_error = translate(exc)
+        if database_error is not None:
+            # SQLite may have rolled back the whole transaction: nothing of this group can be trusted.
+            raise database_error from exc
+        request.error = exc

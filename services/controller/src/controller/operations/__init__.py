@@ -1,0 +1,113 @@
+"""The operations engine: durable operations made of steps, fences, undo, idempotency and an event feed.
+
+It owns the operations, subjects, idempotency, events and meta tables. It must never know what the subjects are: plans
+and hooks are handed in.
+"""
+
+from controller.operations.clock import Clock, OperationIds, SystemClock, uuid7_operation_ids
+from controller.operations.engine import (
+    Engine,
+    EngineSettings,
+    OperationFilter,
+    OperationPage,
+    active_operation,
+    forget_subject,
+    next_fence,
+    require_idle,
+)
+from controller.operations.errors import (
+    CursorError,
+    CursorExpired,
+    CursorInvalid,
+    EngineStopped,
+    IdempotencyKeyReused,
+    LostLease,
+    NotCancellable,
+    NotYet,
+    OperationInProgress,
+    OperationNotFound,
+    OperationsError,
+    PageTokenInvalid,
+    PeerUnavailable,
+    Permanent,
+    Problem,
+    Retryable,
+    StepError,
+    SubmitRefused,
+    UnknownKind,
+)
+from controller.operations.failpoints import FailPoints, parse_fail_point
+from controller.operations.feed import Cursor, Event, Feed, Gap
+from controller.operations.operation import Initiator, Operation, OperationId, Progress, Stage, UndoScope
+from controller.operations.outbox import Outbox
+from controller.operations.plan import Look, Plan, ReversibleStep, Step, StepContext
+from controller.operations.state import PublicState, StageState, State
+from controller.operations.submission import (
+    Accepted,
+    AlreadyThere,
+    IdempotencyKey,
+    Prepare,
+    Submission,
+    Supersede,
+)
+
+__all__ = [
+    "Accepted",
+    "AlreadyThere",
+    "Clock",
+    "Cursor",
+    "CursorError",
+    "CursorExpired",
+    "CursorInvalid",
+    "Engine",
+    "EngineSettings",
+    "EngineStopped",
+    "Event",
+    "FailPoints",
+    "Feed",
+    "Gap",
+    "IdempotencyKey",
+    "IdempotencyKeyReused",
+    "Initiator",
+    "Look",
+    "LostLease",
+    "NotCancellable",
+    "NotYet",
+    "Operation",
+    "OperationFilter",
+    "OperationId",
+    "OperationIds",
+    "OperationInProgress",
+    "OperationNotFound",
+    "OperationPage",
+    "OperationsError",
+    "Outbox",
+    "PageTokenInvalid",
+    "PeerUnavailable",
+    "Permanent",
+    "Plan",
+    "Prepare",
+    "Problem",
+    "Progress",
+    "PublicState",
+    "ReversibleStep",
+    "Retryable",
+    "Stage",
+    "StageState",
+    "State",
+    "Step",
+    "StepContext",
+    "StepError",
+    "Submission",
+    "SubmitRefused",
+    "Supersede",
+    "SystemClock",
+    "UndoScope",
+    "UnknownKind",
+    "active_operation",
+    "forget_subject",
+    "next_fence",
+    "parse_fail_point",
+    "require_idle",
+    "uuid7_operation_ids",
+]

@@ -1,0 +1,92 @@
+"""The innermost server interceptor: errors encoded, spans marked, durations measured."""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+from opentelemetry import trace
+from prometheus_client import CollectorRegistry, Histogram
+
+from servicekit.rpc_errors import DETAILS_KEY, INTERNAL_PROBLEM, RpcProblem, encode
+
+_LOG = logging.getLogger(__name__)
+
+Translate = Callable[[Exception], RpcProblem | None]
+_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]
+
+
+class ProblemInterceptor(grpc.aio.ServerInterceptor):
+    """Answers a handler's exception with the problem that the service's table has for it."""
+
+    def __init__(self, translate: Translate, registry: CollectorRegistry) -> None:
+        """Take the service's table and the registry that the histogram of durations goes to."""
+        self._translate = translate
+        self._seconds = Histogram(
+            "rpc_server_duration_seconds", "Time to answer a call.", ["method", "code"], registry=registry
+        )
+
+    async def intercept_service(
+        self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Wrap the handler of one call."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = str(handler_call_details.method)
+        factory_name = (
+            ("stream" if handler.request_streaming else "unary")
+            + "_"
+            + ("stream" if handler.response_streaming else "unary")
+        )
+        behaviour: Any = getattr(handler, factory_name)
+        wrap = self._stream if handler.response_streaming else self._unary
+        factory: Any = getattr(grpc, f"{factory_name}_rpc_method_handler")
+        wrapped: grpc.RpcMethodHandler[Any, Any] = factory(
+            wrap(behaviour, method), handler.request_deserializer, handler.response_serializer
+        )
+        return wrapped
+
+    def _unary(self, behaviour: Any, method: str) -> Any:
+        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            begin = time.monotonic()
+            try:
+                response = await behaviour(request, context)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as exc:  # noqa: BLE001 - the edge: whatever it is, the caller gets a problem
+                await self._fail(exc, context, method, begin)
+            self._seconds.labels(method, "OK").observe(time.monotonic() - begin)
+            return response
+
+        return answer
+
+    def _stream(self, behaviour: Any, method: str) -> Any:
+        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            begin = time.monotonic()
+            try:
+                async for response in behaviour(request, context):
+                    yield response
+            except grpc.aio.AbortError:
+                raise
+            except Exception as exc:  # noqa: BLE001 - as above
+                await self._fail(exc, context, method, begin)
+            self._seconds.labels(method, "OK").observe(time.monotonic() - begin)
+
+        return answer
+
+    async def _fail(
+        self, exc: Exception, context: grpc.aio.ServicerContext[Any, Any], method: str, begin: float
+    ) -> NoReturn:
+        problem = exc if isinstance(exc, RpcProblem) else self._translate(exc)
+        if problem is None:
+            _LOG.error("call failed", exc_info=exc, extra={"method": method})
+            problem = INTERNAL_PROBLEM
+        else:
+            _LOG.info("call refused", extra={"method": method, "reason": problem.reason, "detail": str(exc)})
+        span = trace.get_current_span()
+        span.set_attribute("qcontroller.reason", problem.reason)
+        self._seconds.labels(method, problem.code.name).observe(time.monotonic() - begin)
+        # abort, not abort_with_status: the latter leaves the span of the tracing interceptor at OK.
+        await context.abort(problem.code, problem.message, ((DETAILS_KEY, encode(problem)),))

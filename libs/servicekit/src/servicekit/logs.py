@@ -1,0 +1,45 @@
+"""JSON log lines on stderr, each with the trace it belongs to."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Final
+
+from opentelemetry import trace
+
+_STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes one JSON object a line; what a call passes in `extra` becomes fields of it."""
+
+    def __init__(self, service: str) -> None:
+        """Name the `service` that every line tells."""
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return `record` as one line."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "service": self._service,
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            line["traceId"] = trace.format_trace_id(span.trace_id)
+            line["spanId"] = trace.format_span_id(span.span_id)
+        line |= {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def configure_logs(service: str, level: str) -> None:
+    """Send every logger's lines of `level` ("" means INFO) and above to stderr as JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter(service))
+    logging.basicConfig(level=level or "INFO", handlers=[handler], force=True)

@@ -1,0 +1,104 @@
+"""The command line that all guest builders share: where to, what from, reuse or build, say the path.
+
+Owns the order of a build. Progress goes to standard output line by line; its last line is the image's path and
+nothing else. It never leaves a half-made image.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from guestbuild.errors import BuildError, PackagesUnavailable
+from guestbuild.imagecache import ImageSlot, content_key
+from guestbuild.packages import Package, PackageSource
+from guestbuild.programs import require
+
+DEFAULT_OUTPUT = Path(__file__).resolve().parents[3] / ".cache" / "guests"
+
+
+def build_image(
+    arguments: Sequence[str] | None,
+    *,
+    description: str,
+    image_name: str,
+    recipe: str,
+    programs: Mapping[str, str],
+    resolve: Callable[[PackageSource], list[Package]],
+    make: Callable[[PackageSource, Sequence[Package], Path], Path],
+) -> int:
+    """Build one image unless the published one has the same inputs; return the exit status.
+
+    Args:
+        arguments: Command line, without the program's name; None for the process's own.
+        description: What ``--help`` says.
+        image_name: File name of the image in the output directory.
+        recipe: Digest of everything in this checkout that shapes the image.
+        programs: Programs that ``make`` runs, with the Debian packages they come from.
+        resolve: Names the packages (with versions) that the image is made of.
+        make: Makes the image in a scratch directory and returns its path there.
+    """
+    options = _parse(arguments, description)
+    started = time.monotonic()
+    slot = ImageSlot(options.output.resolve(), image_name)
+    source = PackageSource((options.cache or options.output).resolve(), options.apt_sources)
+    try:
+        with slot.held():
+            _build(slot, source, recipe, programs, resolve, make)
+    except BuildError as exc:
+        print(f"cannot build {image_name}: {exc}", file=sys.stderr)
+        return 1
+    size_mib = slot.image.stat().st_size / (1024 * 1024)
+    print(f"{image_name}: {size_mib:.1f} MiB, {time.monotonic() - started:.1f} s", flush=True)
+    print(slot.image, flush=True)
+    return 0
+
+
+def _build(
+    slot: ImageSlot,
+    source: PackageSource,
+    recipe: str,
+    programs: Mapping[str, str],
+    resolve: Callable[[PackageSource], list[Package]],
+    make: Callable[[PackageSource, Sequence[Package], Path], Path],
+) -> None:
+    try:
+        packages = resolve(source)
+    except PackagesUnavailable as exc:
+        if not slot.has_recipe(recipe):
+            raise
+        print(f"reusing the image built before, since apt does not answer: {exc}", flush=True)
+        return
+    key = content_key(recipe, packages)
+    if slot.is_current(key):
+        print("nothing changed since the image was built", flush=True)
+        return
+    require(programs)
+    with slot.workspace() as workspace:
+        built = make(source, packages, workspace)
+        slot.publish(built, key=key, recipe=recipe, packages=packages)
+
+
+def _parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=DEFAULT_OUTPUT,
+        metavar="DIR",
+        help="where the image goes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="where fetched packages are kept (default: the output directory)",
+    )
+    parser.add_argument(
+        "--apt-sources",
+        type=Path,
+        metavar="FILE",
+        help="a Debian 12 sources list to use instead of the host's",
+    )
+    return parser.parse_args(arguments)

@@ -1,0 +1,96 @@
+# The front door. `make help` lists it; CI calls `make test` and nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -q
+STACK := PYTHONPATH=tools $(BIN)/python -m qcstack
+PACKAGES := libs/servicekit services/vm-host services/image-store services/qemu-runner services/controller services/gateway
+
+# A stack other than the default one: make up STATE=/srv/qc PORT=9080 CONTROLLER_PORT=9009 IMAGE_STORE_PORT=9010
+OPTIONS := $(if $(STATE),--state=$(STATE)) $(if $(PORT),--port=$(PORT)) \
+  $(if $(CONTROLLER_PORT),--controller-port=$(CONTROLLER_PORT)) \
+  $(if $(IMAGE_STORE_PORT),--image-store-port=$(IMAGE_STORE_PORT)) \
+  $(if $(OTLP_ENDPOINT),--otlp-endpoint=$(OTLP_ENDPOINT)) $(if $(STOP_GRACE),--stop-grace=$(STOP_GRACE)) \
+  $(if $(ACCELERATOR),--accelerator=$(ACCELERATOR))
+
+.PHONY: help setup demo up down status logs clean guest guest-debian doctor \
+  fmt lint types unit integration guests-test wheels protos protos-check test test-full bench lock
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
+
+setup: ## Install what is missing (Debian packages as root, Python environment)
+	@tools/setup
+
+demo: setup ## The whole main job in a directory of its own: stack up, guest built, VM launched, used, removed
+	@guest=$$(packer/guests/tiny/build | tee /dev/stderr | tail -n 1) && $(STACK) demo --guest="$$guest" $(OPTIONS)
+
+up: setup ## Start the stack in the background and wait until it is ready
+	@$(STACK) up $(OPTIONS)
+
+down: ## Stop the stack: guests are powered down; images, disks and databases stay
+	@$(STACK) down $(OPTIONS)
+
+status: ## Show the services of the running stack
+	@$(STACK) status $(OPTIONS)
+
+logs: ## Follow the services' logs
+	@$(STACK) logs $(OPTIONS)
+
+clean: ## Stop the stack and remove its state: images, disks, databases
+	@$(STACK) clean $(OPTIONS)
+
+doctor: ## Ask the running stack what is wrong with this host
+	@curl -sS http://127.0.0.1:$(or $(PORT),8080)/v1/nodes/node-1/doctor | $(BIN)/python -m json.tool
+
+guest: setup ## Build the small guest image and print its path
+	@packer/guests/tiny/build 2>/dev/null | tail -n 1
+
+guest-debian: setup ## Build the full Debian 12 guest image and print its path
+	@packer/guests/debian/build 2>/dev/null | tail -n 1
+
+fmt: ## Format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lint: ## Check format, lint, import contracts and shell scripts
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+	@$(BIN)/lint-imports --config .importlinter --no-cache
+	@tools/check-text
+
+types: ## Check types (mypy strict), each package by itself
+	@for package in $(PACKAGES); do \
+	  echo "types: $$package"; (cd $$package && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml src tests); done
+	@cd tools && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml qcstack tests
+	@cd tests/integration && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
+
+protos: ## Generate the Python code of the protos
+	@protos/generate
+
+protos-check: ## Lint the protos, refuse breaking changes and drift of the generated code
+	@tools/check-protos
+
+wheels: ## Build every service and library as a wheel of its own, into dist/
+	@rm -rf dist && for package in protos $(PACKAGES); do \
+	  $(BIN)/pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist ./$$package; done && ls dist
+
+unit: ## Unit tests: no network, no QEMU
+	@for package in $(PACKAGES) tools; do $(PYTEST) $$package/tests -m "not netns and not real and not full"; done
+
+integration: ## The whole stack through its public APIs, with real QEMU
+	@$(PYTEST) services/*/tests -m "(netns or real) and not full"
+	@$(PYTEST) packer/guests tests/integration -m "not full"
+
+test: setup lint types protos-check wheels unit integration ## Everything that CI runs
+
+test-full: test ## And the long suites whole
+	@$(PYTEST) services/*/tests packer/guests tests/integration -m full
+
+bench: setup ## Benchmarks that print ratios
+	@PYTHONPATH=tools $(BIN)/python bench/run.py
+
+lock: ## Compile the lock files anew from requirements/*.in
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --no-header -q requirements/dev.in -o requirements/dev.txt

@@ -1,0 +1,161 @@
+"""The steps of `make demo`.
+
+Runs in a state directory of its own and removes it; never touches a stack that is running.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+from qcstack import host_snapshot, lifecycle
+from qcstack.demo.rest import CallError, EventStream, RestClient
+from qcstack.demo.screen import Screen
+from qcstack.layout import StackLayout
+
+_INSTANCE: Final = "/v1/instances/demo-1"
+_IMAGE: Final = "/v1/images/tiny"
+_READY_WITHIN_S: Final = 120
+# What outlives an instance on purpose: databases, logs and sockets of the running services, the cache of
+# base images, and the fence that a deleted machine leaves behind.
+_KEPT: Final = ("controller", "image-store", "log", "run", "etc", "runner/images", "runner/tombstones")
+
+
+def run_demo(layout: StackLayout, guest: Path | None) -> int:
+    """Run the whole demo; 0 if every step did what it says and nothing is left."""
+    if guest is None or not guest.is_file():
+        raise lifecycle.StackError("no guest image: run `make demo`, which builds it, or give --guest=FILE")
+    lifecycle.refuse_taken_ports(layout)
+    signal.signal(signal.SIGTERM, _interrupt)
+    screen = Screen()
+    before = host_snapshot.take()
+    with _temporary_state() as state:
+        own = replace(layout, state=state, stop_grace="20s")
+        try:
+            _run_stack(own, guest, screen)
+        except KeyboardInterrupt:
+            print("\ninterrupted: cleaning up", flush=True)
+            return 130
+        except CallError as exc:
+            print(f"\nthe gateway refused: {exc}", flush=True)
+            _show_logs(own)
+            return 1
+        finally:
+            with screen.step("Stop the stack"):
+                lifecycle.down(own)
+    left = host_snapshot.take().left_since(before)
+    with screen.step("Compare the host with what it was before"):
+        if left:
+            for kind, names in left.items():
+                screen.say(f"left behind, {kind}: {', '.join(names)}")
+            return 1
+        screen.say(
+            "processes, links, mounts and packet filter rules are as before; the state directory is gone"
+        )
+    print(f"\nThe whole demo took {screen.elapsed_s():.1f} s.", flush=True)
+    return 0
+
+
+def _run_stack(layout: StackLayout, guest: Path, screen: Screen) -> None:
+    with screen.step(f"Start the stack in {layout.state} (SQLite, image directory)"):
+        lifecycle.wait_ready(layout, lifecycle.launch_supervisor(layout))
+        screen.call(f"curl {layout.base_url}/readyz")
+    rest = RestClient(layout.gateway_port, screen.call)
+    with screen.step("Upload the guest image"):
+        image = rest.upload(_IMAGE, guest, screen.progress).body
+        screen.say(f"{image['name']} {image['format']} {image['digest']}")
+    before = host_snapshot.take(layout.state, without=_KEPT)
+    with screen.step("Launch an instance; its conditions turn true one by one"):
+        _launch(rest, screen)
+    with screen.step("Look at it"):
+        _look(rest, screen)
+    with screen.step("Run a command in the guest"):
+        answer = rest.call("POST", f"{_INSTANCE}/exec", {"argv": ["/bin/uname", "-a"]}).body
+        screen.say(f"exit {answer['exitCode']}: {answer['stdout'].strip()}")
+    with screen.step("Stop it gracefully"):
+        stopped = rest.call("POST", f"{_INSTANCE}/stop", {}, wait_s=60).body
+        screen.say(f"state {stopped['status']['state']}")
+    with screen.step("Delete it and its image"):
+        rest.call("DELETE", _INSTANCE, wait_s=60)
+        rest.call("DELETE", _IMAGE)
+    with screen.step("Compare host and state directory with what they were before the launch"):
+        left = host_snapshot.take(layout.state, without=_KEPT).left_since(before)
+        # The packet filter's guard belongs to the stack and goes with it.
+        left.pop("rules", None)
+        if left:
+            raise CallError(f"left behind: {left}")
+        leaks = rest.call("GET", "/v1/nodes/node-1/leaks").body["leaks"]
+        if leaks:
+            raise CallError(f"leaks: {leaks}")
+        screen.say("processes, links, mounts and machine files are as before; no leaks")
+
+
+def _launch(rest: RestClient, screen: Screen) -> None:
+    events = rest.events()
+    begin = time.monotonic()
+    spec = {"name": "demo-1", "image": "tiny", "vm": {"cpus": 1, "memory": "256M"}, "start": True}
+    try:
+        rest.call("POST", "/v1/instances", spec, wait_s=60)
+        screen.say(f"{time.monotonic() - begin:6.2f} s  QEMU runs (the launch is answered)")
+        _follow_conditions(events, rest, begin, screen)
+    finally:
+        events.close()
+
+
+def _follow_conditions(events: EventStream, rest: RestClient, begin: float, screen: Screen) -> None:
+    seen: set[str] = set()
+    for event in events:
+        if time.monotonic() - begin > _READY_WITHIN_S:
+            break
+        if event.get("instance") != "demo-1" or not event["type"].startswith("instance."):
+            continue
+        for condition in event["resource"]["status"]["conditions"]:
+            if condition["status"] == "TRUE" and condition["type"] not in seen:
+                seen.add(condition["type"])
+                screen.say(f"{time.monotonic() - begin:6.2f} s  {condition['type']}")
+        if "Ready" in seen:
+            return
+    # The wait names what is missing and shows the console's last lines.
+    rest.call("GET", f"{_INSTANCE}/wait?condition=Ready&timeout=1")
+
+
+def _look(rest: RestClient, screen: Screen) -> None:
+    instance: dict[str, Any] = rest.call("GET", _INSTANCE).body
+    status = instance["status"]
+    addresses = [a["address"] for nic in status["nics"] for a in nic["addresses"]]
+    screen.say(f"state {status['state']} on {status['node']} by {status['accelerator']}")
+    screen.say(f"addresses {', '.join(addresses)}")
+    guest = status["guest"]
+    screen.say(
+        f"guest {guest['hostname']}: {guest['os']['prettyName']}, kernel {guest['os']['kernelRelease']}"
+    )
+    for phase in status.get("bootPhases", []):
+        screen.say(f"phase {phase['name']}: {phase['durationMs'] / 1000:.2f} s")
+
+
+@contextmanager
+def _temporary_state() -> Iterator[Path]:
+    # Not below a private home: a machine's own uid must be able to reach its disk.
+    path = Path(tempfile.mkdtemp(prefix="qc-demo-", dir="/var/tmp"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+def _show_logs(layout: StackLayout) -> None:
+    for log in sorted((layout.state / "log").glob("*.log")):
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:]
+        sys.stderr.write(f"--- {log.name}\n" + "\n".join(lines) + os.linesep)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

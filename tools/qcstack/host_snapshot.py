@@ -1,0 +1,90 @@
+"""What a stack could leave on a host: processes, links, rules, mounts, files. Taken before and after.
+
+Reads only; what it compares is named in its answer, so that "nothing is left" can be checked by hand.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+# Programs that a stack runs; others come and go on a host without it.
+_OURS: Final = (
+    "qemu-system-",
+    "passt",
+    "dnsmasq",
+    "vm_host",
+    "qemu_runner",
+    "image_store",
+    "controller",
+    "gateway",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HostSnapshot:
+    """Named sets of things on this host."""
+
+    things: Mapping[str, frozenset[str]]
+
+    def left_since(self, earlier: "HostSnapshot") -> dict[str, list[str]]:
+        """Return what is here now and was not `earlier`, by kind; empty lists are left out."""
+        return {
+            kind: sorted(now - earlier.things.get(kind, frozenset()))
+            for kind, now in self.things.items()
+            if now - earlier.things.get(kind, frozenset())
+        }
+
+
+def take(tree: Path | None = None, *, without: tuple[str, ...] = ()) -> HostSnapshot:
+    """Look at the host now; `tree` adds the paths below it, except those that begin with one of `without`."""
+    things = {
+        "processes": _processes(),
+        "links": frozenset(path.name for path in Path("/sys/class/net").iterdir()),
+        "mounts": frozenset(Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()),
+        "rules": _rules(),
+    }
+    if tree is not None:
+        things["files"] = frozenset(
+            name for path in tree.rglob("*") if not (name := str(path.relative_to(tree))).startswith(without)
+        )
+    return HostSnapshot(things)
+
+
+def _processes() -> frozenset[str]:
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        text = [word.decode(errors="replace") for word in words if word]
+        program = Path(text[0]).name if text else ""
+        module = text[2] if len(text) > 2 and text[1] == "-m" else ""
+        if program.startswith(_OURS) or module in _OURS:
+            found.add(f"{entry.name} {' '.join(text)[:160]}")
+    return frozenset(found)
+
+
+def _rules() -> frozenset[str]:
+    """Tables of the packet filter; empty where the caller may not read them or none can exist."""
+    nft = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if nft is None or os.geteuid() != 0:
+        return frozenset()
+    result = subprocess.run([nft, "-j", "list", "ruleset"], capture_output=True, check=False, timeout=10)
+    if result.returncode:
+        return frozenset()
+    found = set()
+    for item in json.loads(result.stdout)["nftables"]:
+        for kind in ("table", "chain", "rule"):
+            if kind in item:
+                thing = item[kind]
+                words = (kind, *(str(thing.get(key, "")) for key in ("family", "table", "name", "handle")))
+                found.add(" ".join(words))
+    return frozenset(found)

@@ -1,0 +1,107 @@
+"""What each QEMU binary here offers: version, machine types, accelerators.
+
+Asked from the binaries themselves and remembered until a binary changes, so that one installed later is
+seen and an unchanged one costs nothing. A binary that is missing or broken is an offer with an error:
+vm-host serves without it.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from vm_host.errors import RefusedError
+from vm_host.kvm import KvmAccess, probe_kvm
+from vm_host.programs import FIXED_PATH, Programs
+
+_PREFIX = "qemu-system-"
+_PROBE_TIMEOUT_S = 5.0
+_VERSION = re.compile(r"version (\S+)")
+_ALIAS = re.compile(r"\(alias of ([^)]+)\)")
+
+_Identity = tuple[str, int, int, int, int]
+
+
+class Offers:
+    """The offers of all allowed programs that are called ``qemu-system-<arch>``."""
+
+    def __init__(self, programs: Programs) -> None:
+        self._programs = programs
+        self._known: dict[str, tuple[_Identity, dict[str, Any]]] = {}
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the offers as hello tells them; asks binaries that are new or have changed."""
+        kvm = probe_kvm()
+        return [self._offer(name, kvm) for name in self._programs if name.startswith(_PREFIX)]
+
+    def _offer(self, name: str, kvm: KvmAccess) -> dict[str, Any]:
+        arch = name.removeprefix(_PREFIX)
+        offer: dict[str, Any] = {
+            "arch": arch,
+            "program": name,
+            "version": "",
+            "machineTypes": [],
+            "machineAliases": {},
+            "accelerators": [],
+            "error": "",
+        }
+        try:
+            path = self._programs.resolve(name)
+            identity = _identity(path)
+            if name not in self._known or self._known[name][0] != identity:
+                self._known[name] = (identity, _ask(path))
+            answers = self._known[name][1]
+        except RefusedError as exc:
+            return offer | {"error": exc.message}
+        except (OSError, subprocess.SubprocessError) as exc:
+            return offer | {"error": f"{name} does not work: {exc}"}
+        accelerators = [_accelerator(kind, arch, kvm) for kind in answers["accelerators"]]
+        return offer | answers | {"accelerators": accelerators}
+
+
+def _identity(path: str) -> _Identity:
+    found = Path(path).stat()
+    return path, found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _ask(path: str) -> dict[str, Any]:
+    version = _VERSION.search(_output(path, "--version"))
+    types: list[str] = []
+    aliases: dict[str, str] = {}
+    for line in _output(path, "-machine", "help").splitlines()[1:]:
+        name, _, text = line.partition(" ")
+        alias = _ALIAS.search(text)
+        if alias is not None:
+            aliases[name] = alias[1]
+        elif name:
+            types.append(name)
+    return {
+        "version": version[1] if version else "unknown",
+        "machineTypes": types,
+        "machineAliases": aliases,
+        "accelerators": [line.strip() for line in _output(path, "-accel", "help").splitlines()[1:]],
+    }
+
+
+def _output(path: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [path, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+        timeout=_PROBE_TIMEOUT_S,
+        env={"PATH": FIXED_PATH, "LANG": "C.UTF-8"},
+        cwd="/",
+    )
+    return done.stdout.decode(errors="replace")
+
+
+def _accelerator(kind: str, arch: str, kvm: KvmAccess) -> dict[str, Any]:
+    if kind == "tcg":
+        return {"name": kind, "usable": True, "reason": "emulation works everywhere"}
+    if kind != "kvm":
+        return {"name": kind, "usable": False, "reason": "not used by this product"}
+    if arch != os.uname().machine:
+        return {"name": kind, "usable": False, "reason": f"the host is {os.uname().machine}"}
+    return {"name": kind, "usable": kvm.usable, "reason": kvm.reason}

@@ -159,6 +159,7 @@ class ImageUpload(_message.Message):
     IF_MATCH_FIELD_NUMBER: _builtins.int
     IF_NONE_MATCH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Empty: not known yet; a `name` message must come before the end of the stream."""
     expected_digest: _builtins.str
     """Refuse bytes whose digest differs ("sha256:<hex>"); empty: any."""
     content_length: _builtins.int
@@ -200,8 +201,13 @@ class UploadImageRequest(_message.Message):
 
     UPLOAD_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """At most 1 MiB each."""
+    name: _builtins.str
+    """The name, if `upload` gave none (a form may send its file before its other fields); at most
+    once. A stream that ends without any name is refused with FIELD_INVALID and stores nothing.
+    """
     @_builtins.property
     def upload(self) -> Global___ImageUpload:
         """First message of the stream."""
@@ -211,12 +217,13 @@ class UploadImageRequest(_message.Message):
         *,
         upload: Global___ImageUpload | None = ...,
         chunk: _builtins.bytes = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "part", b"part", "upload", b"upload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "name", b"name", "part", b"part", "upload", b"upload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "part", b"part", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "name", b"name", "part", b"part", "upload", b"upload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["upload", "chunk"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["upload", "chunk", "name"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 

@@ -7,6 +7,7 @@ decides. This module owns the values and the decision; finding out belongs to `a
 from dataclasses import dataclass
 
 from qemu_runner.user_network.passt import PasstOptions
+from qemu_runner.user_network.publishing import ANY, PublishedPort
 
 GUARD_FIX = (
     "start the runner with CAP_NET_ADMIN and a range of uids for machines (as root it has both), "
@@ -26,7 +27,8 @@ class PasstBehaviour:
             listener on the host's loopback.
         reaches_host_addresses: Whether a guest reaches the host's other addresses; true for every
             known version, since to passt they are destinations like any other.
-        udp_replies: Whether a client of a published UDP port gets the guest's answer.
+        udp_loopback_replies: Whether a client on the loopback gets the answers of a published UDP port.
+        udp_address_replies: Whether a client of a UDP port published on another address does.
     """
 
     binary_sha256: str
@@ -34,7 +36,14 @@ class PasstBehaviour:
     options: PasstOptions
     leaks_loopback: bool
     reaches_host_addresses: bool
-    udp_replies: bool
+    udp_loopback_replies: bool
+    udp_address_replies: bool
+
+    def returns_udp(self, port: PublishedPort) -> bool:
+        """Tell whether the answers of this published UDP port find their way back."""
+        if port.address.is_loopback or port.address == ANY:
+            return self.udp_loopback_replies
+        return self.udp_address_replies
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,7 @@ class Available:
     Attributes:
         guarded: Whether the nft guard stands before all addresses of this host; without it only the
             loopback is out of the guests' reach.
-        udp_publishing: Whether UDP ports can be published.
+        udp_publishing: Whether UDP ports can be published on the loopback.
         behaviour: What the probe saw.
     """
 
@@ -82,4 +91,4 @@ def decide(behaviour: PasstBehaviour, *, guarded: bool) -> Availability:
             "and without CAP_NET_ADMIN nothing can stop them.",
             fix=GUARD_FIX,
         )
-    return Available(guarded=guarded, udp_publishing=behaviour.udp_replies, behaviour=behaviour)
+    return Available(guarded=guarded, udp_publishing=behaviour.udp_loopback_replies, behaviour=behaviour)

@@ -6,9 +6,12 @@ Each check looks and changes nothing. A check never raises for what it exists to
 from qemu_runner.user_network.behaviour import GUARD_FIX, Availability, Refused
 from qemu_runner.user_network.errors import ProbeError
 from qemu_runner.user_network.ports import BehaviourProbe, Guard, HostNetwork
+from qemu_runner.user_network.publishing import LOOPBACK
 from qemu_runner.user_network.report import Check, CheckStatus
 
-PASST_FIX = "install the package passt, and let the runner create a network namespace (root or user namespaces)."
+PASST_FIX = (
+    "install the package passt, and let the runner create a network namespace (root or user namespaces)."
+)
 NO_ROUTE = "this host has no IPv4 default route, and passt refuses to start without one."
 NO_ROUTE_FIX = "give the host a default route (`ip route add default …`), or launch with `nics: []`."
 
@@ -20,12 +23,18 @@ async def passt_check(probe: BehaviourProbe) -> Check:
         seen = await probe.behaviour()
     except ProbeError as error:
         return Check(name, CheckStatus.FAIL, str(error), PASST_FIX)
+    if seen.udp_loopback_replies:
+        udp = "arrive"
+    elif seen.udp_address_replies:
+        udp = "are lost on the loopback, so UDP ports are refused there"
+    else:
+        udp = "are lost, so UDP ports are refused"
+    loopback = "reach" if seen.leaks_loopback else "do not reach"
     detail = (
-        f"{seen.version}; packets to 127.0.0.1 and 0.0.0.0 "
-        f"{'reach' if seen.leaks_loopback else 'do not reach'} the host's loopback; replies of published UDP "
-        f"{'arrive' if seen.udp_replies else 'are lost, so UDP ports are refused'}."
+        f"{seen.version}; packets to 127.0.0.1 and 0.0.0.0 {loopback} the host's loopback; "
+        f"replies of published UDP {udp}."
     )
-    if seen.leaks_loopback or not seen.udp_replies:
+    if seen.leaks_loopback or not seen.udp_loopback_replies:
         return Check(name, CheckStatus.WARN, detail, "install a passt of 2024 or later.")
     return Check(name, CheckStatus.PASS, detail)
 
@@ -63,6 +72,13 @@ async def resolver_check(host: HostNetwork) -> Check:
             "resolv.conf names no IPv4 resolver; guests will resolve no names.",
             "add a `nameserver` line with an IPv4 address to /etc/resolv.conf.",
         )
+    if plan.forward_to is not None and plan.forward_to != LOOPBACK:
+        return Check(
+            name,
+            CheckStatus.WARN,
+            f"the only resolver is {plan.forward_to}; a passt older than 2025 does not tell guests of it.",
+            "add a `nameserver` line with an address that guests can reach to /etc/resolv.conf.",
+        )
     if plan.forward_to is not None:
         return Check(name, CheckStatus.PASS, f"guests' queries are forwarded to {plan.forward_to}.")
     return Check(name, CheckStatus.PASS, f"guests ask {', '.join(map(str, plan.servers))}.")
@@ -80,4 +96,6 @@ def availability_check(verdict: Availability) -> Check:
             "guests cannot reach the host's loopback, but its other addresses, since no guard stands.",
             GUARD_FIX,
         )
-    return Check(name, CheckStatus.PASS, "new connections from guests to any address of this host are rejected.")
+    return Check(
+        name, CheckStatus.PASS, "new connections from guests to any address of this host are rejected."
+    )

@@ -10,7 +10,7 @@ Source: passt(1), versions 2023-03 (Debian 12) and 2025-05 (Debian 13).
 from dataclasses import dataclass
 
 from qemu_runner.user_network.addresses import GuestAddress
-from qemu_runner.user_network.publishing import Protocol, PublishedPort
+from qemu_runner.user_network.publishing import LOOPBACK, Protocol, PublishedPort
 from qemu_runner.user_network.resolver import ResolverPlan
 
 PASST_ROLE = "passt"
@@ -25,9 +25,11 @@ class PasstOptions:
 
     Attributes:
         stderr: Whether `--stderr` exists; newer ones log to stderr in the foreground anyway.
+        dns_host: Whether `--dns-host` exists; without it passt forwards queries to 127.0.0.1 only.
     """
 
     stderr: bool
+    dns_host: bool
 
 
 def passt_argv(
@@ -59,7 +61,7 @@ def passt_argv(
     argv += ["--mac-addr", _MAC]
     argv += ["--address", str(guest.address), "--netmask", str(guest.prefix_len)]
     argv += ["--gateway", str(guest.gateway)]
-    argv += _dns_arguments(guest, resolver)
+    argv += _dns_arguments(guest, resolver, options)
     argv += _port_arguments("--tcp-ports", [p for p in ports if p.protocol is Protocol.TCP])
     # Unless told otherwise passt opens a UDP port beside each TCP port.
     argv += _port_arguments("--udp-ports", [p for p in ports if p.protocol is Protocol.UDP])
@@ -73,13 +75,20 @@ def _port_arguments(option: str, ports: list[PublishedPort]) -> list[str]:
     return [word for p in ports for word in (option, f"{p.address}/{p.host}:{p.guest}")]
 
 
-def _dns_arguments(guest: GuestAddress, resolver: ResolverPlan) -> list[str]:
+def _dns_arguments(guest: GuestAddress, resolver: ResolverPlan, options: PasstOptions) -> list[str]:
     words: list[str] = []
     if resolver.servers:
         for server in resolver.servers:
             words += ["--dns", str(server)]
     elif resolver.forward_to is not None:
         words += ["--dns-forward", str(guest.dns)]
+        if options.dns_host:
+            words += ["--dns", str(guest.dns), "--dns-host", str(resolver.forward_to)]
+        elif resolver.forward_to == LOOPBACK:
+            # A --dns of our own makes an old passt forget the host's resolver: it forwards to
+            # 0.0.0.0, which is 127.0.0.1. Any other loopback resolver it takes from resolv.conf only,
+            # and then answers queries without telling the guest by DHCP where to send them.
+            words += ["--dns", str(guest.dns)]
     else:
         words += ["--dns", "none"]
     if resolver.search:

@@ -55,7 +55,10 @@ class PublishedPort:
 def first_conflict(
     wanted: Iterable[PublishedPort], reserved: Iterable[PublishedPort]
 ) -> tuple[PublishedPort, PublishedPort] | None:
-    """Find the first wanted port that excludes a reserved one or an earlier wanted one.
+    """Find the first wanted port that excludes a reserved one or overlaps an earlier wanted one.
+
+    One passt takes a host port once, whatever the address ("Overlapping port specifier"), so within
+    a machine the address does not count.
 
     Args:
         wanted: Ports of one machine, in the order of the request.
@@ -65,9 +68,12 @@ def first_conflict(
         The wanted port and the one in its way, or None.
     """
     held = list(reserved)
+    own: dict[tuple[Protocol, int], PublishedPort] = {}
     for port in wanted:
+        earlier = own.setdefault((port.protocol, port.host), port)
+        if earlier is not port:
+            return port, earlier
         for other in held:
             if port.excludes(other):
                 return port, other
-        held.append(port)
     return None

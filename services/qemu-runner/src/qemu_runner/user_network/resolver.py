@@ -54,6 +54,22 @@ def parse_resolv_conf(text: str) -> ResolverPlan:
             servers.append(address)
         elif loopback is None:
             loopback = address
-    return ResolverPlan(
-        servers=tuple(servers), forward_to=None if servers else loopback, search=search
-    )
+    return ResolverPlan(servers=tuple(servers), forward_to=None if servers else loopback, search=search)
+
+
+def choose_resolver(own: str, upstream: str) -> ResolverPlan:
+    """Choose between the host's own resolv.conf and what its local resolver asks in turn.
+
+    Handing guests the servers behind systemd-resolved needs no forwarding and no hole in the guard.
+
+    Args:
+        own: Text of /etc/resolv.conf.
+        upstream: Text of systemd-resolved's list of real servers; empty where it does not run.
+    """
+    plan = parse_resolv_conf(own)
+    if plan.servers:
+        return plan
+    behind = parse_resolv_conf(upstream)
+    if not behind.servers:
+        return plan
+    return ResolverPlan(servers=behind.servers, search=plan.search or behind.search)

@@ -12,6 +12,7 @@ from qemu_runner.user_network import checks
 from qemu_runner.user_network.addresses import AddressPlan, GuestAddress
 from qemu_runner.user_network.behaviour import Availability, Available, Refused, decide
 from qemu_runner.user_network.errors import (
+    GuardError,
     PortTakenError,
     ProbeError,
     UdpPublishingError,
@@ -80,15 +81,17 @@ class UserNetwork:
 
     async def availability(self) -> Availability:
         """Say whether the network can be offered here, without changing anything on the host."""
+        guarded = self._guard is not None and await self._guard.usable() is None
+        return await self._verdict(guarded=guarded)
+
+    async def _verdict(self, *, guarded: bool) -> Availability:
         try:
             behaviour = await self._probe.behaviour()
         except ProbeError as error:
             return Refused(reason=str(error), fix=checks.PASST_FIX)
-        guarded = self._guard is not None and await self._guard.usable() is None
-        verdict = decide(behaviour, guarded=guarded)
-        if isinstance(verdict, Available) and not await self._host.default_route_interfaces():
+        if not await self._host.default_route_interfaces():
             return Refused(reason=checks.NO_ROUTE, fix=checks.NO_ROUTE_FIX)
-        return verdict
+        return decide(behaviour, guarded=guarded)
 
     async def check_ports(
         self, wanted: Iterable[PublishedPort], reserved: Iterable[PublishedPort], *, bind: bool = True
@@ -111,11 +114,21 @@ class UserNetwork:
         if conflict := first_conflict(ports, reserved):
             port, other = conflict
             raise PortTakenError(port, f"it is reserved for guest port {other.guest} already.")
-        for port in ports:
-            if port.protocol is Protocol.UDP and not (await self._probe.behaviour()).udp_replies:
-                raise UdpPublishingError(port, "this passt loses the replies of published UDP.")
+        await self._check_udp([port for port in ports if port.protocol is Protocol.UDP])
         for port in ports if bind else ():
             await self._binding.try_bind(port)
+
+    async def _check_udp(self, ports: list[PublishedPort]) -> None:
+        if not ports:
+            return
+        behaviour = await self._probe.behaviour()
+        guests: set[int] = set()
+        for port in ports:
+            if not behaviour.returns_udp(port):
+                raise UdpPublishingError(port, "this passt loses the replies of UDP published there.")
+            if port.guest in guests and not behaviour.udp_loopback_replies:
+                raise UdpPublishingError(port, "this passt mixes up the replies of one guest port.")
+            guests.add(port.guest)
 
     async def prepare_start(self, index: int, ports: Iterable[PublishedPort]) -> PasstStart:
         """Make sure that a guest may start now: the guard stands and passt can be trusted.
@@ -131,13 +144,25 @@ class UserNetwork:
             UserNetworkUnavailableError: If the network cannot be offered.
             GuardError: If nftables refused the guard.
         """
-        verdict = await self.availability()
+        resolver = await self._host.resolver()
+        verdict = await self._verdict(guarded=await self._stand_guard(resolver))
         if isinstance(verdict, Refused):
             raise UserNetworkUnavailableError(verdict.reason, verdict.fix)
-        resolver = await self._host.resolver()
-        if verdict.guarded and self._guard is not None:
-            await self._guard.ensure(resolver)
         return PasstStart(self._program, self.plan.at(index), tuple(ports), resolver, verdict)
+
+    async def _stand_guard(self, resolver: ResolverPlan) -> bool:
+        """Make the guard stand; False where this runner can have none."""
+        if self._guard is None:
+            return False
+        try:
+            await self._guard.ensure(resolver)
+        except GuardError:
+            # Without the privilege there never is a guard, and the probe decides; one that only
+            # failed now must not be taken for that.
+            if await self._guard.usable() is None:
+                raise
+            return False
+        return True
 
     async def remove_guard(self) -> None:
         """Remove the guard, when the last machine of this runner is gone for good.

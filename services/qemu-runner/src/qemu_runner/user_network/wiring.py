@@ -15,6 +15,9 @@ from qemu_runner.user_network.guard import GuardSpec
 from qemu_runner.user_network.service import UserNetwork
 
 
+_SUBNET = IPv4Network("10.77.0.0/16")
+
+
 @dataclass(frozen=True, slots=True)
 class UserNetworkSettings:
     """What the runner's configuration says about the `user` network.
@@ -33,7 +36,7 @@ class UserNetworkSettings:
     owner: str
     uid_first: int | None = None
     uid_last: int | None = None
-    subnet: IPv4Network = IPv4Network("10.77.0.0/16")
+    subnet: IPv4Network = _SUBNET
     passt: str = "passt"
     nft: str = "nft"
 

@@ -1,0 +1,1 @@
+"""What the integration tests stand on: a running stack, guests, a validating client, evidence."""

@@ -1,0 +1,159 @@
+"""One native stack for tests: ports and state of its own, services that can be killed and are waited for.
+
+Uses only what a user has too: the supervisor, its status file, signals.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from qcstack import lifecycle
+from qcstack.layout import StackLayout
+from qcstack.processes import ProcessId
+
+T = TypeVar("T")
+_WITHIN_S: Final = 60.0
+
+
+class NotInTimeError(AssertionError):
+    """What a test waits for did not come about."""
+
+
+def eventually(look: Callable[[], T | None], what: str, within_s: float = _WITHIN_S) -> T:
+    """Return the first value of `look` that is neither None nor False.
+
+    For things of the host that announce nothing (processes, files); the API has waits of its own.
+    """
+    give_up = time.monotonic() + within_s
+    while True:
+        value = look()
+        if value is not None and value is not False:
+            return value
+        if time.monotonic() > give_up:
+            raise NotInTimeError(f"not within {within_s:.0f} s: {what}")
+        time.sleep(0.02)
+
+
+@dataclass(slots=True)
+class Stack:
+    """A stack under test."""
+
+    layout: StackLayout
+
+    @property
+    def base_url(self) -> str:
+        """URL of the gateway."""
+        return self.layout.base_url
+
+    def process(self, service: str) -> ProcessId:
+        """Return the process that runs `service` now; wait for it where it is being restarted."""
+        return eventually(
+            lambda: lifecycle.status(self.layout).services[service].process, f"{service} is running"
+        )
+
+    def starts(self, service: str) -> int:
+        """Return how many times `service` has been started."""
+        return lifecycle.status(self.layout).services[service].starts
+
+    def kill(self, service: str) -> None:
+        """End `service` by SIGKILL and wait until its process is gone."""
+        process = self.process(service)
+        assert process.signal(signal.SIGKILL)
+        assert process.wait_gone(10)
+
+    def kill_and_wait_restarted(self, service: str) -> None:
+        """End `service` by SIGKILL and wait until the stack is ready again with a new one."""
+        starts = self.starts(service)
+        self.kill(service)
+        eventually(lambda: self.starts(service) > starts, f"{service} is started again")
+        self.wait_ready()
+
+    @contextmanager
+    def frozen(self, service: str) -> Iterator[None]:
+        """Hold `service` still (SIGSTOP): it neither answers nor hangs up."""
+        process = self.process(service)
+        assert process.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.signal(signal.SIGCONT)
+
+    @contextmanager
+    def away(self, service: str) -> Iterator[None]:
+        """Keep `service` from running: the supervisor is held still so that it starts no other."""
+        supervisor = lifecycle.status(self.layout).supervisor
+        assert supervisor is not None
+        assert supervisor.signal(signal.SIGSTOP)
+        try:
+            self.kill(service)
+            yield
+        finally:
+            supervisor.signal(signal.SIGCONT)
+
+    def wait_ready(self) -> None:
+        """Wait until /readyz says READY."""
+        lifecycle.wait_ready(self.layout, None)
+
+    def qemu_processes(self, instance_id: str) -> list[int]:
+        """Return the pids of the QEMU processes that run `instance_id`, as the host sees them."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                program = os.path.basename(words[0]).decode(errors="replace")  # noqa: PTH119 - argv, not a path
+                if program.startswith("qemu-system-") and instance_id.encode() in words:
+                    found.append(int(entry.name))
+        return found
+
+    def machine_dir(self, instance_id: str) -> Path:
+        """Return where the runner keeps the machine's files."""
+        return self.layout.state / "runner" / "machines" / instance_id
+
+
+@contextmanager
+def running_stack(prefix: str = "qc-it-", **settings: str) -> Iterator[Stack]:
+    """Run a stack on free ports in a directory of its own; end and remove it afterwards.
+
+    `settings` are fields of StackLayout (otlp_endpoint, stop_grace, accelerator).
+    """
+    state = Path(tempfile.mkdtemp(prefix=prefix, dir="/var/tmp"))
+    ports = _free_ports(3)
+    options = {"stop_grace": "10s", **settings}
+    layout = StackLayout(state, *ports, **options)
+    try:
+        process = lifecycle.launch_supervisor(layout)
+        try:
+            lifecycle.wait_ready(layout, process)
+            yield Stack(layout)
+        finally:
+            lifecycle.down(layout)
+            _reap(process)
+    finally:
+        shutil.rmtree(state)
+
+
+def _reap(process: "subprocess.Popen[bytes]") -> None:
+    process.wait(timeout=30)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()

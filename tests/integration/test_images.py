@@ -1,0 +1,149 @@
+"""Images through the gateway: both ways in, streamed in constant memory, safe, pinned."""
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from framework import guests
+from framework.cloud import Cloud, document
+
+MIB = 2**20
+
+
+def test_a_raw_body_and_a_form_store_the_same_bytes_once(cloud: Cloud) -> None:
+    content = guests.tiny().read_bytes()
+    digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    put = cloud.api.request(
+        "PUT", "/v1/images/by-put", content=content, headers={"Content-Type": "application/octet-stream"}
+    )
+    assert put.status_code == 201, put.text
+    assert document(put)["digest"] == digest
+    assert document(put)["format"] == "qcow2"
+    again = cloud.api.request(
+        "PUT", "/v1/images/by-put", content=content, headers={"Content-Type": "application/octet-stream"}
+    )
+    assert again.status_code == 200
+    for name, order in (("form-1", ("id", "file")), ("form-2", ("file", "id"))):
+        parts = {"id": (None, name), "file": ("disk.qcow2", content)}
+        form = cloud.api.request("POST", "/v1/images", files=[(part, parts[part]) for part in order])
+        assert form.status_code == 201, form.text
+        assert document(form)["name"] == name
+        assert document(form)["digest"] == digest
+    for name in ("by-put", "form-1", "form-2"):
+        assert cloud.api.request("DELETE", f"/v1/images/{name}").status_code == 204
+        assert cloud.api.request("GET", f"/v1/images/{name}").status_code == 404
+
+
+def test_the_content_comes_back_whole_and_in_ranges(cloud: Cloud) -> None:
+    content = guests.tiny().read_bytes()
+    whole = cloud.api.request("GET", "/v1/images/tiny/content")
+    assert whole.status_code == 200
+    assert whole.content == content
+    part = cloud.api.request("GET", "/v1/images/tiny/content", headers={"Range": "bytes=1000-1999"})
+    assert part.status_code == 206
+    assert part.content == content[1000:2000]
+    beyond = cloud.api.request("GET", "/v1/images/tiny/content", headers={"Range": f"bytes={len(content)}-"})
+    assert beyond.status_code == 416
+
+
+def test_lists_are_paged_and_filtered(cloud: Cloud) -> None:
+    content = guests.tiny().read_bytes()
+    names = [f"page-{number}" for number in range(5)]
+    for name in names:
+        cloud.api.request(
+            "PUT",
+            f"/v1/images/{name}",
+            params={"label": "suite=pages"},
+            content=content,
+            headers={"Content-Type": "application/octet-stream"},
+        )
+    found: list[str] = []
+    token = ""
+    while True:
+        page = document(
+            cloud.api.request(
+                "GET", "/v1/images", params={"pageSize": 2, "pageToken": token, "label": "suite=pages"}
+            )
+        )
+        found += [image["name"] for image in page["images"]]
+        token = page["nextPageToken"]
+        if not token:
+            break
+    assert found == names
+    for name in names:
+        assert cloud.api.request("DELETE", f"/v1/images/{name}").status_code == 204
+
+
+def test_a_raw_image_boots_too(cloud: Cloud, tmp_path: Path) -> None:
+    raw = tmp_path / "tiny.raw"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", guests.tiny(), raw], check=True)
+    image = cloud.upload("tiny-raw", raw)
+    assert image["format"] == "raw"
+    cloud.delete(cloud.launch_ready(image="tiny-raw")["name"])
+    assert cloud.api.request("DELETE", "/v1/images/tiny-raw").status_code == 204
+
+
+def test_a_new_upload_under_an_old_name_never_disturbs_a_running_guest(cloud: Cloud, tmp_path: Path) -> None:
+    cloud.upload("moving", guests.tiny())
+    name = cloud.launch_ready(image="moving")["name"]
+    boot_id = cloud.boot_id(name)
+    raw = tmp_path / "other.raw"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", guests.tiny(), raw], check=True)
+    cloud.upload("moving", raw)
+    assert cloud.boot_id(name) == boot_id
+    cloud.verb(name, "stop")
+    cloud.verb(name, "start")
+    cloud.wait_ready(name)
+    cloud.delete(name)
+    assert cloud.api.request("DELETE", "/v1/images/moving").status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("small_mib", "large_mib"), [(100, 600), pytest.param(100, 4096, marks=pytest.mark.full)]
+)
+def test_memory_does_not_grow_with_the_size_of_an_upload(
+    cloud: Cloud, small_mib: int, large_mib: int
+) -> None:
+    processes = [cloud.stack.process(service).pid for service in ("gateway", "image-store")]
+    upload_disk(cloud, "small", small_mib)
+    before = [peak_mib(pid) for pid in processes]
+    upload_disk(cloud, "large", large_mib)
+    after = [peak_mib(pid) for pid in processes]
+    for name in ("small", "large"):
+        assert cloud.api.request("DELETE", f"/v1/images/{name}").status_code == 204
+    grown = [late - early for early, late in zip(before, after, strict=True)]
+    assert max(grown) <= 64, grown
+
+
+def upload_disk(cloud: Cloud, name: str, size_mib: int) -> None:
+    """PUT a raw disk of `size_mib` MiB that is never whole in memory."""
+    mbr = bytearray(MIB)
+    mbr[510:512] = b"\x55\xaa"
+    mbr[446:462] = (
+        bytes([0x80, 0, 2, 0, 0x83, 0, 0, 0]) + (2048).to_bytes(4, "little") + (4096).to_bytes(4, "little")
+    )
+    block = os.urandom(MIB)
+
+    def blocks() -> Iterator[bytes]:
+        yield bytes(mbr)
+        for _ in range(size_mib - 1):
+            yield block
+
+    response = cloud.api.request(
+        "PUT",
+        f"/v1/images/{name}",
+        content=blocks(),
+        headers={"Content-Type": "application/octet-stream", "Content-Length": str(size_mib * MIB)},
+    )
+    assert response.status_code == 201, response.text
+
+
+def peak_mib(pid: int) -> int:
+    """Return the most memory that the process ever held (VmHWM of proc(5))."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) // 1024
+    raise AssertionError("no VmHWM")

@@ -1,0 +1,207 @@
+"""Services die at chosen moments; no instance is lost, no operation is stuck, nothing leaks.
+
+Each kill is SIGKILL by the host; what follows is judged from the guest (boot id), from the host (processes, files)
+and only then by the API's own word.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from framework import guests
+from framework.api_client import ApiClient
+from framework.cloud import Cloud, Document, document
+from framework.stack import Stack, eventually, running_stack
+
+FINAL = {"SUCCEEDED", "FAILED", "CANCELLED"}
+
+
+@pytest.fixture(scope="module")
+def victim() -> Iterator[Stack]:
+    """A stack of this module's own, which may be broken."""
+    with running_stack("qc-kill-") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def broken_cloud(victim: Stack) -> Iterator[Cloud]:
+    """The breakable stack with the tiny image in it."""
+    with ApiClient(victim.base_url) as api:
+        cloud = Cloud(victim, api)
+        cloud.upload("tiny", guests.tiny())
+        yield cloud
+
+
+@pytest.mark.parametrize("service", ["gateway", "controller", "image-store", "qemu-runner"])
+def test_a_running_guest_survives_the_death_of(broken_cloud: Cloud, service: str) -> None:
+    cloud = broken_cloud
+    name = cloud.launch_ready()["name"]
+    boot_id = cloud.boot_id(name)
+    cloud.stack.kill_and_wait_restarted(service)
+    cloud.wait_ready(name)
+    assert cloud.boot_id(name) == boot_id
+    assert cloud.get(name)["status"]["state"] == "RUNNING"
+    assert cloud.verb(name, "stop")["status"]["state"] == "STOPPED", "it is still manageable"
+    assert cloud.verb(name, "start")["status"]["state"] == "RUNNING"
+    cloud.delete(name)
+    assert cloud.leaks() == []
+
+
+@pytest.mark.parametrize("service", ["controller", "qemu-runner", "image-store"])
+def test_a_launch_is_finished_after_the_death_of(broken_cloud: Cloud, service: str) -> None:
+    cloud = broken_cloud
+    operation, instance = begin_launch(cloud, f"mid-{service}")
+    cloud.stack.kill_and_wait_restarted(service)
+    final = finished(cloud, operation)
+    assert final["state"] == "SUCCEEDED", final
+    cloud.wait_ready(instance["name"])
+    assert len(cloud.stack.qemu_processes(instance["id"])) == 1
+    cloud.delete(instance["name"])
+    assert cloud.leaks() == []
+
+
+@pytest.mark.parametrize("service", ["controller", "qemu-runner"])
+def test_a_stop_is_finished_after_the_death_of(broken_cloud: Cloud, service: str) -> None:
+    cloud = broken_cloud
+    instance = cloud.launch_ready()
+    response = cloud.api.request("POST", f"/v1/instances/{instance['name']}/stop", json={})
+    assert response.status_code == 202
+    cloud.stack.kill_and_wait_restarted(service)
+    assert finished(cloud, response.headers["Location"])["state"] == "SUCCEEDED"
+    assert cloud.get(instance["name"])["status"]["state"] == "STOPPED"
+    assert cloud.stack.qemu_processes(instance["id"]) == []
+    cloud.delete(instance["name"])
+
+
+@pytest.mark.parametrize("service", ["controller", "qemu-runner", "image-store"])
+def test_a_delete_rolls_forward_after_the_death_of(broken_cloud: Cloud, service: str) -> None:
+    cloud = broken_cloud
+    instance = cloud.launch()
+    response = cloud.api.request("DELETE", f"/v1/instances/{instance['name']}", params={"force": "true"})
+    assert response.status_code == 202
+    cloud.stack.kill_and_wait_restarted(service)
+    assert finished(cloud, response.headers["Location"])["state"] == "SUCCEEDED"
+    assert cloud.api.request("GET", f"/v1/instances/{instance['name']}").status_code == 404
+    assert not cloud.stack.machine_dir(instance["id"]).exists()
+    assert cloud.stack.qemu_processes(instance["id"]) == []
+    assert cloud.leaks() == []
+
+
+def test_the_death_of_vm_host_fails_its_machines_which_can_be_started_again(broken_cloud: Cloud) -> None:
+    cloud = broken_cloud
+    instance = cloud.launch_ready()
+    name = instance["name"]
+    boot_id = cloud.boot_id(name)
+    cloud.stack.kill_and_wait_restarted("vm-host")
+    eventually(lambda: not cloud.stack.qemu_processes(instance["id"]), "QEMU has died with its parent")
+    failed = eventually(
+        lambda: found if (found := cloud.get(name))["status"]["state"] == "FAILED" else None,
+        "FAILED is shown",
+    )
+    assert failed["status"]["reason"] == "VM_HOST_EXITED"
+    assert failed["desiredPower"] == "RUNNING"
+    assert cloud.verb(name, "start")["status"]["state"] == "RUNNING"
+    cloud.wait_ready(name)
+    assert cloud.boot_id(name) != boot_id
+    cloud.delete(name)
+    assert cloud.leaks() == []
+
+
+def test_the_death_of_qemu_is_a_failure_with_its_reason(broken_cloud: Cloud) -> None:
+    cloud = broken_cloud
+    instance = cloud.launch_ready()
+    name = instance["name"]
+    (pid,) = cloud.stack.qemu_processes(instance["id"])
+    os.kill(pid, signal.SIGKILL)
+    failed = eventually(
+        lambda: found if (found := cloud.get(name))["status"]["state"] == "FAILED" else None,
+        "FAILED is shown",
+    )
+    assert failed["status"]["reason"] == "QEMU_EXITED"
+    assert "Linux version" in failed["status"]["consoleTail"] or failed["status"]["consoleTail"]
+    assert cloud.verb(name, "start")["status"]["state"] == "RUNNING"
+    cloud.delete(name)
+
+
+def test_a_runner_that_is_away_never_makes_an_instance_failed(broken_cloud: Cloud) -> None:
+    cloud = broken_cloud
+    instance = cloud.launch_ready()
+    name = instance["name"]
+    with cloud.stack.frozen("qemu-runner"):
+        unknown = eventually(
+            lambda: found if condition(found := cloud.get(name), "MachineRunning") == "UNKNOWN" else None,
+            "the condition MachineRunning is UNKNOWN",
+        )
+        assert unknown["status"]["state"] == "RUNNING"
+        assert len(cloud.stack.qemu_processes(instance["id"])) == 1
+    cloud.wait_ready(name)
+    assert condition(cloud.get(name), "MachineRunning") == "TRUE"
+    cloud.delete(name)
+
+
+def test_two_launches_with_one_key_at_the_same_moment_make_one_machine(broken_cloud: Cloud) -> None:
+    cloud = broken_cloud
+    body = {"name": "twin-1", "image": "tiny", "vm": {"cpus": 1, "memory": "256M"}, "start": True}
+    headers = {"Idempotency-Key": "twin", "Prefer": "wait=60"}
+
+    def launch() -> tuple[int, str]:
+        with ApiClient(cloud.stack.base_url) as api:
+            response = api.request("POST", "/v1/instances", json=body, headers=headers)
+            return response.status_code, document(response)["id"]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = set(pool.map(lambda _: launch(), range(8)))
+    assert len(answers) == 1
+    ((status, instance_id),) = answers
+    assert status == 201
+    assert len(cloud.stack.qemu_processes(instance_id)) == 1
+    cloud.delete("twin-1")
+
+
+def test_peers_that_are_down_are_named_and_no_operation_is_filed(broken_cloud: Cloud) -> None:
+    cloud = broken_cloud
+    body = {"name": "refused-1", "image": "tiny", "vm": {"cpus": 1, "memory": "256M"}, "start": True}
+    for service, reason in (
+        ("image-store", "IMAGE_STORE_UNAVAILABLE"),
+        ("qemu-runner", "RUNNER_UNAVAILABLE"),
+        ("vm-host", "VM_HOST_UNAVAILABLE"),
+    ):
+        before = document(cloud.api.request("GET", "/v1/operations"))["operations"]
+        with cloud.stack.away(service):
+            response = eventually(
+                lambda: (
+                    answer
+                    if (answer := cloud.api.request("POST", "/v1/instances", json=body)).status_code == 503
+                    else None
+                ),
+                f"{service} is known to be away",
+            )
+            assert document(response)["reason"] == reason, response.text
+            assert int(response.headers["Retry-After"]) > 0
+            assert cloud.api.request("GET", "/v1/instances/refused-1").status_code == 404
+        cloud.stack.wait_ready()
+        assert document(cloud.api.request("GET", "/v1/operations"))["operations"] == before
+
+
+def begin_launch(cloud: Cloud, name: str) -> tuple[str, Document]:
+    """File a launch and return its operation's path and the instance as it is then."""
+    body = {"name": name, "image": "tiny", "vm": {"cpus": 1, "memory": "256M"}, "start": True}
+    response = cloud.api.request("POST", "/v1/instances", json=body)
+    assert response.status_code == 202, response.text
+    return response.headers["Location"], cloud.get(name)
+
+
+def finished(cloud: Cloud, operation: str) -> Document:
+    """Read the operation until it has ended."""
+    return eventually(
+        lambda: found if (found := document(cloud.api.request("GET", operation)))["state"] in FINAL else None,
+        f"{operation} has ended",
+        within_s=90,
+    )
+
+
+def condition(instance: Document, name: str) -> str:
+    """Return the status of one condition."""
+    return next(str(c["status"]) for c in instance["status"]["conditions"] if c["type"] == name)

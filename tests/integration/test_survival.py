@@ -1,6 +1,6 @@
 """Services die at chosen moments; no instance is lost, no operation is stuck, nothing leaks.
 
-Each kill is SIGKILL by the host; what follows is judged from the guest (boot id), from the host (processes, files)
+Each kill is SIGKILL by the host; what follows is judged from the guest (boot id), the host (processes, files)
 and only then by the API's own word.
 """
 

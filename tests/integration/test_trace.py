@@ -41,8 +41,7 @@ def launch_trace() -> list[otlp.Span]:
                 "the boot phases are exported",
             )
             cloud.delete("traced-1")
-        spans = receiver.of_trace(trace_id)
-    return spans
+        return receiver.of_trace(trace_id)
 
 
 def test_the_trace_reaches_every_service(launch_trace: list[otlp.Span]) -> None:

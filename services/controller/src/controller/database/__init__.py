@@ -11,6 +11,7 @@ from controller.database.errors import (
     DatabaseTooNew,
     DatabaseUnavailable,
     DatabaseUnsupported,
+    translate,
 )
 from controller.database.types import UtcDateTime
 
@@ -23,4 +24,5 @@ __all__ = [
     "DatabaseUnavailable",
     "DatabaseUnsupported",
     "UtcDateTime",
+    "translate",
 ]

@@ -5,16 +5,8 @@ and hooks are handed in.
 """
 
 from controller.operations.clock import Clock, OperationIds, SystemClock, uuid7_operation_ids
-from controller.operations.engine import (
-    Engine,
-    EngineSettings,
-    OperationFilter,
-    OperationPage,
-    active_operation,
-    forget_subject,
-    next_fence,
-    require_idle,
-)
+from controller.operations.cursor import Cursor
+from controller.operations.engine import Engine, EngineSettings
 from controller.operations.errors import (
     CursorError,
     CursorExpired,
@@ -37,10 +29,12 @@ from controller.operations.errors import (
     UnknownKind,
 )
 from controller.operations.failpoints import FailPoints, parse_fail_point
-from controller.operations.feed import Cursor, Event, Feed, Gap
+from controller.operations.feed import Event, Feed, Gap
+from controller.operations.listing import OperationFilter, OperationPage
 from controller.operations.operation import Initiator, Operation, OperationId, Progress, Stage, UndoScope
 from controller.operations.outbox import Outbox
 from controller.operations.plan import Look, Plan, ReversibleStep, Step, StepContext
+from controller.operations.retention import Retention, RetentionSettings
 from controller.operations.state import PublicState, StageState, State
 from controller.operations.submission import (
     Accepted,
@@ -50,6 +44,7 @@ from controller.operations.submission import (
     Submission,
     Supersede,
 )
+from controller.operations.subjects import active_operation, forget_subject, next_fence, require_idle
 
 __all__ = [
     "Accepted",
@@ -90,6 +85,8 @@ __all__ = [
     "Problem",
     "Progress",
     "PublicState",
+    "Retention",
+    "RetentionSettings",
     "ReversibleStep",
     "Retryable",
     "Stage",

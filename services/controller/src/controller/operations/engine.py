@@ -1,57 +1,64 @@
 """The engine: claims operations, supervises their runs, answers for them.
 
-It owns the loops and the slots. It must never act on an operation it has not claimed.
+It owns the loops and the slots. It must never act on an operation that it has not claimed, and never outlive one of
+its loops.
 """
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
+from opentelemetry import trace
 from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
 from controller.database import Database
-from controller.operations.clock import Clock, OperationIds
-from controller.operations.failpoints import FailPoints
-from controller.operations.feed import Feed
-from controller.operations.operation import Operation, OperationId
+from controller.operations import listing, store, submit
+from controller.operations.attempt import backoff_s
+from controller.operations.claim import Claims, claim, release_owners
+from controller.operations.clock import Clock, OperationIds, SystemClock, uuid7_operation_ids
+from controller.operations.errors import EngineStopped, OperationNotFound
+from controller.operations.failpoints import FailPoints, no_fail_points
+from controller.operations.feed import Event, Feed
+from controller.operations.hold import Hold
+from controller.operations.ledger import Ledger
+from controller.operations.listing import OperationFilter, OperationPage
+from controller.operations.metrics import Metrics
+from controller.operations.operation import Operation, UndoScope
 from controller.operations.outbox import Outbox
 from controller.operations.plan import Plan
-from controller.operations.state import PublicState
+from controller.operations.retention import Retention, RetentionSettings
+from controller.operations.rows import operations
+from controller.operations.run import Run
 from controller.operations.submission import Accepted, IdempotencyKey, Prepare
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """Attributes:
-    slots: Operations at work at once.
-    resync_s: Slow look for work that no wake-up announced.
-    stop_grace_s: How long steps may take to reach a boundary at shutdown.
+    """How the engine works.
+
+    Attributes:
+        slots: Operations at work at once.
+        resync_s: Slow look for work that no wake-up announced.
+        stop_grace_s: How long steps may take to reach a boundary at shutdown.
+        trim_every_s: Pause between two rounds of retention.
+        watcher_queue: Events that a watcher may lag behind before it is closed.
     """
 
     slots: int = 32
     resync_s: float = 15.0
     stop_grace_s: float = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class OperationFilter:
-    """Which operations to list; an empty member does not restrict."""
-
-    subject: str | None = None
-    states: frozenset[PublicState] = frozenset()
-    kinds: frozenset[str] = frozenset()
-    tenant: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OperationPage:
-    """Newest first; `next_page_token` is "" on the last page."""
-
-    operations: tuple[Operation, ...]
-    next_page_token: str
+    trim_every_s: float = 3600.0
+    watcher_queue: int = 1000
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
 
 
 class Engine:
@@ -59,11 +66,9 @@ class Engine:
 
     Attributes:
         feed: Replay and live events.
-        outbox: For the domain's own events, in the transactions of its hooks.
+        outbox: For the domain's own events, in the transactions of its hooks and writes.
+        owner: This process's name in the rows that it has claimed.
     """
-
-    feed: Feed
-    outbox: Outbox
 
     def __init__(
         self,
@@ -73,37 +78,81 @@ class Engine:
         settings: EngineSettings | None = None,
         clock: Clock | None = None,
         operation_ids: OperationIds | None = None,
-        fail_points: FailPoints | None = None,
+        fail_points: FailPoints = no_fail_points,
         registry: CollectorRegistry | None = None,
         tracer: Tracer | None = None,
-        owner: str | None = None,
     ) -> None:
-        raise NotImplementedError
+        self._database = database
+        self._settings = settings or EngineSettings()
+        self._clock = clock or SystemClock()
+        self._ids = operation_ids or uuid7_operation_ids(self._clock)
+        self._fail_point = fail_points
+        self._tracer = tracer or trace.get_tracer(__name__)
+        self._metrics = Metrics(registry or CollectorRegistry())
+        self._metrics.watch(database)
+        self._plans = {plan.kind: plan for plan in plans}
+        self.owner = f"engine-{uuid.uuid4().hex[:12]}"
+        self.outbox = Outbox(self._clock)
+        self.feed = Feed(database, self._clock, self._metrics, watcher_queue=self._settings.watcher_queue)
+        self.feed.on_event(self._finished)
+        self._ledger = Ledger(self._plans, self._clock, self.outbox)
+        self._retention = Retention(database, self._clock, self._settings.retention)
+        self._live: dict[str, Run] = {}
+        self._runs: set[asyncio.Task[None]] = set()
+        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self._wake = asyncio.Event()
+        self._stop_requested = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._claiming = asyncio.Lock()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Engine"]:
         """Run inside the block; a loop that dies cancels the block; leaving it stops gracefully."""
-        raise NotImplementedError
-        yield self
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.run(), name="operations engine")
+            try:
+                yield self
+            finally:
+                await self.stop()
 
     async def run(self) -> None:
         """Release former owners, resume what is unfinished, work until `stop`.
 
         Raises:
-            EngineStopped: If a loop ended on its own (as part of an exception group).
+            EngineStopped: If a loop ended on its own (inside an exception group).
+            DatabaseError: If the former owners cannot be released.
         """
-        raise NotImplementedError
+        try:
+            resumed = await self._database.write(release_owners)
+            _log.info("engine starts", extra={"owner": self.owner, "released": resumed})
+            async with asyncio.TaskGroup() as group:
+                loops = [
+                    group.create_task(self._supervised(name, loop), name=f"operations {name}")
+                    for name, loop in (
+                        ("claims", lambda: self._claim_loop(group)),
+                        ("feed", self.feed.follow),
+                        ("retention", self._retention_loop),
+                    )
+                ]
+                await self._stop_requested.wait()
+                await self._let_runs_end()
+                for loop in loops:
+                    loop.cancel()
+        finally:
+            self._stopped.set()
 
     async def stop(self) -> None:
-        """Stop claiming, let steps reach a boundary, cancel the rest, release the rows. `run` returns afterwards."""
-        raise NotImplementedError
+        """Stop claiming, let steps reach a boundary, end the rest, give the rows back; `run` returns then."""
+        self._stop_requested.set()
+        self._wake.set()
+        await self._stopped.wait()
 
     async def submit(self, prepare: Prepare, *, idempotency: IdempotencyKey | None = None) -> Accepted:
         """Accept an operation in one write transaction.
 
-        `prepare(conn)` makes the domain's own checks and row changes and says what to do; what it raises rolls all back
-        and is raised here. Order inside: idempotency key, prepare, `OperationInProgress` check, rows, `accepted`, events.
-        `prepare` may call `require_idle(conn, subject)` to have that refusal before its own ones.
+        `prepare(conn)` makes the domain's own checks and row changes and says what to do; what it raises rolls all
+        back and is raised here. Order inside: idempotency key, `prepare`, `OperationInProgress`, rows, `accepted`,
+        events. `prepare` may call `require_idle(conn, subject)` to have that refusal before its own later ones.
 
         Raises:
             OperationInProgress: Another operation holds the subject and is not to be superseded, or cannot be.
@@ -111,16 +160,29 @@ class Engine:
             UnknownKind: There is no plan for it.
             DatabaseError: Nothing was accepted.
         """
-        raise NotImplementedError
+        done = await self._database.write(
+            lambda conn: submit.submit(conn, self._ledger, self._ids, prepare, idempotency)
+        )
+        self._tell_runs(done.turned)
+        self._wake.set()
+        return done.accepted
 
     async def cancel(self, operation_id: str) -> Operation:
-        """Ask for the operation's end; a waiting one is CANCELLED at once, a running one goes to UNDOING.
+        """Ask for the operation's end: a waiting one is CANCELLED at once, a running one goes to UNDOING.
+
+        One that is undoing already is returned as it is.
 
         Raises:
             OperationNotFound: No such operation.
-            NotCancellable: It has finished, is ending already, or is past its point of no return.
+            NotCancellable: It has finished or is past its point of no return.
+            DatabaseError: Nothing was changed.
         """
-        raise NotImplementedError
+        operation = await self._database.write(
+            lambda conn: self._ledger.cancel(conn, operation_id, None, UndoScope.ALL)
+        )
+        self._tell_runs([operation])
+        self._wake.set()
+        return operation
 
     async def wait(self, operation_id: str, timeout_s: float) -> Operation:
         """Return the operation when it has finished, or as it is after `timeout_s`.
@@ -128,7 +190,22 @@ class Engine:
         Raises:
             OperationNotFound: No such operation.
         """
-        raise NotImplementedError
+        finished = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(operation_id, set()).add(finished)
+        timer = asyncio.ensure_future(self._clock.sleep(timeout_s))
+        try:
+            # Read after joining the waiters: the end is either in the row or still to be told.
+            operation = await self.get(operation_id)
+            if operation.state.finished:
+                return operation
+            await asyncio.wait({finished, timer}, return_when=asyncio.FIRST_COMPLETED)
+            return await self.get(operation_id)
+        finally:
+            timer.cancel()
+            waiting = self._waiters[operation_id]
+            waiting.discard(finished)
+            if not waiting:
+                del self._waiters[operation_id]
 
     async def get(self, operation_id: str) -> Operation:
         """Return one operation.
@@ -136,7 +213,10 @@ class Engine:
         Raises:
             OperationNotFound: No such operation.
         """
-        raise NotImplementedError
+        operation = await self._database.read(lambda conn: store.find(conn, operation_id))
+        if operation is None:
+            raise OperationNotFound(operation_id)
+        return operation
 
     async def list(
         self, chosen: OperationFilter | None = None, *, page_size: int = 50, page_token: str = ""
@@ -146,28 +226,139 @@ class Engine:
         Raises:
             PageTokenInvalid: The token is not ours or belongs to another filter.
         """
-        raise NotImplementedError
+        wanted = chosen or OperationFilter()
+        return await self._database.read(lambda conn: listing.page(conn, wanted, page_size, page_token))
+
+    def _tell_runs(self, turned: Iterable[Operation]) -> None:
+        for operation in turned:
+            run = self._live.get(operation.id)
+            if run is not None:
+                run.changed(operation.fence)
+
+    def _finished(self, event: Event) -> None:
+        if event.type != "operation.finished" or event.operation_id is None:
+            return
+        self._metrics.finished.labels(event.data.get("kind", ""), event.data.get("state", "")).inc()
+        for waiter in self._waiters.get(event.operation_id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # The loops below catch what passes and go on; whatever ends one of them ends the process.
+
+    async def _supervised(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await loop()
+        except Exception as exc:
+            raise EngineStopped(f"the {name} loop failed") from exc
+        if not self._stop_requested.is_set():
+            raise EngineStopped(f"the {name} loop ended")
+
+    async def _claim_loop(self, group: asyncio.TaskGroup) -> None:
+        failures = 0
+        while not self._stop_requested.is_set():
+            self._wake.clear()
+            try:
+                next_due = await self._claim_ready(group)
+                failures = 0
+                pause_s = self._pause_s(next_due)
+            except Exception:
+                failures += 1
+                self._metrics.loop_errors.labels("claims").inc()
+                _log.exception("looking for work failed")
+                pause_s = backoff_s(failures)
+            await self._woken_within(pause_s)
+
+    async def _claim_ready(self, group: asyncio.TaskGroup) -> datetime | None:
+        async with self._claiming:
+            free = max(0, self._settings.slots - len(self._live))
+            live = frozenset(self._live)
+            began = self._clock.monotonic()
+
+            def look_for_work(conn: Connection) -> Claims:
+                return claim(conn, self._ledger, self.owner, free, live)
+
+            claims = await self._database.write(look_for_work)
+            self._metrics.claim_seconds.observe(self._clock.monotonic() - began)
+            self._fail_point("claim.after_commit")
+            for operation in claims.claimed:
+                self._start(group, operation)
+        if free and len(claims.claimed) == free:
+            self._wake.set()
+        return claims.next_due
+
+    def _start(self, group: asyncio.TaskGroup, operation: Operation) -> None:
+        if operation.attempt == 1 and operation.started_at is not None:
+            queued_s = (operation.started_at - operation.created_at).total_seconds()
+            self._metrics.queue_seconds.labels(operation.kind).observe(max(0.0, queued_s))
+        elif operation.attempt > 1:
+            self._metrics.takeovers.inc()
+        hold = Hold(operation, self._database, self._ledger, self._metrics, self._fail_point)
+        run = Run(hold, self._plans[operation.kind], self._tracer)
+        self._live[operation.id] = run
+        self._metrics.running.set(len(self._live))
+        task = group.create_task(self._carry_out(operation.id, run), name=f"operation {operation.id}")
+        self._runs.add(task)
+        task.add_done_callback(self._runs.discard)
+
+    async def _carry_out(self, operation_id: str, run: Run) -> None:
+        try:
+            await run.execute()
+        except Exception:
+            self._metrics.loop_errors.labels("run").inc()
+            _log.exception("run broke off", extra={"operation": operation_id})
+        finally:
+            if self._live.get(operation_id) is run:
+                del self._live[operation_id]
+            self._metrics.running.set(len(self._live))
+            self._wake.set()
+
+    async def _retention_loop(self) -> None:
+        while True:
+            try:
+                removed = await self._retention.trim()
+                attention = await self._database.read(_count_needing_attention)
+                self._metrics.needs_attention.set(attention)
+                _log.info("retention", extra={"removed": removed, "needs_attention": attention})
+            except Exception:
+                self._metrics.loop_errors.labels("retention").inc()
+                _log.exception("retention failed")
+            await self._clock.sleep(self._settings.trim_every_s)
+
+    def _pause_s(self, next_due: datetime | None) -> float:
+        if next_due is None:
+            return self._settings.resync_s
+        return min(self._settings.resync_s, max(0.001, (next_due - self._clock.now()).total_seconds()))
+
+    async def _woken_within(self, pause_s: float) -> None:
+        await self._first_of(self._wake.wait(), self._clock.sleep(pause_s))
+
+    async def _let_runs_end(self) -> None:
+        # A claim that is about to commit must start its run, or its row would stay owned.
+        async with self._claiming:
+            pass
+        for run in tuple(self._live.values()):
+            run.stop_at_boundary()
+        await self._runs_ended_within(self._settings.stop_grace_s)
+        for run in tuple(self._live.values()):
+            run.stop_now()
+        await self._runs_ended_within(self._settings.stop_grace_s)
+        for task in tuple(self._runs):
+            task.cancel()
+
+    async def _runs_ended_within(self, limit_s: float) -> None:
+        if self._runs:
+            await self._first_of(asyncio.wait(set(self._runs)), self._clock.sleep(limit_s))
+
+    async def _first_of(self, *works: Coroutine[Any, Any, Any]) -> None:
+        tasks = [asyncio.ensure_future(work) for work in works]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
 
 
-def active_operation(conn: Connection, subject: str) -> OperationId | None:
-    """Return the operation that holds the subject (queued, running or undoing)."""
-    raise NotImplementedError
-
-
-def require_idle(conn: Connection, subject: str) -> None:
-    """Raise `OperationInProgress` if an operation holds the subject."""
-    raise NotImplementedError
-
-
-def next_fence(conn: Connection, subject: str) -> int:
-    """Raise the subject's fence and return it: for calls outside operations (adoption, reconciling)."""
-    raise NotImplementedError
-
-
-def forget_subject(conn: Connection, subject: str) -> None:
-    """Remove the subject's row. Only when nobody can hold an older fence of it any more."""
-    raise NotImplementedError
-
-
-if TYPE_CHECKING:  # the names other modules are to import come from the package
-    __all__ = ["Engine"]
+def _count_needing_attention(conn: Connection) -> int:
+    return conn.execute(
+        select(func.count()).select_from(operations).where(operations.c.needs_attention)
+    ).scalar_one()

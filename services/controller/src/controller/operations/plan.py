@@ -4,7 +4,7 @@ It owns the shapes only. The engine decides when a step is called; a step must n
 """
 
 import abc
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -197,3 +197,18 @@ class Plan:
     def step(self, name: str) -> Step | None:
         """Find a step, retired ones included."""
         return next((step for step in (*self.steps, *self.retired_steps) if step.name == name), None)
+
+    def past_return(self, entered: Sequence[str]) -> bool:
+        """Whether the point of no return lies behind."""
+        return self._reached(self.point_of_no_return, entered)
+
+    def keeps(self, entered: Sequence[str]) -> bool:
+        """Whether failing now leaves everything as it is."""
+        return self._reached(self.keep_after, entered)
+
+    def _reached(self, name: str | None, entered: Sequence[str]) -> bool:
+        # A later step counts too: the named one may have been skipped because its goal held already.
+        if name is None:
+            return False
+        names = [step.name for step in self.steps]
+        return any(later in entered for later in names[names.index(name) :])

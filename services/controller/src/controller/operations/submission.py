@@ -16,8 +16,10 @@ from controller.operations.operation import Initiator, Operation
 class Supersede(StrEnum):
     """What becomes of an operation that already holds the subject.
 
-    `NO` refuses the new one. `UNDO` cancels the old one and walks it back before the new one starts. `ABANDON` cancels
-    it and leaves what it made for the new one, whose plan must cope with half-made things (delete, forced stop).
+    `NO` refuses the new one. `UNDO` cancels the old one and walks it back before the new one starts. `ABANDON`
+    cancels it and leaves what it made to the new one, whose plan must cope with half-made things (delete, forced
+    stop). In both cases the old one's `on_settle` runs after the new one's `prepare`: it can tell by the error's
+    reason `SUPERSEDED` that the subject is not its own any more.
     """
 
     NO = "no"
@@ -41,7 +43,8 @@ class Submission:
         other_subjects: Further objects that must be free (clone, network delete).
         deadline_s: Instead of the plan's.
         traceparent: W3C trace context of the request.
-        accepted: Called last in the submit transaction with the new operation: for rows and events that carry its id.
+        accepted: Called last in the submit transaction with the new operation, for rows and events that carry
+            its id.
     """
 
     kind: str
@@ -64,6 +67,7 @@ class AlreadyThere:
     """The goal holds already: nothing to do, answer this (JSON-able, stored under the idempotency key)."""
 
     response: Mapping[str, Any]
+    tenant: str = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Answer of a submit: exactly one of `operation` and `response` is set, unless a replayed operation is long gone.
+    """Answer of a submit: either `operation` or `response`, or neither for a replayed operation that is long gone.
 
     Attributes:
         operation: The new or replayed operation, as it is now.

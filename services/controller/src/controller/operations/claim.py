@@ -1,0 +1,138 @@
+"""Finding work: which operations are due, and making them the caller's.
+
+It owns the two claim queries and the end of what waited too long. It never touches a kind without a plan.
+"""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, func, select, update
+
+from controller.database import translate
+from controller.operations import store, subjects
+from controller.operations.errors import Permanent, Problem
+from controller.operations.ledger import DEADLINE_EXCEEDED, INTERNAL, Ledger
+from controller.operations.operation import Operation
+from controller.operations.rows import operations
+from controller.operations.state import ACTIVE, State, Trigger
+
+_log = logging.getLogger(__name__)
+
+# Written for the databases on which a lease is needed; on SQLite the file lock is the lease.
+_LEASE = timedelta(seconds=10)
+_HOOK_RETRY = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a look for work brought.
+
+    Attributes:
+        claimed: Operations that are now the caller's to carry out.
+        next_due: When something that waits for its time will be due.
+    """
+
+    claimed: tuple[Operation, ...]
+    next_due: datetime | None
+
+
+def release_owners(conn: Connection) -> int:
+    """Take every row from its owner, who is dead since the caller holds the only lock; return how many."""
+    return conn.execute(
+        update(operations).where(operations.c.owner.is_not(None)).values(owner=None, lease_until=None)
+    ).rowcount
+
+
+def claim(conn: Connection, ledger: Ledger, owner: str, limit: int, live: Collection[str]) -> Claims:
+    """Give up to `limit` due operations to `owner`; end those whose time ran out in the queue.
+
+    `live` are the ids that the caller has not finished with: a run never meets itself.
+    """
+    now = ledger.clock.now()
+    _expire(conn, ledger, now)
+    unowned = operations.c.owner.is_(None) & operations.c.state.in_(sorted(ACTIVE))
+    known = operations.c.kind.in_(ledger.kinds)
+    ready = conn.execute(
+        select(operations)
+        .where(unowned, known, operations.c.not_before <= now, operations.c.id.not_in(sorted(live)))
+        .order_by(operations.c.not_before, operations.c.seq)
+        .limit(limit)
+    ).all()
+    claimed = [_claim_one(conn, ledger, store.to_operation(row), owner) for row in ready]
+    later = conn.execute(
+        select(func.min(operations.c.not_before)).where(unowned, known, operations.c.not_before > now)
+    ).scalar_one()
+    expiry = conn.execute(
+        select(func.min(operations.c.deadline)).where(
+            operations.c.state.in_([State.QUEUED, State.BLOCKED]), known, operations.c.deadline > now
+        )
+    ).scalar_one()
+    due = [moment for moment in (later, expiry) if moment is not None]
+    return Claims(tuple(operation for operation in claimed if operation is not None), min(due, default=None))
+
+
+def _claim_one(conn: Connection, ledger: Ledger, seen: Operation, owner: str) -> Operation | None:
+    if seen.state is not State.QUEUED:
+        return _take(conn, ledger, seen, owner)
+    try:
+        with conn.begin_nested():
+            operation = _take(conn, ledger, seen, owner)
+            ledger.start(conn, operation)
+    except Permanent as exc:
+        _settle_or_defer(conn, ledger, seen, exc.problem)
+    except Exception as exc:
+        if translate(exc) is not None:
+            raise
+        _log.exception("start hook failed", extra={"operation": seen.id, "kind": seen.kind})
+        _settle_or_defer(conn, ledger, seen, Problem(INTERNAL, "Internal error."))
+    else:
+        return operation
+    return None
+
+
+def _take(conn: Connection, ledger: Ledger, seen: Operation, owner: str) -> Operation:
+    now = ledger.clock.now()
+    return store.change(
+        conn,
+        seen,
+        Trigger.CLAIM,
+        owner=owner,
+        lease_until=now + _LEASE,
+        attempt=seen.attempt + 1,
+        fence=subjects.next_fence(conn, seen.subject),
+        started_at=seen.started_at or now,
+    )
+
+
+def _expire(conn: Connection, ledger: Ledger, now: datetime) -> None:
+    waiting = operations.c.state.in_([State.QUEUED, State.BLOCKED])
+    late = (
+        conn.execute(
+            select(operations.c.id)
+            .where(waiting, operations.c.kind.in_(ledger.kinds), operations.c.deadline <= now)
+            .order_by(operations.c.seq)
+        )
+        .scalars()
+        .all()
+    )
+    for operation_id in late:
+        current = store.find(conn, operation_id)
+        # Ending one may have let another in, but it can have ended none.
+        if current is not None and not current.state.finished:
+            problem = Problem(DEADLINE_EXCEEDED, "The deadline passed before the operation could begin.")
+            _settle_or_defer(conn, ledger, current, problem)
+
+
+def _settle_or_defer(conn: Connection, ledger: Ledger, seen: Operation, problem: Problem) -> None:
+    """End it; a failing hook of one kind must not keep the others from being claimed."""
+    try:
+        with conn.begin_nested():
+            ledger.settle(conn, seen, Trigger.FAIL, problem)
+    except Exception as exc:
+        if translate(exc) is not None:
+            raise
+        _log.exception("settle hook failed", extra={"operation": seen.id, "kind": seen.kind})
+        later = ledger.clock.now() + _HOOK_RETRY
+        store.change(conn, seen, owner=None, not_before=later, deadline=later, needs_attention=True)

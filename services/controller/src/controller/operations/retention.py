@@ -1,0 +1,93 @@
+"""Forgetting what is old: events, finished operations, idempotency keys.
+
+It owns deletion, in batches so that no write waits long. Whatever removes events raises the floor with them.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import Connection, delete, func, select, update
+
+from controller.database import Database
+from controller.operations.clock import Clock
+from controller.operations.rows import events, idempotency, meta, operations
+
+BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    """How long things are kept.
+
+    Attributes:
+        kept_per_subject: Newest operations of a subject that stay however old they are.
+    """
+
+    events: timedelta = timedelta(days=7)
+    operations: timedelta = timedelta(days=30)
+    kept_per_subject: int = 20
+
+
+class Retention:
+    """Trims the engine's tables."""
+
+    def __init__(self, database: Database, clock: Clock, settings: RetentionSettings | None = None) -> None:
+        self._database = database
+        self._clock = clock
+        self._settings = settings or RetentionSettings()
+
+    async def trim(self) -> int:
+        """Remove all that is too old; return how many rows went.
+
+        Raises:
+            DatabaseError: In between; what was removed stays removed.
+        """
+        removed = 0
+        for batch in (self._trim_events, self._trim_operations, self._trim_keys):
+            while count := await self._database.write(batch):
+                removed += count
+        return removed
+
+    def _trim_events(self, conn: Connection) -> int:
+        oldest_kept = self._clock.now() - self._settings.events
+        # By position: event times come from a clock that may have been set, and only a prefix may go.
+        young = select(func.min(events.c.rev)).where(events.c.ts >= oldest_kept)
+        first_kept = conn.execute(young).scalar_one()
+        doomed = select(events.c.rev).order_by(events.c.rev).limit(BATCH)
+        if first_kept is not None:
+            doomed = doomed.where(events.c.rev < first_kept)
+        last = conn.execute(select(func.max(doomed.subquery().c.rev))).scalar_one()
+        if last is None:
+            return 0
+        removed = conn.execute(delete(events).where(events.c.rev <= last)).rowcount
+        conn.execute(update(meta).values(events_floor=last))
+        return removed
+
+    def _trim_operations(self, conn: Connection) -> int:
+        limit = self._clock.now() - self._settings.operations
+        ranked = select(
+            operations.c.seq,
+            operations.c.finished_at,
+            func.row_number()
+            .over(partition_by=operations.c.subject, order_by=operations.c.seq.desc())
+            .label("rank"),
+        ).subquery()
+        doomed = (
+            select(ranked.c.seq)
+            .where(ranked.c.finished_at < limit, ranked.c.rank > self._settings.kept_per_subject)
+            .order_by(ranked.c.seq)
+            .limit(BATCH)
+        )
+        return conn.execute(delete(operations).where(operations.c.seq.in_(doomed))).rowcount
+
+    def _trim_keys(self, conn: Connection) -> int:
+        doomed = (
+            select(idempotency.c.scope, idempotency.c.key)
+            .where(idempotency.c.expires_at <= self._clock.now())
+            .order_by(idempotency.c.expires_at)
+            .limit(BATCH)
+        )
+        keys = conn.execute(doomed).all()
+        for scope, key in keys:
+            conn.execute(delete(idempotency).where(idempotency.c.scope == scope, idempotency.c.key == key))
+        return len(keys)

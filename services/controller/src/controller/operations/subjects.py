@@ -1,0 +1,108 @@
+"""The objects that operations work on: who holds one, and its fence.
+
+It owns `subjects` and `operation_subjects`. A fence only rises; a subject's row goes last of all.
+"""
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from controller.operations.errors import OperationInProgress
+from controller.operations.operation import Operation, OperationId
+from controller.operations.rows import operation_subjects, operations, subjects
+from controller.operations.state import State
+
+
+def active_operation(conn: Connection, subject: str) -> OperationId | None:
+    """Return the operation that holds the subject (queued, running or undoing)."""
+    found = conn.execute(select(subjects.c.active_op).where(subjects.c.id == subject)).scalar_one_or_none()
+    return None if found is None else OperationId(found)
+
+
+def require_idle(conn: Connection, subject: str) -> None:
+    """Pass if no operation holds the subject.
+
+    Raises:
+        OperationInProgress: If one does.
+    """
+    holder = active_operation(conn, subject)
+    if holder is not None:
+        raise OperationInProgress(subject, holder)
+
+
+def next_fence(conn: Connection, subject: str) -> int:
+    """Raise the subject's fence and return it; also for calls outside operations (adoption, reconciling)."""
+    ensure(conn, [subject])
+    risen = (
+        update(subjects)
+        .where(subjects.c.id == subject)
+        .values(fence=subjects.c.fence + 1)
+        .returning(subjects.c.fence)
+    )
+    return int(conn.execute(risen).scalar_one())
+
+
+def forget_subject(conn: Connection, subject: str) -> None:
+    """Remove the subject's row. Only when nobody can hold an older fence of it any more.
+
+    Raises:
+        OperationInProgress: If an operation holds it.
+    """
+    require_idle(conn, subject)
+    conn.execute(delete(subjects).where(subjects.c.id == subject))
+
+
+def ensure(conn: Connection, names: Iterable[str]) -> None:
+    """Create the rows that are missing, in sorted order."""
+    for name in sorted(names):
+        known = conn.execute(select(subjects.c.id).where(subjects.c.id == name)).one_or_none()
+        if known is None:
+            conn.execute(insert(subjects).values(id=name, fence=0, generation=0))
+
+
+def occupy(conn: Connection, operation: Operation) -> None:
+    """Make the operation the holder of its subjects; the unique index refuses a second one."""
+    for name in of(conn, operation):
+        conn.execute(update(subjects).where(subjects.c.id == name).values(active_op=operation.id))
+    conn.execute(
+        update(operation_subjects).where(operation_subjects.c.op_seq == operation.seq).values(active=True)
+    )
+
+
+def vacate(conn: Connection, operation: Operation) -> None:
+    """Let go of the operation's subjects."""
+    conn.execute(
+        update(operation_subjects).where(operation_subjects.c.op_seq == operation.seq).values(active=False)
+    )
+    conn.execute(update(subjects).where(subjects.c.active_op == operation.id).values(active_op=None))
+
+
+def attach(conn: Connection, operation: Operation, names: Iterable[str]) -> None:
+    """Record which subjects the operation is about; not yet as their holder."""
+    for name in sorted(set(names)):
+        conn.execute(insert(operation_subjects).values(op_seq=operation.seq, subject=name, active=False))
+
+
+def of(conn: Connection, operation: Operation) -> list[str]:
+    """Return the operation's subjects in sorted order."""
+    return list(
+        conn.execute(
+            select(operation_subjects.c.subject)
+            .where(operation_subjects.c.op_seq == operation.seq)
+            .order_by(operation_subjects.c.subject)
+        ).scalars()
+    )
+
+
+def successors(conn: Connection, names: Iterable[str]) -> list[OperationId]:
+    """Return the blocked operations that wait for any of the subjects, oldest first."""
+    return [
+        OperationId(found)
+        for found in conn.execute(
+            select(operations.c.id)
+            .distinct()
+            .join(operation_subjects, operation_subjects.c.op_seq == operations.c.seq)
+            .where(operation_subjects.c.subject.in_(sorted(names)), operations.c.state == State.BLOCKED)
+            .order_by(operations.c.seq)
+        ).scalars()
+    ]

@@ -1,9 +1,10 @@
 """Start of a child: from a request to a process that holds nothing it does not need.
 
-Owns the command line in front of the program: ``choom`` (a guest dies before the control plane when the
-host runs out of memory) and ``setpriv`` (uid, groups, no new privileges, empty bounding set, death
-signal). It must run in the main thread, since the death signal is bound to the parent thread, and must
-never use ``preexec_fn``.
+Owns the command line in front of the program: ``setpriv`` (uid, groups, no new privileges, empty
+bounding set, death signal), then a fixed line of shell that ends if the parent died before the death
+signal was armed, and raises its ``oom_score_adj``, so that a guest dies before the control plane when the
+host runs out of memory. It must run in the main thread, since the death signal is bound to the parent
+thread, and must never use ``preexec_fn``.
 """
 
 import os
@@ -19,7 +20,11 @@ from vm_host.kvm import probe_kvm
 from vm_host.programs import FIXED_PATH, Programs
 from vm_host.requests import QMP_FD, STDERR_FD, Role, SpawnRequest
 
-_OOM_SCORE_ADJ = 500
+# $0 is vm-host's pid; the program and its arguments are "$@" and never part of the script. Only the parent
+# of *after* prctl(2) is watched by the kernel, so who lost it before has to see it by itself.
+_GATE = (
+    '[ "$PPID" = "$0" ] || exit 1; { echo 500 >/proc/self/oom_score_adj; } 2>/dev/null; unset PWD; exec "$@"'
+)
 _NOBODY = 65534
 _TOKEN = re.compile(r"\{fd:([a-z][a-z0-9-]*)\}")
 
@@ -95,13 +100,13 @@ class Launcher:
             raise RefusedError(Refusal.PRIVILEGE_UNAVAILABLE, "groups: vm-host is not root")
 
     def _wrapper(self, request: SpawnRequest) -> list[str]:
-        adjust = [_tool("choom"), "-n", str(_OOM_SCORE_ADJ), "--"]
+        gate = [_tool("sh"), "-c", _GATE, str(os.getpid())]
         if request.uid is None or request.gid is None:
-            return [*adjust, _tool("setpriv"), "--no-new-privs", "--pdeathsig", "KILL", "--"]
+            return [_tool("setpriv"), "--no-new-privs", "--pdeathsig=KILL", "--", *gate]
         groups = set(request.groups)
         if request.handle.role is Role.QEMU and (gid := probe_kvm().gid) is not None:
             groups.add(gid)
-        return [*adjust, *self._confine(request.uid, request.gid, tuple(sorted(groups)))]
+        return [*self._confine(request.uid, request.gid, tuple(sorted(groups))), *gate]
 
     @staticmethod
     def _confine(uid: int, gid: int, groups: tuple[int, ...]) -> list[str]:
@@ -176,5 +181,5 @@ def _monitor(argv: tuple[str, ...]) -> tuple[socket.socket | None, socket.socket
 def _tool(name: str) -> str:
     found = shutil.which(name, path=FIXED_PATH)
     if found is None:
-        raise RefusedError(Refusal.SPAWN_FAILED, f"{name} (util-linux) is not installed")
+        raise RefusedError(Refusal.SPAWN_FAILED, f"{name} is not installed")
     return found

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import select
 import sys
 from datetime import UTC, datetime
 from typing import Final
@@ -27,8 +29,38 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
+class NeverBlockingHandler(logging.Handler):
+    """Writes lines to a descriptor, and drops those that nobody takes: a full pipe must not stop vm-host.
+
+    The next line that is taken tells in ``dropped`` how many are missing.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Write to ``descriptor``, which stays the caller's."""
+        super().__init__()
+        self._descriptor = descriptor
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+        self._dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write ``record`` if that is possible at once."""
+        try:
+            if not any(events & select.POLLOUT for _, events in self._poll.poll(0)):
+                self._dropped += 1
+                return
+            if self._dropped:
+                record.dropped = self._dropped
+            line = self.format(record).encode("utf-8", "backslashreplace")
+            # A writable pipe takes PIPE_BUF bytes without blocking (pipe(7)), and no more is promised.
+            os.write(self._descriptor, line[: select.PIPE_BUF - 1] + b"\n")
+            self._dropped = 0
+        except OSError:
+            self._dropped += 1
+
+
 def configure_logs(level: str) -> None:
     """Send every logger's lines of ``level`` and above to stderr as JSON."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = NeverBlockingHandler(sys.stderr.fileno())
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -9,7 +9,6 @@ QAPI: https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html
 import json
 import logging
 import socket
-from collections.abc import Callable
 from typing import Any
 
 from vm_host.loop import READ, Loop
@@ -28,13 +27,11 @@ class PowerButton:
     Args:
         loop: Where it runs.
         monitor: The connected, non-blocking monitor; stays its owner's.
-        broken: Called once if the monitor cannot be used.
     """
 
-    def __init__(self, loop: Loop, monitor: socket.socket, broken: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, monitor: socket.socket) -> None:
         self._loop = loop
         self._monitor = monitor
-        self._broken = broken
         self._buffer = b""
         self._negotiated = False
         self._pulled = False
@@ -44,11 +41,12 @@ class PowerButton:
         """Negotiate, then press the button every few seconds."""
         self._loop.watch(self._monitor, READ, lambda _events: self._readable())
 
-    def pull_plug(self) -> None:
-        """Make QEMU quit at once, as soon as it answers."""
+    def pull_plug(self) -> bool:
+        """Make QEMU quit at once; False if its monitor cannot be used."""
         self._pulled = True
         if self._negotiated:
             self._send("quit")
+        return self._negotiated and not self._ended
 
     def _readable(self) -> None:
         try:
@@ -60,7 +58,7 @@ class PowerButton:
             return
         self._buffer += data
         if not data or len(self._buffer) > _MAX_BUFFERED_BYTES:
-            # Closed by a QEMU that is about to end, or not QMP.
+            # Closed by a QEMU that is just ending, or not QMP.
             self._end("closed" if not data else "a line without end")
             return
         *lines, self._buffer = self._buffer.split(b"\n")
@@ -119,4 +117,3 @@ class PowerButton:
         self._ended = True
         self._loop.forget(self._monitor)
         _log.info("monitor ended", extra={"fault": fault})
-        self._broken()

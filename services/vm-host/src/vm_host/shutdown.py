@@ -11,7 +11,7 @@ from collections.abc import Callable
 from vm_host.children import Child, Children
 from vm_host.loop import Loop
 from vm_host.qmp import PowerButton
-from vm_host.requests import Role
+from vm_host.requests import Handle, Role
 from vm_host.server import Server
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Shutdown:
         self._server = server
         self._grace_s = grace_s
         self._done = done
-        self._buttons: list[PowerButton] = []
+        self._buttons: dict[Handle, PowerButton] = {}
         self._draining = False
         self._finished = False
 
@@ -70,19 +70,14 @@ class Shutdown:
         if child.monitor is None:
             self._children.send(child, signal.SIGTERM)
             return
-
-        def broken() -> None:
-            # Its QEMU is ending, or is not to be talked to any more.
-            if child.exit is None:
-                self._children.send(child, signal.SIGTERM)
-
-        button = PowerButton(self._loop, child.monitor, broken)
-        self._buttons.append(button)
-        button.press()
+        self._buttons[child.handle] = PowerButton(self._loop, child.monitor)
+        self._buttons[child.handle].press()
 
     def _insist(self) -> None:
-        for button in self._buttons:
-            button.pull_plug()
+        for child in self._children.alive():
+            button = self._buttons.get(child.handle)
+            if button is None or not button.pull_plug():
+                self._children.send(child, signal.SIGTERM)
 
     def _kill(self) -> None:
         for child in self._children.alive():

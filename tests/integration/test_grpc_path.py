@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import pytest
@@ -134,7 +134,7 @@ async def test_health_and_reflection_tell_the_public_services_and_no_other(
     stack: Stack, port: str, services: set[str]
 ) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{getattr(stack.layout, port)}") as channel:
-        health = health_pb2_grpc.HealthStub(channel)
+        health: Any = health_pb2_grpc.HealthStub(channel)
         for service in ("", *services):
             answer = await health.Check(health_pb2.HealthCheckRequest(service=service), timeout=DEADLINE_S)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING

@@ -14,7 +14,8 @@ from servicekit.rpc_errors import DETAILS_KEY, INTERNAL_PROBLEM, RpcProblem, enc
 _LOG = logging.getLogger(__name__)
 
 Translate = Callable[[Exception], RpcProblem | None]
-_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]
+# Quoted: the class is generic in its stubs only.
+_Continuation = Callable[[grpc.HandlerCallDetails], "Awaitable[grpc.RpcMethodHandler[Any, Any] | None]"]
 
 
 class ProblemInterceptor(grpc.aio.ServerInterceptor):
@@ -29,7 +30,7 @@ class ProblemInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
         """Wrap the handler of one call."""
         handler = await continuation(handler_call_details)
         if handler is None:
@@ -49,7 +50,7 @@ class ProblemInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _unary(self, behaviour: Any, method: str) -> Any:
-        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def answer(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
             begin = time.monotonic()
             try:
                 response = await behaviour(request, context)
@@ -63,7 +64,7 @@ class ProblemInterceptor(grpc.aio.ServerInterceptor):
         return answer
 
     def _stream(self, behaviour: Any, method: str) -> Any:
-        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        async def answer(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:
             begin = time.monotonic()
             try:
                 async for response in behaviour(request, context):
@@ -77,7 +78,7 @@ class ProblemInterceptor(grpc.aio.ServerInterceptor):
         return answer
 
     async def _fail(
-        self, exc: Exception, context: grpc.aio.ServicerContext[Any, Any], method: str, begin: float
+        self, exc: Exception, context: "grpc.aio.ServicerContext[Any, Any]", method: str, begin: float
     ) -> NoReturn:
         problem = exc if isinstance(exc, RpcProblem) else self._translate(exc)
         if problem is None:

@@ -30,6 +30,8 @@ def load_settings(
     if path is not None:
         try:
             document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_refuse_doubles)
+            if not isinstance(document, dict):
+                raise SettingsError(f"{path}: the file must hold one JSON object")
             json_format.ParseDict(document, message)
         except OSError as exc:
             raise SettingsError(f"{path}: {exc.strerror}") from exc

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from vm_host_process import VmHostProcess
-
 from vm_host.__main__ import main
+from vm_host_process import VmHostProcess
 
 
 def test_a_ping_of_a_living_vm_host_exits_0(vm_host: VmHostProcess) -> None:

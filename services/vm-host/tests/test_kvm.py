@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from vm_host.kvm import probe_kvm
 
 

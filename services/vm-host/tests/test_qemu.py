@@ -13,6 +13,7 @@ import pytest
 from vm_host_process import (
     DEADLINE_S,
     RawClient,
+    RefusedAnswer,
     VmHostProcess,
     handle,
     identity,
@@ -110,12 +111,12 @@ def test_hello_offers_what_the_binary_says(qemu_host: VmHostProcess) -> None:
 
 
 def test_a_missing_qemu_is_told_in_hello_and_at_spawn(state_dir: Path) -> None:
-    with running_vm_host(state_dir, allowedPrograms=["/nowhere/qemu-system-x86_64"]) as host:
-        with host.client() as client:
-            (offer,) = client.hello["qemu"]
-            assert "not installed" in offer["error"]
-            with pytest.raises(Exception, match="PROGRAM_UNAVAILABLE"):
-                client.spawn(QEMU)
+    programs = ["/nowhere/qemu-system-x86_64"]
+    with running_vm_host(state_dir, allowedPrograms=programs) as host, host.client() as client:
+        (offer,) = client.hello["qemu"]
+        assert "not installed" in offer["error"]
+        with pytest.raises(RefusedAnswer, match="PROGRAM_UNAVAILABLE"):
+            client.spawn(QEMU)
 
 
 def test_passt_runs_confined_and_ends_with_its_peer(qemu_host: VmHostProcess) -> None:

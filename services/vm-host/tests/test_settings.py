@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from vm_host.errors import SettingsInvalidError
 from vm_host.settings import Settings, load
 

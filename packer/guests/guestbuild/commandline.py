@@ -1,7 +1,7 @@
 """The command line that all guest builders share: where to, what from, reuse or build, say the path.
 
-Owns the order of a build. Progress goes to standard output line by line; its last line is the image's path and
-nothing else. It never leaves a half-made image.
+Owns the order of a build. Progress goes to standard output line by line; its last line is the image's path
+and nothing else. It never leaves a half-made image.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from guestbuild.errors import BuildError, PackagesUnavailable
+from guestbuild.errors import BuildError, PackagesUnavailableError
 from guestbuild.imagecache import ImageSlot, content_key
 from guestbuild.packages import Package, PackageSource
 from guestbuild.programs import require
@@ -65,7 +65,7 @@ def _build(
 ) -> None:
     try:
         packages = resolve(source)
-    except PackagesUnavailable as exc:
+    except PackagesUnavailableError as exc:
         if not slot.has_recipe(recipe):
             raise
         print(f"reusing the image built before, since apt does not answer: {exc}", flush=True)

@@ -2,11 +2,11 @@
 
 ::
 
-    BuildError              the build cannot go on; the message says what to do
-    ├── ToolMissing         a program of packages.txt is not installed
-    ├── PackagesUnavailable apt cannot resolve or fetch what the guest is made of
-    ├── CommandFailed       a program ended with an error; carries its last output
-    └── GuestIncomplete     the packages do not hold what the recipe expects
+    BuildError                   the build cannot go on; the message says what to do
+    ├── ToolMissingError         a program of packages.txt is not installed
+    ├── PackagesUnavailableError apt cannot resolve or fetch what the guest is made of
+    ├── CommandFailedError       a program ended with an error; carries its last output
+    └── GuestIncompleteError     the packages do not hold what the recipe expects
 
 They are printed by ``main`` and end the build with status 1; nothing half-made is left at the output path.
 """
@@ -18,22 +18,23 @@ class BuildError(Exception):
     """A guest image cannot be built; the text says why and what to do."""
 
 
-class ToolMissing(BuildError):
+class ToolMissingError(BuildError):
     """Programs the builder runs are not installed."""
 
     def __init__(self, packages: Sequence[str]) -> None:
         """Name the Debian packages that hold the missing programs."""
         self.packages = tuple(packages)
         super().__init__(
-            f"programs are missing; as root run: apt-get install --no-install-recommends {' '.join(self.packages)}"
+            "programs are missing; as root run: apt-get install --no-install-recommends "
+            + " ".join(self.packages)
         )
 
 
-class PackagesUnavailable(BuildError):
+class PackagesUnavailableError(BuildError):
     """Apt knows no such package or cannot fetch it."""
 
 
-class CommandFailed(BuildError):
+class CommandFailedError(BuildError):
     """A program of the build ended with an error."""
 
     def __init__(self, argv: Sequence[str], status: int, output: str) -> None:
@@ -44,5 +45,5 @@ class CommandFailed(BuildError):
         super().__init__(f"{' '.join(self.argv[:6])} ended with status {status}:\n{output[-4000:]}")
 
 
-class GuestIncomplete(BuildError):
+class GuestIncompleteError(BuildError):
     """A file the guest needs is in none of its packages."""

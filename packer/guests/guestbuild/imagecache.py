@@ -1,7 +1,7 @@
 """The published image and what it was made of.
 
-Owns the output directory: the image, its manifest beside it and the lock between two builders. An image appears
-whole or not at all; a manifest never describes another image than the one beside it.
+Owns the output directory: the image, its manifest beside it and the lock between two builders. An image
+appears whole or not at all; a manifest never describes another image than the one beside it.
 """
 
 import contextlib

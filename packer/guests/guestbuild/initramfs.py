@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from guestbuild.errors import GuestIncomplete
+from guestbuild.errors import GuestIncompleteError
 
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
 
@@ -80,15 +80,15 @@ def _write_entry(
 def module_closure(modules: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
     """Return each needed module's path below ``modules`` with the paths it needs, each list in load order.
 
-    The kernel package ships no ``modules.dep``; each module names its own dependencies in its ``.modinfo``, so
-    no depmod is needed for a handful of modules.
+    The kernel package ships no ``modules.dep``; each module names its own dependencies in its ``.modinfo``,
+    so no depmod is needed for a handful of modules.
 
     Args:
         modules: The ``lib/modules/<version>`` directory.
         wanted: Module names, with ``-`` or ``_``.
 
     Raises:
-        GuestIncomplete: The kernel package has no such module.
+        GuestIncompleteError: The kernel package has no such module.
     """
     by_name = {_canonical(path.stem): path for path in modules.rglob("*.ko")}
     closure: dict[str, list[str]] = {}
@@ -96,7 +96,7 @@ def module_closure(modules: Path, wanted: Sequence[str]) -> dict[str, list[str]]
     def visit(name: str) -> list[str]:
         path = by_name.get(_canonical(name))
         if path is None:
-            raise GuestIncomplete(f"the kernel package has no module {name}")
+            raise GuestIncompleteError(f"the kernel package has no module {name}")
         relative = path.relative_to(modules).as_posix()
         if relative in closure:
             return [*closure[relative], relative]

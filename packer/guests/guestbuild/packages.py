@@ -1,8 +1,8 @@
 """Debian packages of a guest: which versions apt offers, their files, and their unpacked trees.
 
-Works as any user. The host's own package lists are used if they serve; otherwise lists are fetched into a private
-directory with the host's own apt sources (or those of ``--apt-sources``). It never installs anything on the host
-and never writes to apt's directories.
+Works as any user. The host's own package lists are used if they serve; otherwise lists are fetched into a
+private directory with the host's own apt sources (or those of ``--apt-sources``). It never installs anything
+on the host and never writes to apt's directories.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from guestbuild.errors import CommandFailed, PackagesUnavailable
+from guestbuild.errors import CommandFailedError, PackagesUnavailableError
 from guestbuild.programs import run
 
 SUITE = "bookworm"
@@ -46,21 +46,21 @@ class PackageSource:
         """Keep fetched packages and private lists under ``cache``."""
         self._debs = cache / "packages"
         self._state = cache / "apt"
-        self._apt_sources = apt_sources
+        self.apt_sources = apt_sources
         self._private = apt_sources is not None or host_suite() != SUITE
 
     def resolve(self, names: Sequence[str]) -> list[Package]:
         """Return the candidate version of each package, in the order asked for.
 
         Raises:
-            PackagesUnavailable: A package is unknown after the lists were fetched too.
+            PackagesUnavailableError: A package is unknown after the lists were fetched too.
         """
         self._prepare_directories()
         if self._private and not any((self._state / "lists").glob("*Packages*")):
             self._update()
         try:
             return self._show(names)
-        except PackagesUnavailable:
+        except PackagesUnavailableError:
             if self._private:
                 raise
             print("the host's package lists do not know every package; fetching lists of our own", flush=True)
@@ -72,7 +72,7 @@ class PackageSource:
         """Return the ``.deb`` file of each package, downloading what the cache lacks.
 
         Raises:
-            PackagesUnavailable: A mirror no longer has the version the lists name.
+            PackagesUnavailableError: A mirror no longer has the version the lists name.
         """
         kept = {package: self._debs / f"{package.sha256}.deb" for package in packages}
         wanted = [package for package, path in kept.items() if not _has_digest(path, package.sha256)]
@@ -98,16 +98,16 @@ class PackageSource:
     def _download(self, wanted: Sequence[Package], arrivals: Path) -> None:
         try:
             self._apt("apt-get", "download", *(package.pin for package in wanted), cwd=arrivals)
-        except CommandFailed as exc:
+        except CommandFailedError as exc:
             if self._private:
-                raise PackagesUnavailable(f"{exc}\n{_ADVICE}") from exc
+                raise PackagesUnavailableError(f"{exc}\n{_ADVICE}") from exc
             print("the host's package lists are stale; fetching lists of our own", flush=True)
             self._private = True
             self._update()
             try:
                 self._apt("apt-get", "download", *(package.pin for package in wanted), cwd=arrivals)
-            except CommandFailed as second:
-                raise PackagesUnavailable(f"{second}\n{_ADVICE}") from second
+            except CommandFailedError as second:
+                raise PackagesUnavailableError(f"{second}\n{_ADVICE}") from second
 
     @staticmethod
     def _keep(wanted: Sequence[Package], arrivals: Path, kept: dict[Package, Path]) -> None:
@@ -115,14 +115,16 @@ class PackageSource:
         for package in wanted:
             arrived = by_digest.get(package.sha256)
             if arrived is None:
-                raise PackagesUnavailable(f"{package.pin}: the file fetched is not the one the lists name")
+                raise PackagesUnavailableError(
+                    f"{package.pin}: the file fetched is not the one the lists name"
+                )
             arrived.rename(kept[package])
 
     def _show(self, names: Sequence[str]) -> list[Package]:
         try:
             text = self._apt("apt-cache", "show", "--no-all-versions", *names)
-        except CommandFailed as exc:
-            raise PackagesUnavailable(f"{exc}\n{_ADVICE}") from exc
+        except CommandFailedError as exc:
+            raise PackagesUnavailableError(f"{exc}\n{_ADVICE}") from exc
         found: dict[str, Package] = {}
         for stanza in text.split("\n\n"):
             fields = dict(_STANZA_FIELD.findall(stanza))
@@ -133,14 +135,14 @@ class PackageSource:
                 found[package.name] = package
         unknown = [name for name in names if name not in found]
         if unknown:
-            raise PackagesUnavailable(f"apt offers no {', '.join(unknown)}. {_ADVICE}")
+            raise PackagesUnavailableError(f"apt offers no {', '.join(unknown)}. {_ADVICE}")
         return [found[name] for name in names]
 
     def _update(self) -> None:
         try:
             self._apt("apt-get", "update", "--error-on=any")
-        except CommandFailed as exc:
-            raise PackagesUnavailable(f"{exc}\n{_ADVICE}") from exc
+        except CommandFailedError as exc:
+            raise PackagesUnavailableError(f"{exc}\n{_ADVICE}") from exc
 
     def _prepare_directories(self) -> None:
         for directory in (self._debs, self._state / "lists" / "partial", self._state / "cache"):
@@ -164,8 +166,8 @@ class PackageSource:
                 "APT::Update::Post-Invoke=",
                 "Acquire::Languages=none",
             ]
-        if self._apt_sources is not None:
-            options += [f"Dir::Etc::sourcelist={self._apt_sources.resolve()}", "Dir::Etc::sourceparts=-"]
+        if self.apt_sources is not None:
+            options += [f"Dir::Etc::sourcelist={self.apt_sources.resolve()}", "Dir::Etc::sourceparts=-"]
         words = [program, "-q"]
         for option in options:
             words += ["-o", option]
@@ -176,11 +178,11 @@ def kernel_of(metapackage: Package) -> str:
     """Return the versioned kernel package that a metapackage depends on.
 
     Raises:
-        PackagesUnavailable: The metapackage names no kernel.
+        PackagesUnavailableError: The metapackage names no kernel.
     """
     match = re.search(r"\blinux-image-\d[^ ,]*", metapackage.depends)
     if match is None:
-        raise PackagesUnavailable(f"{metapackage.pin} depends on no kernel image")
+        raise PackagesUnavailableError(f"{metapackage.pin} depends on no kernel image")
     return match.group()
 
 

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from guestbuild.errors import CommandFailed, ToolMissing
+from guestbuild.errors import CommandFailedError, ToolMissingError
 
 # mkfs.fat, mke2fs and debugfs live where an ordinary user's PATH does not lead.
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
@@ -24,7 +24,7 @@ def require(programs: Mapping[str, str]) -> None:
         programs: Program name (or absolute path of a file) to the Debian package that holds it.
 
     Raises:
-        ToolMissing: With the packages to install.
+        ToolMissingError: With the packages to install.
     """
     missing = {
         package
@@ -34,7 +34,7 @@ def require(programs: Mapping[str, str]) -> None:
         )
     }
     if missing:
-        raise ToolMissing(sorted(missing))
+        raise ToolMissingError(sorted(missing))
 
 
 def run(
@@ -47,7 +47,7 @@ def run(
     """Run one program to its end and return its standard output.
 
     Raises:
-        CommandFailed: It ended with an error or took longer than ``timeout_s``.
+        CommandFailedError: It ended with an error or took longer than ``timeout_s``.
     """
     words = [str(word) for word in argv]
     try:
@@ -63,9 +63,9 @@ def run(
             check=False,
         )
     except subprocess.TimeoutExpired as exc:
-        raise CommandFailed(words, -1, f"no end after {timeout_s:.0f} s") from exc
+        raise CommandFailedError(words, -1, f"no end after {timeout_s:.0f} s") from exc
     except OSError as exc:
-        raise CommandFailed(words, -1, str(exc)) from exc
+        raise CommandFailedError(words, -1, str(exc)) from exc
     if done.returncode != 0:
-        raise CommandFailed(words, done.returncode, done.stdout + done.stderr)
+        raise CommandFailedError(words, done.returncode, done.stdout + done.stderr)
     return done.stdout

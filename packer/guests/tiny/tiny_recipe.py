@@ -9,7 +9,7 @@ from pathlib import Path
 
 from guestbuild import bootdisk, imagecache
 from guestbuild.commandline import build_image
-from guestbuild.errors import GuestIncomplete
+from guestbuild.errors import GuestIncompleteError
 from guestbuild.initramfs import Archive, module_closure, modules_dep
 from guestbuild.packages import Package, PackageSource, kernel_of
 from guestbuild.programs import run
@@ -52,8 +52,8 @@ DISK_BYTES = 256 * bootdisk.MIB
 DISK_SIGNATURE = 0x51435459  # "QCTY"
 DISK_LABEL = "QCTINY"
 
-# loglevel=6 keeps the banner, which carries the kernel's first time stamp, and drops the hundreds of lines that
-# the emulated UART would make the boot wait for.
+# loglevel=6 keeps the banner, which carries the kernel's first time stamp, and drops the hundreds of lines
+# that the emulated UART would make the boot wait for.
 SYSLINUX_CFG = """\
 DEFAULT tiny
 PROMPT 0
@@ -163,7 +163,9 @@ def _libraries(tree: Path, objects: Sequence[str]) -> dict[str, Path]:
         listing = run([tree / LINKER, "--library-path", search, "--list", tree / name])
         missing = re.findall(r"^\s*(\S+) => not found", listing, re.MULTILINE)
         if missing:
-            raise GuestIncomplete(f"{name} needs {', '.join(missing)}, which no package of the guest holds")
+            raise GuestIncompleteError(
+                f"{name} needs {', '.join(missing)}, which no package of the guest holds"
+            )
         for library, path in re.findall(r"^\s*(\S+) => (\S+) \(", listing, re.MULTILINE):
             if not library.startswith("/"):
                 found[library] = Path(path)

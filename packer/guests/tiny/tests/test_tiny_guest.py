@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_machine import ANSWER_DEADLINE_S, Machine, machine, seed_disk
+from guest_machine import ANSWER_DEADLINE_S, Machine, machine, seed_disk
 
 BUILDER = Path(__file__).resolve().parents[1] / "build"
 BUILD_DEADLINE_S = 300

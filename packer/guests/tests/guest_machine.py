@@ -1,4 +1,4 @@
-"""A real QEMU for the guest's tests: QMP, guest agent and console by sockets, the NIC plugged as the product does.
+"""A real QEMU for the tests of the guests, with the NIC plugged as the product plugs it.
 
 Every wait is a blocking read with a deadline; nothing polls and nothing sleeps.
 """
@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ BOOT_DEADLINE_S = 60.0
 ANSWER_DEADLINE_S = 30.0
 
 
-class Deadline(AssertionError):  # noqa: N818  (a test failure, named for what passed)
+class DeadlineError(AssertionError):
     """What a test waited for did not come; carries the console's tail."""
 
 
@@ -51,8 +51,8 @@ class Machine:
     def exec(self, *argv: str, timeout_s: float = ANSWER_DEADLINE_S) -> tuple[int, str]:
         """Run a command in the guest; return its exit status and its output.
 
-        The guest agent has no event for a command's end, so its state is asked for again and again: each question
-        is answered by a round trip to the guest, which paces the loop.
+        The guest agent has no event for a command's end, so its state is asked for again and again: each
+        question is answered by a round trip to the guest, which paces the loop.
         """
         started = self.ask_agent("guest-exec", path=argv[0], arg=list(argv[1:]), **{"capture-output": True})
         deadline = time.monotonic() + timeout_s
@@ -63,7 +63,7 @@ class Machine:
                     base64.b64decode(state.get(name, "")).decode() for name in ("out-data", "err-data")
                 )
                 return int(state.get("exitcode", -1)), text
-        raise Deadline(f"{argv} still runs after {timeout_s} s\n{self.console.text[-2000:]}")
+        raise DeadlineError(f"{argv} still runs after {timeout_s} s\n{self.console.text[-2000:]}")
 
     def ask_agent(self, name: str, **arguments: Any) -> Any:
         """Run one guest agent command and return its result."""
@@ -74,7 +74,7 @@ class Machine:
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired as exc:
-            raise Deadline(f"QEMU still runs after {timeout_s} s\n{self.console.text[-2000:]}") from exc
+            raise DeadlineError(f"QEMU still runs after {timeout_s} s\n{self.console.text[-2000:]}") from exc
 
 
 class JsonChannel:
@@ -119,14 +119,14 @@ class JsonChannel:
         while b"\n" not in self._buffer:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise Deadline("no message in time")
+                raise DeadlineError("no message in time")
             self._socket.settimeout(left)
             try:
                 chunk = self._socket.recv(65536)
             except TimeoutError as exc:
-                raise Deadline("no message in time") from exc
+                raise DeadlineError("no message in time") from exc
             if not chunk:
-                raise Deadline("the channel was closed")
+                raise DeadlineError("the channel was closed")
             self._buffer += chunk
         line, self._buffer = self._buffer.split(b"\n", 1)
         message: dict[str, Any] = json.loads(line)
@@ -175,7 +175,7 @@ class Console:
         with self._news:
             self._news.wait_for(settled, timeout_s)
         if not found:
-            raise Deadline(f"the console never said {pattern!r}:\n{self.text[-4000:]}")
+            raise DeadlineError(f"the console never said {pattern!r}:\n{self.text[-4000:]}")
         return found[0]
 
     def send(self, line: str) -> None:
@@ -197,8 +197,8 @@ def machine(
     *,
     memory_mib: int = 256,
     nic: bool = True,
+    disk_mib: int | None = None,
     seed: Path | None = None,
-    netdev: Sequence[str] = ("user,restrict=on",),
 ) -> Iterator[Machine]:
     """Run a guest on an overlay of ``image`` until the block ends.
 
@@ -206,10 +206,21 @@ def machine(
     """
     overlay = directory / "disk.qcow2"
     if not overlay.exists():
-        subprocess.run(
-            ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(image), "-F", "qcow2", str(overlay)],
-            check=True,
-        )
+        size = [] if disk_mib is None else [f"{disk_mib}M"]
+        create = [
+            "qemu-img",
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-b",
+            str(image),
+            "-F",
+            "qcow2",
+            str(overlay),
+            *size,
+        ]
+        subprocess.run(create, check=True)
     paths = {name: directory / f"{name}.sock" for name in ("qmp", "agent", "console")}
     listeners = {name: _listener(path) for name, path in paths.items()}
     argv = [
@@ -231,7 +242,7 @@ def machine(
         argv += ["-blockdev", f"driver=raw,node-name=seed,read-only=on,file.driver=file,file.filename={seed}"]
         argv += ["-device", "virtio-blk-pci,drive=seed"]
     if nic:
-        argv += ["-netdev", f"{netdev[0]},id=net0"]
+        argv += ["-netdev", "user,restrict=on,id=net0"]
     with (directory / "qemu.stderr").open("wb") as stderr:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stderr=stderr, pass_fds=[s.fileno() for s in listeners.values()]

@@ -1,8 +1,8 @@
 """From inside a guest the control plane cannot be reached, on any address of the host.
 
-The whole real stack runs in a network namespace of its own, whose default route leads to a second one that stands for
-the world. The positive control: the same probe from the same guest reaches a listener in the world, and a published
-port reaches the guest. Needs root.
+The whole real stack runs in a network namespace of its own, whose default route leads to a second one that
+stands for the world. The positive control: the same probe from the same guest reaches a listener in the
+world, and a published port reaches the guest. Needs root.
 """
 
 from collections.abc import Iterator

@@ -32,3 +32,13 @@ def vm_host(state_dir: Path, fake_qemu: Path) -> Iterator[VmHostProcess]:
     """A vm-host that may spawn a few plain programs and the fake QEMU."""
     with running_vm_host(state_dir, allowedPrograms=[*PROGRAMS, str(fake_qemu)]) as host:
         yield host
+
+
+@pytest.fixture(scope="module")
+def shared_vm_host() -> Iterator[VmHostProcess]:
+    """One vm-host for all tests of a module that leave it as they found it."""
+    with tempfile.TemporaryDirectory(prefix="qc-vmh-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        with running_vm_host(path) as host:
+            yield host

@@ -13,26 +13,29 @@ GARBAGE = [b"\xff\xfe", b"[]", b"{}", b'{"id": true, "op": "list"}', b'{"id": 1}
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
-def test_garbage_is_answered_with_an_error(vm_host: VmHostProcess, garbage: bytes) -> None:
-    with vm_host.client() as client:
+def test_garbage_is_answered_with_an_error(shared_vm_host: VmHostProcess, garbage: bytes) -> None:
+    with shared_vm_host.client() as client:
         client.sock.send(garbage)
         with pytest.raises(RefusedAnswer, match="MESSAGE_INVALID"):
             client.answer()
         assert client.call("list")["children"] == []
 
 
-def test_a_message_over_the_limit_is_refused(vm_host: VmHostProcess) -> None:
-    with vm_host.client() as client, pytest.raises(RefusedAnswer, match="MESSAGE_TOO_LARGE"):
+def test_a_message_over_the_limit_is_refused(shared_vm_host: VmHostProcess) -> None:
+    with shared_vm_host.client() as client, pytest.raises(RefusedAnswer, match="MESSAGE_TOO_LARGE"):
         client.spawn("true", "x" * 65536)
 
 
-def test_the_first_request_must_be_hello(vm_host: VmHostProcess) -> None:
-    with vm_host.client(hello=False) as client, pytest.raises(RefusedAnswer, match="HELLO_REQUIRED"):
+def test_the_first_request_must_be_hello(shared_vm_host: VmHostProcess) -> None:
+    with shared_vm_host.client(hello=False) as client, pytest.raises(RefusedAnswer, match="HELLO_REQUIRED"):
         client.call("list")
 
 
-def test_another_protocol_version_is_refused(vm_host: VmHostProcess) -> None:
-    with vm_host.client(hello=False) as client, pytest.raises(RefusedAnswer, match="VERSION_UNSUPPORTED"):
+def test_another_protocol_version_is_refused(shared_vm_host: VmHostProcess) -> None:
+    with (
+        shared_vm_host.client(hello=False) as client,
+        pytest.raises(RefusedAnswer, match="VERSION_UNSUPPORTED"),
+    ):
         client.call("hello", versions=[99])
 
 
@@ -59,9 +62,9 @@ BAD_SPAWNS: list[dict[str, object]] = [
 
 @pytest.mark.parametrize("fields", BAD_SPAWNS, ids=str)
 def test_a_malformed_spawn_is_refused_and_starts_nothing(
-    vm_host: VmHostProcess, fields: dict[str, object]
+    shared_vm_host: VmHostProcess, fields: dict[str, object]
 ) -> None:
-    with vm_host.client() as client:
+    with shared_vm_host.client() as client:
         with pytest.raises(RefusedAnswer, match="FIELD_INVALID"):
             client.call("spawn", **{"handle": handle(), "argv": ["true"], "fds": [], **fields})
         assert client.call("list")["children"] == []
@@ -69,18 +72,18 @@ def test_a_malformed_spawn_is_refused_and_starts_nothing(
 
 @pytest.mark.parametrize(("operation", "count"), [("spawn", 65), ("list", 1)])
 def test_too_many_descriptors_are_refused_and_closed(
-    vm_host: VmHostProcess, operation: str, count: int
+    shared_vm_host: VmHostProcess, operation: str, count: int
 ) -> None:
-    with vm_host.client() as client:
-        directory = Path(f"/proc/{vm_host.process.pid}/fd")
+    with shared_vm_host.client() as client:
+        directory = Path(f"/proc/{shared_vm_host.process.pid}/fd")
         before = len(list(directory.iterdir()))
         with pytest.raises(RefusedAnswer, match="TOO_MANY_DESCRIPTORS"):
             client.call(operation, [0] * count)
         assert len(list(directory.iterdir())) == before
 
 
-def test_a_client_that_closes_half_is_let_go(vm_host: VmHostProcess) -> None:
-    with vm_host.client() as client:
+def test_a_client_that_closes_half_is_let_go(shared_vm_host: VmHostProcess) -> None:
+    with shared_vm_host.client() as client:
         client.sock.shutdown(socket.SHUT_WR)
         assert client.sock.recv(1) == b""
 
@@ -122,8 +125,8 @@ def test_a_stuck_qemu_monitor_does_not_keep_vm_host_from_ending(vm_host: VmHostP
         assert vm_host.stop() == 0
 
 
-def test_a_log_that_nobody_reads_does_not_block_vm_host(vm_host: VmHostProcess) -> None:
-    with vm_host.client() as client:
+def test_a_log_that_nobody_reads_does_not_block_vm_host(shared_vm_host: VmHostProcess) -> None:
+    with shared_vm_host.client() as client:
         for _ in range(1000):  # lines of over 100 bytes into a pipe of 64 KiB
             with pytest.raises(RefusedAnswer):
                 client.call("unheard-of" * 6)

@@ -19,7 +19,12 @@ from qemu_runner.user_network.errors import (
     UserNetworkError,
     UserNetworkUnavailableError,
 )
-from qemu_runner.user_network.netdev import stream_netdev_arguments, stream_netdev_option
+from qemu_runner.user_network.netdev import (
+    STREAM_CONNECTED_EVENT,
+    STREAM_DISCONNECTED_EVENT,
+    stream_netdev_arguments,
+    stream_netdev_option,
+)
 from qemu_runner.user_network.passt import PASST_ROLE, PasstOptions, passt_argv
 from qemu_runner.user_network.publishing import Protocol, PublishedPort, first_conflict
 from qemu_runner.user_network.report import Check, CheckStatus, Leak
@@ -28,6 +33,8 @@ from qemu_runner.user_network.service import PasstStart, UserNetwork
 
 __all__ = [
     "PASST_ROLE",
+    "STREAM_CONNECTED_EVENT",
+    "STREAM_DISCONNECTED_EVENT",
     "AddressPlan",
     "AddressPlanExhaustedError",
     "Availability",

@@ -11,7 +11,7 @@ from qemu_runner.user_network.publishing import ANY, PublishedPort
 
 GUARD_FIX = (
     "start the runner with CAP_NET_ADMIN and a range of uids for machines (as root it has both), "
-    "or install a passt of 2024 or later."
+    "or install a passt of 2025 or later."
 )
 
 
@@ -29,6 +29,9 @@ class PasstBehaviour:
             known version, since to passt they are destinations like any other.
         udp_loopback_replies: Whether a client on the loopback gets the answers of a published UDP port.
         udp_address_replies: Whether a client of a UDP port published on another address does.
+        greeting_first: Whether a server in the guest that speaks first (SMTP, MySQL, VNC) is told of its
+            client before that says something; passt before October 2024 keeps the handshake's last
+            step for the first data.
     """
 
     binary_sha256: str
@@ -38,6 +41,7 @@ class PasstBehaviour:
     reaches_host_addresses: bool
     udp_loopback_replies: bool
     udp_address_replies: bool
+    greeting_first: bool
 
     def returns_udp(self, port: PublishedPort) -> bool:
         """Tell whether the answers of this published UDP port find their way back."""

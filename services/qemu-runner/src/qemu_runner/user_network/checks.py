@@ -32,10 +32,11 @@ async def passt_check(probe: BehaviourProbe) -> Check:
     loopback = "reach" if seen.leaks_loopback else "do not reach"
     detail = (
         f"{seen.version}; packets to 127.0.0.1 and 0.0.0.0 {loopback} the host's loopback; "
-        f"replies of published UDP {udp}."
+        f"replies of published UDP {udp}; published TCP servers "
+        f"{'may speak first' if seen.greeting_first else 'are not told of a client before it speaks'}."
     )
-    if seen.leaks_loopback or not seen.udp_loopback_replies:
-        return Check(name, CheckStatus.WARN, detail, "install a passt of 2024 or later.")
+    if seen.leaks_loopback or not (seen.udp_loopback_replies and seen.greeting_first):
+        return Check(name, CheckStatus.WARN, detail, "install a passt of 2025 or later.")
     return Check(name, CheckStatus.PASS, detail)
 
 

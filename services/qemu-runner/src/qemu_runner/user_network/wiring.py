@@ -14,7 +14,6 @@ from qemu_runner.user_network.adapters.probe import CachedProbe
 from qemu_runner.user_network.guard import GuardSpec
 from qemu_runner.user_network.service import UserNetwork
 
-
 _SUBNET = IPv4Network("10.77.0.0/16")
 
 

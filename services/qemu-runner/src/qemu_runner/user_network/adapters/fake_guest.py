@@ -40,6 +40,7 @@ class Packet:
     source_port: int
     destination_port: int
     flags: int
+    sequence: int
     payload: bytes
 
     @property
@@ -51,6 +52,11 @@ class Packet:
     def opens(self) -> bool:
         """Whether it is the first step of TCP's handshake."""
         return self.protocol == _TCP and self.flags & (_SYN | _ACK) == _SYN
+
+    @property
+    def acknowledges(self) -> bool:
+        """Whether it acknowledges, and is no step of the handshake but the third."""
+        return self.protocol == _TCP and self.flags & (_SYN | _ACK) == _ACK
 
     @property
     def resets(self) -> bool:
@@ -120,10 +126,14 @@ class FakeGuest:
 
     def send_syn(self, destination: IPv4Address, port: int, source_port: int) -> None:
         """Begin a TCP connection to any address, sane or not."""
-        header = struct.pack("!HHIIBBHHH", source_port, port, 1, 0, 6 << 4, _SYN, 64_240, 0, 0) + _MSS_OPTION
-        checksum = _checksum(_pseudo(self._address, destination, _TCP, len(header)) + header)
-        segment = header[:16] + struct.pack("!H", checksum) + header[18:]
-        self._send_ipv4(self._address, destination, _TCP, segment, self._router_mac)
+        self._send_tcp(destination, port, source_port, 0, _SYN)
+
+    def accept(self, opening: Packet) -> None:
+        """Take the second step of the handshake that a packet opened."""
+        acknowledged = (opening.sequence + 1) % 2**32
+        self._send_tcp(
+            opening.source, opening.source_port, opening.destination_port, acknowledged, _SYN | _ACK
+        )
 
     def send_udp(self, destination: IPv4Address, port: int, source_port: int, payload: bytes) -> None:
         """Send one datagram to any address, sane or not."""
@@ -143,11 +153,28 @@ class FakeGuest:
                 return packet
         return None
 
+    def receive_opening(self, timeout_s: float) -> Packet | None:
+        """Give the next attempt to connect to this guest by TCP, or None if none came in time."""
+        deadline = time.monotonic() + timeout_s
+        while (packet := self.receive(deadline)) is not None:
+            if packet.opens:
+                return packet
+        return None
+
     def _answer_arp(self, frame: bytes) -> None:
         asker_mac, asker, wanted = frame[22:28], frame[28:32], frame[38:42]
         if wanted == self._address.packed:
             reply = struct.pack("!HHBBH", 1, _ETHERTYPE_IPV4, 6, 4, 2)
             self._send_frame(asker_mac, _ETHERTYPE_ARP, reply + _MAC + wanted + asker_mac + asker)
+
+    def _send_tcp(
+        self, destination: IPv4Address, port: int, source_port: int, acknowledged: int, flags: int
+    ) -> None:
+        header = struct.pack("!HHIIBBHHH", source_port, port, 1, acknowledged, 6 << 4, flags, 64_240, 0, 0)
+        header += _MSS_OPTION
+        checksum = _checksum(_pseudo(self._address, destination, _TCP, len(header)) + header)
+        segment = header[:16] + struct.pack("!H", checksum) + header[18:]
+        self._send_ipv4(self._address, destination, _TCP, segment, self._router_mac)
 
     def _send_ipv4(
         self, source: IPv4Address, destination: IPv4Address, protocol: int, body: bytes, mac: bytes
@@ -217,6 +244,7 @@ def _parse(packet: bytes) -> Packet | None:
         source_port=source_port,
         destination_port=destination_port,
         flags=body[13] if protocol == _TCP else 0,
+        sequence=int.from_bytes(body[4:8], "big") if protocol == _TCP else 0,
         payload=body[data_at:],
     )
 

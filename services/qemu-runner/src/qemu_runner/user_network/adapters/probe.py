@@ -30,6 +30,7 @@ _FLAGS = (
     "reaches_host_addresses",
     "udp_loopback_replies",
     "udp_address_replies",
+    "greeting_first",
 )
 
 
@@ -82,6 +83,7 @@ def render_cache(behaviour: PasstBehaviour) -> str:
         "reaches_host_addresses": behaviour.reaches_host_addresses,
         "udp_loopback_replies": behaviour.udp_loopback_replies,
         "udp_address_replies": behaviour.udp_address_replies,
+        "greeting_first": behaviour.greeting_first,
     }
     head = {"revision": _REVISION, "binary_sha256": behaviour.binary_sha256, "version": behaviour.version}
     return json.dumps({**head, **flags}, indent=2) + "\n"
@@ -111,6 +113,7 @@ def _behaviour(seen: dict[str, bool], binary_sha256: str, version: str) -> Passt
         reaches_host_addresses=seen["reaches_host_addresses"],
         udp_loopback_replies=seen["udp_loopback_replies"],
         udp_address_replies=seen["udp_address_replies"],
+        greeting_first=seen["greeting_first"],
     )
 
 

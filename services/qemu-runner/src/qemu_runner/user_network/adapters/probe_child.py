@@ -28,6 +28,7 @@ _ROUTER = "198.51.100.1"
 _HOSTILE = (LOOPBACK, ANY, IPv4Address("127.0.0.2"))
 _STARTED_S = 5.0
 _ANSWER_S = 1.0
+_TCP_PORT = PublishedPort(40_000, 50_000)
 _UDP_PORTS = {
     LOOPBACK: PublishedPort(40_001, 50_001, Protocol.UDP),
     _HOST: PublishedPort(40_002, 50_002, Protocol.UDP, _HOST),
@@ -44,6 +45,7 @@ class Sighting:
     reaches_host_addresses: bool
     udp_loopback_replies: bool
     udp_address_replies: bool
+    greeting_first: bool
 
 
 class InconclusiveError(Exception):
@@ -73,6 +75,7 @@ def look(program: str) -> Sighting:
         leaks, reaches = _tcp_and_udp_leaks(guest)
         loopback = _udp_comes_back(guest, LOOPBACK)
         elsewhere = _udp_comes_back(guest, _HOST)
+        greeting = _handshake_ends(guest)
     return Sighting(
         stderr=options.stderr,
         dns_host=options.dns_host,
@@ -80,6 +83,7 @@ def look(program: str) -> Sighting:
         reaches_host_addresses=reaches,
         udp_loopback_replies=loopback,
         udp_address_replies=elsewhere,
+        greeting_first=greeting,
     )
 
 
@@ -89,7 +93,7 @@ def _make_world() -> None:
     A route through the loopback would do for passt, but then replies sent to made-up addresses come
     back to the host and look as if they had arrived.
     """
-    with IPRoute() as netlink:
+    with IPRoute() as netlink:  # type: ignore[no-untyped-call]
         if len(netlink.get_links()) > 1:
             raise InconclusiveError("the probe needs a network namespace of its own")
         netlink.link("add", ifname="world0", kind="veth", peer={"ifname": "world1"})
@@ -115,7 +119,7 @@ def _passt(program: str, options: PasstOptions) -> Iterator[FakeGuest]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         argv = passt_argv(
-            program, theirs.fileno(), address, tuple(_UDP_PORTS.values()), ResolverPlan(), options
+            program, theirs.fileno(), address, (_TCP_PORT, *_UDP_PORTS.values()), ResolverPlan(), options
         )
         process = subprocess.Popen(
             argv,
@@ -176,6 +180,20 @@ def _udp_comes_back(guest: FakeGuest, where: IPv4Address) -> bool:
             if packet.is_udp and packet.destination_port == port.guest:
                 guest.send_udp(packet.source, packet.source_port, packet.destination_port, b"pong")
                 return _receives(client, _ANSWER_S)
+    return False
+
+
+def _handshake_ends(guest: FakeGuest) -> bool:
+    """Tell whether a server in the guest sees a client that says nothing."""
+    with socket.create_connection((str(LOOPBACK), _TCP_PORT.host), timeout=_ANSWER_S):
+        opening = guest.receive_opening(_ANSWER_S)
+        if opening is None:
+            return False
+        guest.accept(opening)
+        deadline = time.monotonic() + _ANSWER_S
+        while (packet := guest.receive(deadline)) is not None:
+            if packet.acknowledges and packet.destination_port == _TCP_PORT.guest:
+                return True
     return False
 
 

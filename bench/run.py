@@ -1,0 +1,264 @@
+"""Measure a stack of its own and print ratios; see README.md. Asserts nothing about speed."""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from qcstack import lifecycle
+from qcstack.demo.rest import RestClient
+from qcstack.layout import StackLayout
+
+ROOT = Path(__file__).resolve().parents[1]
+MIB = 2**20
+BARE_APP = """
+import sys, uvicorn
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+body = open(sys.argv[1], "rb").read()
+async def answer(request):
+    return Response(body, media_type="application/json")
+uvicorn.run(Starlette(routes=[Route("/v1/instances/{name}", answer)]), port=int(sys.argv[2]), log_level="error")
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="launches of each kind")
+    parser.add_argument("--upload-mib", type=int, default=512)
+    arguments = parser.parse_args()
+    built = subprocess.run(
+        [ROOT / "packer/guests/tiny/build"],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    guest = Path(built.stdout.splitlines()[-1])
+    with stack() as layout, tempfile.TemporaryDirectory(dir="/var/tmp", prefix="qc-bench-") as scratch:
+        rest = RestClient(layout.gateway_port, lambda _curl: None)
+        memory(layout)
+        rest.upload("/v1/images/tiny", guest, lambda _done, _total: None)
+        launches(rest, Path(scratch), arguments.rounds)
+        gets(layout, rest, Path(scratch))
+        uploads(layout, rest, Path(scratch), arguments.upload_mib)
+
+
+@contextlib.contextmanager
+def stack() -> Iterator[StackLayout]:
+    ports = []
+    for _ in range(3):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="qc-bench-") as state:
+        layout = replace(StackLayout(Path(state), stop_grace="5s"), gateway_port=ports[0])
+        layout = replace(layout, controller_port=ports[1], image_store_port=ports[2])
+        process = lifecycle.launch_supervisor(layout)
+        try:
+            lifecycle.wait_ready(layout, process)
+            yield layout
+        finally:
+            lifecycle.down(layout)
+            process.wait()
+
+
+def memory(layout: StackLayout) -> None:
+    total = 0
+    for name, service in lifecycle.status(layout).services.items():
+        assert service.process is not None
+        rollup = Path(f"/proc/{service.process.pid}/smaps_rollup").read_text(encoding="utf-8")
+        pss_kib = int(re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[1])  # type: ignore[index]
+        total += pss_kib
+        print(f"  idle memory of {name:12} {pss_kib / 1024:7.1f} MiB PSS")
+    print(f"idle memory of the control plane: {total / 1024:.1f} MiB PSS")
+
+
+def launches(rest: RestClient, scratch: Path, rounds: int) -> None:
+    to_running, to_agent, by_hand_reply, by_hand_agent = [], [], [], []
+    spec = {"image": "tiny", "vm": {"cpus": 1, "memory": "256M"}, "nics": [], "start": True}
+    for number in range(rounds):
+        name = f"bench-{number}"
+        begin = time.monotonic()
+        instance = rest.call("POST", "/v1/instances", {"name": name, **spec}, wait_s=60).body
+        to_running.append(time.monotonic() - begin)
+        rest.call("GET", f"/v1/instances/{name}/wait?condition=Ready&timeout=120")
+        to_agent.append(time.monotonic() - begin)
+        argv = argv_of(instance["id"])
+        rest.call("POST", f"/v1/instances/{name}/stop", {"force": True}, wait_s=60)
+        reply, agent = by_hand(argv, scratch)
+        by_hand_reply.append(reply)
+        by_hand_agent.append(agent)
+        rest.call("DELETE", f"/v1/instances/{name}", wait_s=60)
+    ratio("launch → agent through the API", to_agent, "the same QEMU by hand", by_hand_agent)
+    ratio("POST → QMP running", to_running, "raw exec → first QMP reply", by_hand_reply)
+
+
+def argv_of(instance_id: str) -> list[str]:
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = entry.read_bytes().decode().rstrip("\0").split("\0")
+            if Path(words[0]).name.startswith("qemu-system-") and instance_id in words:
+                return words
+    raise RuntimeError("the instance's QEMU is not there")
+
+
+def by_hand(argv: list[str], scratch: Path) -> tuple[float, float]:
+    """Start `argv` with sockets of our own in the place of the passed ones; time first reply and agent."""
+    paths: dict[str, Path] = {}
+    words = []
+    for word in argv:
+        chardev = re.match(r"socket,id=([^,]+),(.*)fd=\d+(.*)", word)
+        if chardev is None:
+            words.append(word)
+            continue
+        path = scratch / f"{chardev[1]}.sock"
+        path.unlink(missing_ok=True)
+        paths[chardev[1]] = path
+        rest = re.sub(r",?(server|wait)=\w+", "", chardev[2] + chardev[3]).strip(",")
+        words.append(f"socket,id={chardev[1]},path={path},server=on,wait=off" + (f",{rest}" if rest else ""))
+    qmp_path = next(path for name, path in paths.items() if "qmp" in name and "vmhost" not in name)
+    agent_path = next(path for name, path in paths.items() if "agent" in name)
+    begin = time.monotonic()
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    try:
+        qmp = connected(qmp_path)
+        lines = qmp.makefile("rwb")
+        lines.readline()
+        command(lines, "qmp_capabilities")
+        reply = time.monotonic() - begin
+        command(lines, "cont")
+        agent = connected(agent_path)
+        agent.settimeout(0.05)
+        while True:
+            # What is written before the guest listens is lost; asked again until it answers.
+            agent.sendall(b'{"execute": "guest-ping"}\n')
+            with contextlib.suppress(TimeoutError):
+                if agent.recv(4096):
+                    break
+        return reply, time.monotonic() - begin
+    finally:
+        process.kill()
+        process.wait()
+
+
+def command(lines: Any, name: str) -> None:
+    lines.write(json.dumps({"execute": name}).encode() + b"\n")
+    lines.flush()
+    while "return" not in json.loads(lines.readline()):
+        pass
+
+
+def connected(path: Path) -> socket.socket:
+    give_up = time.monotonic() + 30
+    connection = socket.socket(socket.AF_UNIX)
+    while True:
+        try:
+            connection.connect(str(path))
+        except OSError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.001)
+        else:
+            return connection
+
+
+def gets(layout: StackLayout, rest: RestClient, scratch: Path) -> None:
+    rest.call("POST", "/v1/instances", {"name": "bench-get", "image": "tiny"}, wait_s=60)
+    body = scratch / "body.json"
+    body.write_text(json.dumps(rest.call("GET", "/v1/instances/bench-get").body), encoding="utf-8")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    bare = subprocess.Popen([sys.executable, "-c", BARE_APP, str(body), str(port)])
+    try:
+        bare_rate = requests_per_second(port)
+    finally:
+        bare.kill()
+        bare.wait()
+    rate = requests_per_second(layout.gateway_port)
+    print(
+        f"GET of an instance: {rate:.0f}/s; bare Starlette, same bytes: {bare_rate:.0f}/s; ratio {rate / bare_rate:.2f}"
+    )
+    rest.call("DELETE", "/v1/instances/bench-get", wait_s=60)
+
+
+def requests_per_second(port: int, seconds: float = 3.0) -> float:
+    request = b"GET /v1/instances/bench-get HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    give_up = time.monotonic() + 15
+    while True:
+        try:
+            connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+            break
+        except ConnectionRefusedError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.02)
+    with connection:
+        stream = connection.makefile("rb")
+        count = 0
+        begin = time.monotonic()
+        while (now := time.monotonic()) - begin < seconds:
+            connection.sendall(request)
+            length = 0
+            while (line := stream.readline()) != b"\r\n":
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            stream.read(length)
+            count += 1
+        return count / (now - begin)
+
+
+def uploads(layout: StackLayout, rest: RestClient, scratch: Path, size_mib: int) -> None:
+    disk = scratch / "disk.raw"
+    block = bytearray(os.urandom(MIB))
+    block[510:512] = b"\x55\xaa"
+    block[446:462] = (
+        bytes([0x80, 0, 2, 0, 0x83, 0, 0, 0]) + (2048).to_bytes(4, "little") + (4096).to_bytes(4, "little")
+    )
+    with disk.open("wb") as file:
+        for _ in range(size_mib):
+            file.write(block)
+
+    def straight() -> None:
+        target = layout.state / "straight"
+        with disk.open("rb") as source, target.open("wb") as sink:
+            while chunk := source.read(MIB):
+                sink.write(chunk)
+            sink.flush()
+            os.fsync(sink.fileno())
+        target.unlink()
+
+    plain = size_mib / timed(straight)
+    through = size_mib / timed(lambda: rest.upload("/v1/images/bench", disk, lambda _done, _total: None))
+    print(
+        f"upload: {through:.0f} MiB/s; straight to the disk: {plain:.0f} MiB/s; ratio {through / plain:.2f}"
+    )
+    rest.call("DELETE", "/v1/images/bench")
+
+
+def timed(action: Callable[[], object]) -> float:
+    begin = time.monotonic()
+    action()
+    return time.monotonic() - begin
+
+
+def ratio(what: str, ours: list[float], compared: str, theirs: list[float]) -> None:
+    one, other = statistics.median(ours), statistics.median(theirs)
+    print(f"{what}: {one:.3f} s; {compared}: {other:.3f} s; ratio {one / other:.2f} (medians of {len(ours)})")
+
+
+if __name__ == "__main__":
+    main()

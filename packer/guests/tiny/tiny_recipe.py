@@ -30,6 +30,10 @@ PACKAGES = (
     "libpcre2-8-0",
     "libudev1",
     "liburing2",
+    # busybox's nc has neither UDP nor port ranges.
+    "netcat-openbsd",
+    "libbsd0",
+    "libmd0",
     # The NoCloud reader: user-data is YAML, and guessing at YAML with awk goes wrong on the first odd quote.
     "lua5.4",
     "lua-yaml",
@@ -44,7 +48,7 @@ LATER_MODULES = ("isofs", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "nls_iso
 
 LIBRARIES = Path("usr/lib/x86_64-linux-gnu")
 LINKER = Path("lib64/ld-linux-x86-64.so.2")
-BINARIES = ("usr/sbin/qemu-ga", "usr/bin/lua5.4")
+BINARIES = ("usr/sbin/qemu-ga", "usr/bin/lua5.4", "bin/nc.openbsd")
 LUA_MODULE = LIBRARIES / "lua/5.4/yaml.so"
 LUA_SOURCES = Path("usr/share/lua/5.4/lyaml")
 

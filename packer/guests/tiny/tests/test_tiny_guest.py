@@ -178,6 +178,21 @@ def test_a_listener_in_the_guest_accepts(guest: Machine) -> None:
     assert guest.exec("/bin/sh", "-c", script) == (0, "through\n")
 
 
+def test_a_range_of_ports_can_be_probed(guest: Machine) -> None:
+    status, text = guest.exec("/bin/nc.openbsd", "-n", "-z", "-v", "-w", "1", "127.0.0.1", "7999-8001")
+    assert status == 0, text
+    assert [line for line in text.splitlines() if "succeeded" in line] == [
+        "Connection to 127.0.0.1 8000 port [tcp/*] succeeded!"
+    ]
+
+
+def test_a_udp_datagram_is_answered(guest: Machine) -> None:
+    server = "mkfifo /tmp/echo; nc.openbsd -u -l 9001 0<> /tmp/echo > /tmp/echo 2> /dev/null &"
+    listening = "until netstat -lun | grep -q :9001; do :; done"
+    script = f"{server} {listening}; echo there and back | nc.openbsd -n -u -W 1 127.0.0.1 9001"
+    assert guest.exec("/bin/sh", "-c", script) == (0, "there and back\n")
+
+
 def test_the_serial_console_is_a_shell(guest: Machine) -> None:
     since = len(guest.console.text)
     guest.console.send("echo $((6 * 7))-typed")

@@ -69,6 +69,18 @@ class FakeClock:
             await self._changed.wait()
 
 
+class Crash(BaseException):
+    """Raised at a fail point: ends the engine without any of its cleaning up."""
+
+
+def crash_at(wanted: str) -> Callable[[str], None]:
+    def reached(name: str) -> None:
+        if name == wanted:
+            raise Crash(name)
+
+    return reached
+
+
 class StaleFence(Exception):  # noqa: N818
     pass
 
@@ -194,8 +206,16 @@ class World:
     @asynccontextmanager
     async def running(self, **options: Any) -> AsyncIterator[Engine]:
         engine = self.engine(**options)
-        async with engine.running():
+        task = asyncio.ensure_future(engine.run())
+        try:
             yield engine
+            await engine.stop()
+        finally:
+            # Where the test failed, time stands still: a graceful stop would wait for it.
+            task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
 
     @asynccontextmanager
     async def doomed(self, **options: Any) -> AsyncIterator[Engine]:
@@ -207,6 +227,15 @@ class World:
         finally:
             task.cancel()
             await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()
+
+
+async def accepted(engine: Engine, prepare: Callable[[Any], Submission] | None = None) -> OperationId:
+    """Submit and return the new operation's id."""
+    answer = await engine.submit(prepare or wanting())
+    assert answer.operation is not None
+    return answer.operation.id
 
 
 def wanting(subject: str = "s1", kind: str = "make", **values: Any) -> Callable[[Any], Submission]:

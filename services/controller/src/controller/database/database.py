@@ -150,7 +150,8 @@ def _sqlite_engine(path: Path, *, read_only: bool) -> Engine:
 
     def connected(dbapi_connection: Any, record: object) -> None:
         del record
-        # The driver's own transactions are switched off: it would begin late and deferred (FACTS: Python 3.11).
+        # The driver's own transactions are switched off: it would begin late and deferred (FACTS: Python
+        # 3.11).
         dbapi_connection.isolation_level = None
         for pragma in (
             f"busy_timeout={_BUSY_TIMEOUT_MS}",

@@ -10,6 +10,8 @@
 Errors of the statement (a violated constraint, wrong SQL) stay SQLAlchemy's.
 """
 
+# ruff: noqa: N818 - the names say what happened, as the tree above reads
+
 import sqlite3
 
 from sqlalchemy.exc import DBAPIError
@@ -55,7 +57,7 @@ _ENOSPC_IS_IOERR = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqli
 
 
 def translate(error: BaseException) -> DatabaseError | None:
-    """Return the typed error for what SQLite or its driver raised, or None if it is the statement's own fault.
+    """Return the typed error for what SQLite or its driver raised, or None for the statement's own fault.
 
     Source: https://www.sqlite.org/rescode.html; the low byte is the primary code.
     """

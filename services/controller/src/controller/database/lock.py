@@ -7,10 +7,12 @@ import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from controller.database.errors import DatabaseInUse, DatabaseUnsupported
 
-# SQLite's WAL needs shared memory and byte-range locks that these do not give (https://www.sqlite.org/wal.html).
+# SQLite's WAL needs shared memory and byte-range locks that these do not give
+# (https://www.sqlite.org/wal.html).
 _NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "fuse.sshfs", "fuse.glusterfs", "afs", "lustre"}
 )
@@ -29,7 +31,7 @@ def file_system_type(path: Path, mountinfo: str) -> str:
 
 
 class FileLock:
-    """Holds the lock from `acquire` to `release`. Blocking calls: use from a thread or before the loop runs."""
+    """Holds the lock from `acquire` to `release`, which block: not for the event loop."""
 
     def __init__(self, database: Path) -> None:
         self._path = database.with_name(database.name + ".lock")
@@ -59,7 +61,7 @@ class FileLock:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def __enter__(self) -> "FileLock":
+    def __enter__(self) -> Self:
         self.acquire()
         return self
 

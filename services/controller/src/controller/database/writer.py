@@ -1,7 +1,7 @@
 """The one thread that writes.
 
-It owns the writing connection and every `BEGIN IMMEDIATE`. Requests that wait together are committed together, each in
-a savepoint of its own: one fsync for many (https://www.sqlite.org/lang_transaction.html).
+It owns the writing connection and every `BEGIN IMMEDIATE`. Requests that wait together are committed
+together, each in a savepoint of its own: one fsync for many (https://www.sqlite.org/lang_transaction.html).
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class _Request:
     error: BaseException | None = None
 
     def deliver(self) -> None:
-        """Answer on the loop that asked. Nobody listens any more when the loop is closed; the commit stands."""
+        """Answer on the loop that asked; when that is closed nobody listens any more, but the commit stands."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._set)
 
@@ -114,7 +114,7 @@ class Writer:
             with self._engine.connect() as conn, conn.begin():
                 for request in group:
                     _run_in_savepoint(conn, request)
-        except Exception as exc:  # noqa: BLE001 - the thread must outlive any commit; every request of it gets the error
+        except Exception as exc:  # noqa: BLE001 - the thread must outlive any commit
             for request in group:
                 request.error = translate(exc) or exc
         for request in group:

@@ -1,4 +1,4 @@
-"""Alembic's environment: runs revisions on the connection that the program hands in, never on one of its own."""
+"""Alembic's environment: runs revisions on the connection handed in, never on one of its own."""
 
 from alembic import context
 from sqlalchemy import Connection

@@ -1,7 +1,7 @@
 """The operations engine: durable operations made of steps, fences, undo, idempotency and an event feed.
 
-It owns the operations, subjects, idempotency, events and meta tables. It must never know what the subjects are: plans
-and hooks are handed in.
+It owns the operations, subjects, idempotency, events and meta tables. It must never know what the subjects
+are: plans and hooks are handed in.
 """
 
 from controller.operations.clock import Clock, OperationIds, SystemClock, uuid7_operation_ids
@@ -36,6 +36,7 @@ from controller.operations.outbox import Outbox
 from controller.operations.plan import Look, Plan, ReversibleStep, Step, StepContext
 from controller.operations.retention import Retention, RetentionSettings
 from controller.operations.state import PublicState, StageState, State
+from controller.operations.subjects import active_operation, forget_subject, next_fence, require_idle
 from controller.operations.submission import (
     Accepted,
     AlreadyThere,
@@ -44,7 +45,6 @@ from controller.operations.submission import (
     Submission,
     Supersede,
 )
-from controller.operations.subjects import active_operation, forget_subject, next_fence, require_idle
 
 __all__ = [
     "Accepted",
@@ -87,8 +87,8 @@ __all__ = [
     "PublicState",
     "Retention",
     "RetentionSettings",
-    "ReversibleStep",
     "Retryable",
+    "ReversibleStep",
     "Stage",
     "StageState",
     "State",

@@ -83,7 +83,7 @@ class Driver:
         self.last_problem: Problem | None = None
 
     def interrupt(self, reason: Interrupt) -> None:
-        """End what is being driven; `drive` raises `Interrupted`. A stop does not displace an earlier reason."""
+        """End what is being driven: `drive` raises `Interrupted`. The first reason stays until it is cleared."""
         if self._pending is None:
             self._pending = reason
         if self._inner is not None:
@@ -101,8 +101,7 @@ class Driver:
         Raises:
             Interrupted: If somebody asked for it.
         """
-        if self._pending is not None:
-            raise Interrupted(self._pending)
+        self._obey()
         if self._stopping:
             raise Interrupted(Interrupt.STOP)
 
@@ -116,10 +115,13 @@ class Driver:
         Raises:
             Interrupted: If it was ended by `interrupt`; it has really ended then.
         """
-        if self._pending is not None:
+        try:
+            self._obey()
+        except Interrupted:
             work.close()
-            raise Interrupted(self._pending)
-        task = self._inner = asyncio.ensure_future(work)
+            raise
+        task: asyncio.Task[T] = asyncio.create_task(work)
+        self._inner = task
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
@@ -130,14 +132,17 @@ class Driver:
             self._inner = None
         # A save that the step began goes on when the step is ended: the next write must find its result.
         await self._settle_saves()
-        if self._pending is not None:
-            if not task.cancelled() and task.exception() is not None:
-                _log.debug("step ended while interrupted", exc_info=task.exception())
-            raise Interrupted(self._pending)
+        if not task.cancelled() and task.exception() is not None:
+            _log.debug("step raised", exc_info=task.exception())
+        self._obey()
         if task.cancelled():
             problem = Problem(INTERNAL, "A step ended itself by cancelling its own task.")
             raise Retryable(problem)
         return task.result()
+
+    def _obey(self) -> None:
+        if self._pending is not None:
+            raise Interrupted(self._pending)
 
     async def wait(self, delay_s: float) -> None:
         """Wait out a back-off; a stop ends it."""

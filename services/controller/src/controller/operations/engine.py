@@ -1,7 +1,7 @@
 """The engine: claims operations, supervises their runs, answers for them.
 
-It owns the loops and the slots. It must never act on an operation that it has not claimed, and never outlive one of
-its loops.
+It owns the loops and the slots. It must never act on an operation that it has not claimed, and never outlive
+one of its loops.
 """
 
 import asyncio
@@ -99,7 +99,7 @@ class Engine:
         self._retention = Retention(database, self._clock, self._settings.retention)
         self._live: dict[str, Run] = {}
         self._runs: set[asyncio.Task[None]] = set()
-        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiters: dict[str, set[asyncio.Event]] = {}
         self._wake = asyncio.Event()
         self._stop_requested = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -124,6 +124,9 @@ class Engine:
         """
         try:
             resumed = await self._database.write(release_owners)
+            # Before anything can end: no end may lie between a waiter's look and the feed's first event.
+            await self.feed.open()
+            self._tell_waiters(*self._waiters)
             _log.info("engine starts", extra={"owner": self.owner, "released": resumed})
             async with asyncio.TaskGroup() as group:
                 loops = [
@@ -150,12 +153,14 @@ class Engine:
     async def submit(self, prepare: Prepare, *, idempotency: IdempotencyKey | None = None) -> Accepted:
         """Accept an operation in one write transaction.
 
-        `prepare(conn)` makes the domain's own checks and row changes and says what to do; what it raises rolls all
-        back and is raised here. Order inside: idempotency key, `prepare`, `OperationInProgress`, rows, `accepted`,
-        events. `prepare` may call `require_idle(conn, subject)` to have that refusal before its own later ones.
+        `prepare(conn)` makes the domain's own checks and row changes and says what to do; what it raises
+        rolls all back and is raised here. Order inside: idempotency key, `prepare`, `OperationInProgress`,
+        rows, `accepted`, events. `prepare` may call `require_idle(conn, subject)` to have that refusal before
+        its own later ones.
 
         Raises:
-            OperationInProgress: Another operation holds the subject and is not to be superseded, or cannot be.
+            OperationInProgress: Another operation holds the subject and is not to be superseded, or cannot
+            be.
             IdempotencyKeyReused: The key belongs to another request.
             UnknownKind: There is no plan for it.
             DatabaseError: Nothing was accepted.
@@ -190,20 +195,21 @@ class Engine:
         Raises:
             OperationNotFound: No such operation.
         """
-        finished = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(operation_id, set()).add(finished)
-        timer = asyncio.ensure_future(self._clock.sleep(timeout_s))
+        told = asyncio.Event()
+        self._waiters.setdefault(operation_id, set()).add(told)
+        give_up_at = self._clock.monotonic() + timeout_s
         try:
             # Read after joining the waiters: the end is either in the row or still to be told.
-            operation = await self.get(operation_id)
-            if operation.state.finished:
-                return operation
-            await asyncio.wait({finished, timer}, return_when=asyncio.FIRST_COMPLETED)
-            return await self.get(operation_id)
+            while not (operation := await self.get(operation_id)).state.finished:
+                left_s = give_up_at - self._clock.monotonic()
+                if left_s <= 0:
+                    break
+                await self._first_of(told.wait(), self._clock.sleep(left_s))
+                told.clear()
+            return operation
         finally:
-            timer.cancel()
             waiting = self._waiters[operation_id]
-            waiting.discard(finished)
+            waiting.discard(told)
             if not waiting:
                 del self._waiters[operation_id]
 
@@ -239,9 +245,12 @@ class Engine:
         if event.type != "operation.finished" or event.operation_id is None:
             return
         self._metrics.finished.labels(event.data.get("kind", ""), event.data.get("state", "")).inc()
-        for waiter in self._waiters.get(event.operation_id, ()):
-            if not waiter.done():
-                waiter.set_result(None)
+        self._tell_waiters(event.operation_id)
+
+    def _tell_waiters(self, *operation_ids: str) -> None:
+        for operation_id in operation_ids:
+            for waiter in self._waiters.get(operation_id, ()):
+                waiter.set()
 
     # The loops below catch what passes and go on; whatever ends one of them ends the process.
 
@@ -261,7 +270,7 @@ class Engine:
                 next_due = await self._claim_ready(group)
                 failures = 0
                 pause_s = self._pause_s(next_due)
-            except Exception:
+            except Exception:  # noqa: BLE001 - loops go on, counted
                 failures += 1
                 self._metrics.loop_errors.labels("claims").inc()
                 _log.exception("looking for work failed")
@@ -303,7 +312,7 @@ class Engine:
     async def _carry_out(self, operation_id: str, run: Run) -> None:
         try:
             await run.execute()
-        except Exception:
+        except Exception:  # noqa: BLE001 - loops go on, counted
             self._metrics.loop_errors.labels("run").inc()
             _log.exception("run broke off", extra={"operation": operation_id})
         finally:
@@ -319,7 +328,7 @@ class Engine:
                 attention = await self._database.read(_count_needing_attention)
                 self._metrics.needs_attention.set(attention)
                 _log.info("retention", extra={"removed": removed, "needs_attention": attention})
-            except Exception:
+            except Exception:  # noqa: BLE001 - loops go on, counted
                 self._metrics.loop_errors.labels("retention").inc()
                 _log.exception("retention failed")
             await self._clock.sleep(self._settings.trim_every_s)

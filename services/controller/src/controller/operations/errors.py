@@ -1,6 +1,7 @@
 """What the operations engine can refuse, and what a step can say went wrong.
 
-It owns the exceptions of this package and the problem object they carry; it knows nothing of gRPC, HTTP or SQL.
+It owns the exceptions of this package and the problem object they carry; it knows nothing of gRPC, HTTP or
+SQL.
 
     OperationsError
     ├── SubmitRefused
@@ -21,6 +22,8 @@ It owns the exceptions of this package and the problem object they carry; it kno
         ├── NotYet                     not counted, bounded by the deadline
         └── PeerUnavailable            not counted, bounded by the deadline
 """
+
+# ruff: noqa: N818 - the names say what happened, as the tree above reads
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

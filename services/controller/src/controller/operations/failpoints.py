@@ -1,7 +1,7 @@
 """Named moments at which a test may kill the process.
 
-The names are `claim.before_commit`, `step.<step>.before_do` and so on; nothing happens there unless the composition
-root hands in a hook made from `QC_FAIL_POINT=<name>:kill`.
+The names are `claim.before_commit`, `step.<step>.before_do` and so on; nothing happens there unless the
+composition root hands in a hook made from `QC_FAIL_POINT=<name>:kill`.
 """
 
 import os

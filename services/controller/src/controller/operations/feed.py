@@ -1,7 +1,7 @@
 """The event feed: replay from a cursor, then live.
 
-It owns reading `events`. One tail reader feeds all watchers; a watcher that does not keep up is closed, never waited
-for. What `rev` promises (commit order) holds on SQLite, which has one writer.
+It owns reading `events`. One tail reader feeds all watchers; a watcher that does not keep up is closed, never
+waited for. What `rev` promises (commit order) holds on SQLite, which has one writer.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The last item of a watcher that was too slow: events are missing, list again and follow from `cursor`."""
+    """The last item of a watcher that was too slow: events after `cursor` are missing, list again."""
 
     cursor: Cursor
 
@@ -124,6 +124,16 @@ class Feed:
         """Call `listener` on the loop for every event from now on, in order."""
         self._listeners.append(listener)
 
+    async def open(self) -> None:
+        """Take up the position from which on every event is handed out; once, before `follow`.
+
+        Raises:
+            DatabaseError: The events cannot be read.
+        """
+        self._handed_out = (await self._database.read(_bounds)).newest
+        self._wake.set()
+        self._started.set()
+
     async def follow(self) -> None:
         """Read what commits and hand it out, for ever; survives outages of the database."""
         failures = 0
@@ -131,14 +141,11 @@ class Feed:
         try:
             while True:
                 try:
-                    if not self._started.is_set():
-                        self._handed_out = (await self._database.read(_bounds)).newest
-                        self._started.set()
                     await self._wake.wait()
                     self._wake.clear()
                     await self._hand_out_new()
                     failures = 0
-                except Exception:
+                except Exception:  # noqa: BLE001 - loops go on, counted
                     failures += 1
                     self._metrics.loop_errors.labels("feed").inc()
                     _log.exception("reading events failed")

@@ -1,7 +1,7 @@
-"""This process's hold on one claimed operation: what the row said last, and every write that a run makes to it.
+"""This process's hold on one claimed operation: what the row said last, and every write that a run makes.
 
-It owns the guarded saves, one transaction at a time. A save that was begun is never cancelled, and one that was refused
-means that the hold is lost.
+It owns the guarded saves, one transaction at a time. A save that was begun is never cancelled, and one that
+was refused means that the hold is lost.
 """
 
 import asyncio
@@ -32,8 +32,10 @@ _PROGRESS_EVERY_S = 1.0
 
 
 class Hold:
-    """Attributes:
-    operation: The row as this run last saw or wrote it.
+    """The row of one claim.
+
+    Attributes:
+        operation: The row as this run last saw or wrote it.
     """
 
     def __init__(
@@ -216,7 +218,7 @@ class Hold:
 
 
 def _beside(error: Problem | None, undoing: Problem) -> Problem:
-    """Return the error to show while undo fails: the first cause stays, what holds up its undo stands beside it."""
+    """Return the error to show while undo fails: the first cause, and beside it what holds up its undo."""
     if error is None or error.reason == UNDO_FAILING:
         return Problem(UNDO_FAILING, undoing.message, {"cause": undoing.reason})
     metadata = {**error.metadata, "undo": undoing.reason, "undoMessage": undoing.message}

@@ -1,6 +1,7 @@
 """Every move of an operation from state to state, with its events and the domain's hooks, in one transaction.
 
-It owns the meaning of a transition. It runs inside the caller's write transaction and must never open its own.
+It owns the meaning of a transition. It runs inside the caller's write transaction and must never open its
+own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -80,7 +81,7 @@ class Ledger:
         return operation
 
     def start(self, conn: Connection, operation: Operation) -> None:
-        """Let the domain check its preconditions again and move its own row, the first time an operation runs.
+        """Let the domain check its preconditions again and move its own row when the operation first runs.
 
         Raises:
             Permanent: If the domain says that it cannot begin any more.

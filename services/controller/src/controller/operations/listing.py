@@ -1,7 +1,7 @@
 """Pages of operations.
 
-It owns the page token, which is opaque and bound to its filter. Pages go by `seq` downwards, so that rows that come or
-go meanwhile neither repeat nor hide others.
+It owns the page token, which is opaque and bound to its filter. Pages go by `seq` downwards, so that rows
+that come or go meanwhile neither repeat nor hide others.
 """
 
 import base64

@@ -21,7 +21,8 @@ class Look(StrEnum):
     """What a step sees of its goal, before and after acting.
 
     `FOREIGN` (the object is there and carries another owner's mark) fails the operation at once with
-    `FOREIGN_OBJECT`; `BUSY` (an action for this subject is still running) is looked at again until the deadline.
+    `FOREIGN_OBJECT`; `BUSY` (an action for this subject is still running) is looked at again until the
+    deadline.
     """
 
     ABSENT = "ABSENT"
@@ -133,7 +134,10 @@ class ReversibleStep(Step):
 
     @abc.abstractmethod
     async def undo(self, ctx: StepContext) -> None:
-        """Remove what `do` of this operation made. Called only if the step was entered and look is not ABSENT or FOREIGN."""
+        """Remove what `do` of this operation made.
+
+        Called only if the step was entered and its look is neither ABSENT nor FOREIGN.
+        """
 
     async def verify_undone(self, ctx: StepContext) -> Look:
         """Look again after `undo`; ABSENT and FOREIGN are good, everything else is tried again."""
@@ -161,12 +165,16 @@ class Plan:
         revision: Raised when steps change.
         deadline_s: From submit to the end of the walk forward, unless the submission says otherwise.
         undo_deadline_s: After that long, undo needs attention and is retried slowly.
-        point_of_no_return: Name of the step from which on (once entered) cancel is refused and failing means going on.
-        keep_after: Name of the step from which on (once entered) a *failure* leaves everything as it is; a cancel still undoes.
+        point_of_no_return: Name of the step from which on (once entered) cancel is refused and failing means
+            going on.
+        keep_after: Name of the step from which on (once entered) a *failure* leaves everything as it is; a
+            cancel still undoes.
         max_step_failures: `Retryable` errors in a row of one step before the operation fails.
         retired_steps: Steps of the previous revision, kept one release for their undo.
-        quiesce: Called with the new fence before anything is undone: ends actions still running for the subject.
-        on_start: Runs in the claim transaction the first time; may raise `Permanent` when the precondition is gone.
+        quiesce: Called with the new fence before anything is undone: ends actions still running for the
+            subject.
+        on_start: Runs in the claim transaction the first time; may raise `Permanent` when the precondition is
+            gone.
         on_undo: Runs in the transaction that goes to UNDOING.
         on_settle: Runs in the transaction of the terminal state with SUCCEEDED, FAILED or CANCELLED.
     """

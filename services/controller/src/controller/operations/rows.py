@@ -1,7 +1,8 @@
 """The engine's tables.
 
-It owns their shape as queries see it; the migrations make them, and a test compares the two. Partial predicates are
-literals, or SQLite does not use the index. Lease, owner and xid columns are for the databases that need them.
+It owns their shape as queries see it; the migrations make them, and a test compares the two. Partial
+predicates are literals, or SQLite does not use the index. Lease, owner and xid columns are for the databases
+that need them.
 """
 
 from sqlalchemy import (

@@ -1,7 +1,7 @@
 """One claimed operation being carried out to its end.
 
-It owns the decision what follows an interrupt or a failure: on, back, or let go. Steps are `walk`'s and `undo`'s, rows
-are `hold`'s.
+It owns the decision what follows an interrupt or a failure: on, back, or let go. Steps are `walk`'s and
+`undo`'s, rows are `hold`'s.
 """
 
 import asyncio
@@ -74,8 +74,9 @@ class Run:
                 await hold.release(hold.clock.now())
                 return False
             return await hold.refresh()
-        except Exception:
-            # A defect (of a hook, say): the row must neither stay owned for ever nor be tried in a tight circle.
+        except Exception:  # noqa: BLE001 - a defect must not keep the row owned
+            # A defect (of a hook, say): the row must neither stay owned for ever nor be tried in a tight
+            # circle.
             _log.exception("run failed", extra={"operation": self.operation.id, "kind": self._plan.kind})
             await hold.let_go(Problem(INTERNAL, "Internal error."))
         if self.operation.error is not None:

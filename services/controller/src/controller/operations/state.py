@@ -98,7 +98,7 @@ TRANSITIONS: dict[tuple[State, Trigger], State] = {
 }
 
 
-class IllegalTransition(RuntimeError):
+class IllegalTransition(RuntimeError):  # noqa: N818 - named like the errors of the package
     """A defect: the engine asked for a transition that is not in the table."""
 
 

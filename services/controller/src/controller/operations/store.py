@@ -1,7 +1,7 @@
 """Rows of `operations` read and changed.
 
-It owns the translation between row and value, and the guard of every change: state, owner and attempt must be what
-the caller last saw. Which state follows is `state`'s to say.
+It owns the translation between row and value, and the guard of every change: state, owner and attempt must be
+what the caller last saw. Which state follows is `state`'s to say.
 """
 
 from collections.abc import Sequence

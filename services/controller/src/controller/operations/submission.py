@@ -16,10 +16,10 @@ from controller.operations.operation import Initiator, Operation
 class Supersede(StrEnum):
     """What becomes of an operation that already holds the subject.
 
-    `NO` refuses the new one. `UNDO` cancels the old one and walks it back before the new one starts. `ABANDON`
-    cancels it and leaves what it made to the new one, whose plan must cope with half-made things (delete, forced
-    stop). In both cases the old one's `on_settle` runs after the new one's `prepare`: it can tell by the error's
-    reason `SUPERSEDED` that the subject is not its own any more.
+    `NO` refuses the new one. `UNDO` cancels the old one and walks it back before the new one starts.
+    `ABANDON` cancels it and leaves what it made to the new one, whose plan must cope with half-made things
+    (delete, forced stop). In both cases the old one's `on_settle` runs after the new one's `prepare`: it can
+    tell by the error's reason `SUPERSEDED` that the subject is not its own any more.
     """
 
     NO = "no"
@@ -87,7 +87,7 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Answer of a submit: either `operation` or `response`, or neither for a replayed operation that is long gone.
+    """Answer of a submit: `operation` or `response`, or neither for a replayed operation that is long gone.
 
     Attributes:
         operation: The new or replayed operation, as it is now.

@@ -1,6 +1,7 @@
 """The walk back: entered steps in reverse, each looks, undoes and verifies.
 
-It owns what an ending operation takes back. It must never touch what the operation did not enter or does not own.
+It owns what an ending operation takes back. It must never touch what the operation did not enter or does not
+own.
 """
 
 from opentelemetry.trace import Tracer
@@ -39,7 +40,7 @@ async def walk_back(hold: Hold, driver: Driver, plan: Plan, budget: Budget, trac
             reversible = step
             with tracer.start_as_current_span(f"undo {name}", record_exception=False):
                 hold.fail_point(f"undo.{name}.before")
-                await driver.retry(lambda: _undone(hold, budget, reversible), policy)  # noqa: B023 - awaited at once
+                await driver.retry(lambda: _undone(hold, budget, reversible), policy)  # noqa: B023 - awaited here
                 hold.fail_point(f"undo.{name}.after")
             hold.mark(name, StageState.UNDONE)
             await hold.flush()

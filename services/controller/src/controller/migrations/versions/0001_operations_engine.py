@@ -7,7 +7,6 @@ import secrets
 
 import sqlalchemy as sa
 from alembic import op
-
 from controller.database.types import UtcDateTime
 
 revision = "0001"

@@ -1,1 +1,1 @@
-"""Package gateway."""
+"""The REST gateway: HTTP in, gRPC out, no state of its own."""

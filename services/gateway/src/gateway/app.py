@@ -1,0 +1,126 @@
+"""Composition root of the gateway."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from prometheus_client import CollectorRegistry
+from qcontroller.settings.v1.settings_pb2 import GatewaySettings
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount
+from starlette.types import ASGIApp
+
+from gateway.access import AccessRule
+from gateway.backends import Backends, backends
+from gateway.boundary import Boundary
+from gateway.contract import Contract, load_contract
+from gateway.dispatch import Handler, connexion_app
+from gateway.events import HEARTBEAT_S, Events
+from gateway.health import Health
+from gateway.images import Images
+from gateway.instances import Instances
+from gateway.metrics import HttpMetrics
+from gateway.mutations import Mutations
+from gateway.nodes import Nodes
+from gateway.operations import Operations
+from gateway.server import http_server
+from gateway.swagger import page_routes
+
+_MAX_BODY_BYTES: Final = 1024 * 1024
+_LISTEN: Final = "127.0.0.1:8080"
+
+
+@asynccontextmanager
+async def application(
+    settings: GatewaySettings, registry: CollectorRegistry
+) -> AsyncIterator["asyncio.Future[None]"]:
+    """Serve REST while the context is open; yield the server's task."""
+    contract = await asyncio.to_thread(load_contract)
+    closing = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        peers = await stack.enter_async_context(backends(settings.controller, settings.image_store))
+        app = rest_app(settings, contract, peers, registry, closing)
+        task, _ = await stack.enter_async_context(http_server(app, settings.listen or _LISTEN, closing))
+        yield task
+
+
+def rest_app(
+    settings: GatewaySettings,
+    contract: Contract,
+    peers: Backends,
+    registry: CollectorRegistry,
+    closing: asyncio.Event,
+    *,
+    heartbeat_s: float = HEARTBEAT_S,
+) -> ASGIApp:
+    """Return the whole ASGI application."""
+    mutations = Mutations(peers)
+    instances = Instances(peers, mutations)
+    handlers = _handlers(
+        instances,
+        Images(peers),
+        Operations(peers, mutations),
+        Events(peers, closing, heartbeat_s=heartbeat_s),
+        Nodes(peers),
+        Health(peers, contract, registry),
+    )
+    max_body_bytes = settings.max_body_bytes or _MAX_BODY_BYTES
+    served = connexion_app(contract, handlers, instances.precheck, max_body_bytes)
+    # Whatever Starlette itself would answer is handed on to the boundary, which makes a problem of it.
+    starlette = Starlette(
+        routes=[*page_routes(swagger=not settings.swagger_disabled), Mount("/", app=served)],
+        exception_handlers={HTTPException: _hand_on},
+    )
+    starlette.router.redirect_slashes = False
+    bounded = Boundary(starlette, contract, AccessRule(settings.external_names), HttpMetrics(registry))
+    return OpenTelemetryMiddleware(bounded, exclude_spans=["receive", "send"])
+
+
+async def _hand_on(request: Request, error: Exception) -> Response:
+    del request
+    raise error
+
+
+def _handlers(
+    instances: Instances, images: Images, operations: Operations, events: Events, nodes: Nodes, health: Health
+) -> dict[str, Handler]:
+    """Return the handler of every operationId."""
+    return {
+        "launchInstance": instances.launch,
+        "listInstances": instances.list,
+        "getInstance": instances.get,
+        "updateInstance": instances.update,
+        "deleteInstance": instances.delete,
+        "startInstance": instances.start,
+        "stopInstance": instances.stop,
+        "restartInstance": instances.restart,
+        "pauseInstance": instances.pause,
+        "resumeInstance": instances.resume,
+        "resetInstance": instances.reset,
+        "waitInstance": instances.wait,
+        "readConsole": instances.console,
+        "execInstance": instances.execute,
+        "uploadImage": images.put,
+        "uploadImageForm": images.post_form,
+        "listImages": images.list,
+        "getImage": images.get,
+        "deleteImage": images.delete,
+        "downloadImage": images.content,
+        "listOperations": operations.list,
+        "getOperation": operations.get,
+        "cancelOperation": operations.cancel,
+        "watchEvents": events.watch,
+        "listNodes": nodes.list,
+        "getNode": nodes.get,
+        "listLeaks": nodes.leaks,
+        "runDoctor": nodes.doctor,
+        "getHealth": health.alive,
+        "getReadiness": health.ready,
+        "getMetrics": health.metrics,
+        "getSpecification": health.specification,
+    }

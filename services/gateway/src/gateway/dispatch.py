@@ -1,0 +1,110 @@
+"""Connexion's part: requests are routed by openapi.yaml to the handler of their operationId.
+
+Connexion reads the specification and routes; of its middlewares only routing is installed. Parameters and
+bodies are checked here, before the handler runs: its own checks stop at the first fault, quote schemas at
+clients and rebuild validators for every request.
+"""
+
+import warnings
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from opentelemetry import trace
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+with warnings.catch_warnings():
+    # connexion imports Starlette's test client, which is deprecated in its present form.
+    warnings.simplefilter("ignore")
+    from connexion.apps.asynchronous import AsyncApp
+    from connexion.middleware.abstract import RoutedAPI, RoutedMiddleware
+    from connexion.middleware.routing import RoutingMiddleware
+    from connexion.resolver import Resolver
+
+from gateway.boundary import EXCHANGE_KEY, Exchange
+from gateway.calls import Call, read_call
+from gateway.contract import Contract, ContractOperation
+from gateway.errors import PathNotFoundError, RequestInvalidError
+
+Handler = Callable[[Call], Awaitable[Response]]
+Precheck = Callable[[Call], Awaitable[None]]
+
+
+class _Endpoint:
+    """One operation as an ASGI application."""
+
+    def __init__(
+        self, operation: ContractOperation, handler: Handler, precheck: Precheck, max_body_bytes: int
+    ) -> None:
+        self._operation = operation
+        self._handler = handler
+        self._precheck = precheck
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        operation = self._operation
+        exchange: Exchange = scope[EXCHANGE_KEY]
+        exchange.route = operation.template
+        span = trace.get_current_span()
+        if span.is_recording():
+            span.update_name(f"{operation.method} {operation.template}")
+            span.set_attribute("http.route", operation.template)
+        call, faults = await read_call(
+            Request(scope, receive), operation, scope["path_params"], self._max_body_bytes
+        )
+        if operation.names_instance and span.is_recording():
+            span.set_attribute("qcontroller.instance.name", call.name)
+        if faults:
+            if operation.names_instance:
+                await self._precheck(call)
+            raise RequestInvalidError(faults)
+        response = await self._handler(call)
+        await response(scope, receive, send)
+
+
+class _Api(RoutedAPI[Any]):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_paths()
+
+    def make_operation(self, operation: Any) -> Any:
+        return operation.function
+
+
+class _EndpointMiddleware(RoutedMiddleware[_Api]):
+    """Hands routed requests to their endpoint; nothing lies behind it."""
+
+    api_cls = _Api
+
+    def __init__(self, app: Any) -> None:
+        super().__init__(_nothing_here)
+        del app
+
+
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    del receive, send
+    raise PathNotFoundError(scope["path"])
+
+
+def connexion_app(
+    contract: Contract, handlers: Mapping[str, Handler], precheck: Precheck, max_body_bytes: int
+) -> Any:
+    """Return the Connexion application that serves `contract`.
+
+    Raises:
+        KeyError: An operation has no handler, or a handler no operation.
+    """
+    if handlers.keys() != contract.operations.keys():
+        raise KeyError(handlers.keys() ^ contract.operations.keys())
+    endpoints = {
+        name: _Endpoint(contract.operations[name], handler, precheck, max_body_bytes)
+        for name, handler in handlers.items()
+    }
+    app = AsyncApp(
+        "gateway",
+        middlewares=[RoutingMiddleware, _EndpointMiddleware],
+        resolver=Resolver(endpoints.__getitem__),
+    )
+    app.add_api(contract.document)
+    return app

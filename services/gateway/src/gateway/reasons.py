@@ -1,0 +1,235 @@
+"""The one table that gives every reason its HTTP status, its title and what to do about it.
+
+docs/errors.md and the page that problems' `type` leads to are written from it. It must never depend on who
+raised a reason.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What HTTP says of a reason: status, title, advice, seconds for Retry-After (0: none)."""
+
+    status: int
+    title: str
+    advice: str
+    retry_after_s: int = 0
+
+
+REASONS: Final[dict[str, Reason]] = {
+    # The request itself.
+    "FIELD_INVALID": Reason(400, "The request is invalid", "Correct every fault that `errors` lists."),
+    "BODY_MALFORMED": Reason(400, "The body cannot be read", "Send well-formed JSON, or a complete form."),
+    "PAGE_TOKEN_INVALID": Reason(
+        400, "The page token is not valid here", "List again from the first page, with the same filters."
+    ),
+    "CURSOR_INVALID": Reason(
+        400, "The cursor is not one of ours", "Send a cursor as an event carried it, or none."
+    ),
+    "UPLOAD_TRUNCATED": Reason(400, "The upload ended early", "Send it again; nothing was stored."),
+    "UPLOAD_STALLED": Reason(408, "The upload stood still", "Send it again; nothing was stored."),
+    "BODY_TOO_LARGE": Reason(413, "The body is too large", "Send less; `metadata.limitBytes` is the limit."),
+    "IMAGE_TOO_LARGE": Reason(
+        413, "The image is too large", "Use a smaller image, or raise the image store's limit."
+    ),
+    "MEDIA_TYPE_UNSUPPORTED": Reason(
+        415, "The body's type is not taken here", "Set Content-Type to one of `metadata.supported`."
+    ),
+    "NOT_ACCEPTABLE": Reason(
+        406, "No acceptable form of the answer", "Widen Accept to one of `metadata.offered`."
+    ),
+    "RANGE_NOT_SATISFIABLE": Reason(
+        416, "The range lies outside", "Ask for bytes below `metadata.totalBytes`."
+    ),
+    "PATH_NOT_FOUND": Reason(404, "There is no such path", "See /openapi.yaml for the paths."),
+    "METHOD_NOT_ALLOWED": Reason(405, "The method is not allowed here", "Use one of the Allow header."),
+    "HOST_NOT_ALLOWED": Reason(
+        421,
+        "This is not a name of the gateway",
+        "Use localhost, or add the name to the gateway's `externalNames`.",
+    ),
+    "ORIGIN_NOT_ALLOWED": Reason(
+        403,
+        "Pages of this origin may not use the gateway",
+        "Add the page's host to the gateway's `externalNames`.",
+    ),
+    "PRECONDITION_FAILED": Reason(412, "It has changed meanwhile", "Read it again and repeat with its ETag."),
+    "IDEMPOTENCY_KEY_REUSED": Reason(
+        422, "The key was used for another request", "Use a new Idempotency-Key for another request."
+    ),
+    # What is not there.
+    "INSTANCE_NOT_FOUND": Reason(404, "There is no such instance", "List the instances: GET /v1/instances."),
+    "IMAGE_NOT_FOUND": Reason(
+        404, "There is no such image", "List the images (GET /v1/images) or upload it."
+    ),
+    "OPERATION_NOT_FOUND": Reason(
+        404, "There is no such operation", "Finished operations are kept for 30 days."
+    ),
+    "NODE_NOT_FOUND": Reason(404, "There is no such node", "List the nodes: GET /v1/nodes."),
+    "CURSOR_EXPIRED": Reason(
+        410, "The cursor is too old", "List the resources again, then watch without a cursor."
+    ),
+    # The present state is in the way.
+    "INSTANCE_ALREADY_EXISTS": Reason(
+        409, "The name is taken", "Choose another name, or delete the instance first."
+    ),
+    "INSTANCE_STATE_CONFLICT": Reason(
+        409, "The instance's state does not allow this", "`metadata.allowed` lists what the state allows."
+    ),
+    "OPERATION_IN_PROGRESS": Reason(
+        409,
+        "Another operation is running on the instance",
+        "Wait for `metadata.operation`, or supersede it by a forced stop or a delete.",
+        1,
+    ),
+    "OPERATION_NOT_CANCELLABLE": Reason(
+        409,
+        "The operation can no longer be cancelled",
+        "It has finished or passed its point of no return; look at it.",
+    ),
+    "OPERATION_CANCELLED": Reason(
+        409, "The operation was cancelled", "Repeat the request if it is still wanted."
+    ),
+    "CANCELLED": Reason(409, "The operation was cancelled", "Repeat the request if it is still wanted."),
+    "SUPERSEDED": Reason(409, "Another operation took its place", "Look at the successor in `metadata`."),
+    "OPERATION_FAILED": Reason(500, "The operation failed", "Look at `metadata.operation`."),
+    "IMAGE_ALREADY_EXISTS": Reason(
+        409, "The image exists", "Choose another name, or send it without If-None-Match."
+    ),
+    "IMAGE_IN_USE": Reason(
+        409, "Instances use the image", "Delete the instances that `metadata` names first."
+    ),
+    "IMAGE_STATE_CONFLICT": Reason(
+        409, "The image's state does not allow this", "Wait until it is deleted, or use another name."
+    ),
+    "PORT_IN_USE": Reason(409, "A host port is taken", "Publish another port of the host."),
+    "GUEST_AGENT_UNAVAILABLE": Reason(
+        409, "The guest agent does not answer", "Wait for AgentConnected; the image needs qemu-guest-agent."
+    ),
+    # Understood, but it cannot be done with what was given.
+    "IMAGE_DIGEST_MISMATCH": Reason(
+        422, "The digest differs", "Check the bytes and the digest that you gave."
+    ),
+    "IMAGE_UNSAFE": Reason(
+        422, "The image is not safe to open", "`metadata.rule` tells which rule; convert it with qemu-img."
+    ),
+    "IMAGE_FORMAT_UNKNOWN": Reason(
+        422, "These bytes are no disk image", "Upload a qcow2 or a raw disk image."
+    ),
+    "GUEST_PROGRAM_NOT_FOUND": Reason(
+        422, "The guest has no such program", "Give the path of a program that is in the guest."
+    ),
+    "NETWORK_UNAVAILABLE": Reason(
+        422, "The network cannot be had here", "Choose a network that the node's doctor reports usable."
+    ),
+    "ARCH_UNSUPPORTED": Reason(
+        422, "No node runs this architecture", "Use an image of an architecture that a node has."
+    ),
+    # Something that is needed is away or exhausted.
+    "HOST_CAPACITY_EXHAUSTED": Reason(
+        503, "No node has room", "Stop or delete instances, or ask for less.", 5
+    ),
+    "RESOURCE_EXHAUSTED": Reason(503, "A limit is reached", "Try again later.", 5),
+    "DISK_FULL": Reason(503, "The disk is full", "Free space on the node or in the image store.", 5),
+    "RUNNER_UNAVAILABLE": Reason(
+        503, "The node cannot be reached", "See GET /readyz; the runner must be up.", 1
+    ),
+    "VM_HOST_UNAVAILABLE": Reason(
+        503, "vm-host cannot be reached", "See GET /readyz; vm-host must be up on the node.", 1
+    ),
+    "QEMU_UNAVAILABLE": Reason(503, "QEMU cannot be run", "See the node's doctor; install QEMU.", 5),
+    "IMAGE_STORE_UNAVAILABLE": Reason(
+        503, "The image store cannot be reached", "See GET /readyz; the image store must be up.", 1
+    ),
+    "CONTROLLER_UNAVAILABLE": Reason(
+        503, "The controller cannot be reached", "See GET /readyz; the controller must be up.", 1
+    ),
+    "STORAGE_UNAVAILABLE": Reason(503, "The storage cannot be used", "See GET /readyz and the log.", 5),
+    "SERVICE_NOT_READY": Reason(503, "Not everything is up", "`dependencies` tells what is down.", 1),
+    "UNAVAILABLE": Reason(503, "Something that is needed is away", "Try again.", 1),
+    # Time ran out.
+    "READINESS_TIMEOUT": Reason(
+        504, "It did not become true in time", "`metadata` names the condition; look at the console."
+    ),
+    "EXEC_TIMEOUT": Reason(504, "The program did not end in time", "Give a longer timeout."),
+    "GUEST_EXEC_TIMEOUT": Reason(504, "The program did not end in time", "Give a longer timeout."),
+    "OPERATION_DEADLINE_EXCEEDED": Reason(
+        504, "The operation did not end in time", "Look at its stages: `metadata.operation`."
+    ),
+    "DEADLINE_EXCEEDED": Reason(504, "It did not end in time", "Try again."),
+    # What became of a machine.
+    "QEMU_START_FAILED": Reason(500, "QEMU did not start", "The detail carries QEMU's own words."),
+    "QEMU_EXITED": Reason(500, "QEMU ended by itself", "The instance's status carries QEMU's stderr."),
+    "VM_HOST_EXITED": Reason(500, "vm-host ended, and the machine with it", "Start the instance again."),
+    "HOST_RESTARTED": Reason(500, "The host was restarted", "Start the instance again."),
+    "HOST_SHUTDOWN": Reason(500, "The host was shut down", "Start the instance again."),
+    "UNIMPLEMENTED": Reason(501, "Not built", "Use another way; /openapi.yaml lists what there is."),
+    "INTERNAL": Reason(500, "Internal error", "Look for the trace id in the logs and report it."),
+}
+
+# For reasons that the table does not know: the status that the gRPC code stands for.
+BY_CODE: Final[dict[str, Reason]] = {
+    "INVALID_ARGUMENT": REASONS["FIELD_INVALID"],
+    "OUT_OF_RANGE": REASONS["FIELD_INVALID"],
+    "NOT_FOUND": Reason(404, "There is no such thing", "Check the name."),
+    "ALREADY_EXISTS": Reason(409, "It exists already", "Choose another name."),
+    "FAILED_PRECONDITION": Reason(
+        409, "The present state does not allow this", "Look at the resource's state."
+    ),
+    "ABORTED": Reason(409, "Something else was faster", "Try again.", 1),
+    "CANCELLED": REASONS["UNAVAILABLE"],
+    "PERMISSION_DENIED": Reason(403, "Not allowed", "Check what you may do."),
+    "UNAUTHENTICATED": Reason(403, "Not allowed", "Check what you may do."),
+    "RESOURCE_EXHAUSTED": REASONS["RESOURCE_EXHAUSTED"],
+    "UNAVAILABLE": REASONS["UNAVAILABLE"],
+    "DEADLINE_EXCEEDED": REASONS["DEADLINE_EXCEEDED"],
+    "UNIMPLEMENTED": REASONS["UNIMPLEMENTED"],
+}
+
+
+def reason_of(name: str, code_name: str = "") -> Reason | None:
+    """Return what HTTP says of the reason `name`, or else of the gRPC code; None if neither is known."""
+    return REASONS.get(name) or BY_CODE.get(code_name)
+
+
+def as_markdown() -> str:
+    """Return the table as docs/errors.md shows it."""
+    lines = [
+        "# Errors of the REST API",
+        "",
+        "Every answer that is not 2xx or 304 is `application/problem+json` (RFC 9457). `reason` is stable: match on it, not",
+        "on the sentence. `type` is `/errors#<reason>`, which the gateway serves as a page. `errors` lists all faults of the",
+        "input; a pointer leads into the body, or begins with `/query`, `/header` or `/path`. `traceId` finds the log lines.",
+        "Under `Prefer: wait` the error of an operation that FAILED or was CANCELLED is answered as a problem of its own",
+        "reason; `metadata.operation` is the operation's URL. A reason that this table does not list has the status of its",
+        "gRPC code. Only what is not parsable as HTTP at all is refused in plain text. This page is generated from the",
+        "gateway's table of reasons: `python -m gateway.reasons`.",
+        "",
+        "| Reason | Status | Meaning | What to do |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{name}` | {reason.status} | {reason.title} | {reason.advice} |"
+        for name, reason in sorted(REASONS.items())
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def as_page() -> str:
+    """Return the table as the HTML page that `type` leads to."""
+    rows = "".join(
+        f'<tr id="{name}"><td><code>{name}</code></td><td>{reason.status}</td>'
+        f"<td>{reason.title}</td><td>{reason.advice}</td></tr>"
+        for name, reason in sorted(REASONS.items())
+    )
+    return (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>qcontroller errors</title></head>'
+        "<body><h1>Errors</h1><table><tr><th>Reason</th><th>Status</th><th>Meaning</th><th>What to do</th></tr>"
+        f"{rows}</table></body></html>"
+    )
+
+
+if __name__ == "__main__":
+    print(as_markdown(), end="")

@@ -1,0 +1,95 @@
+"""Bodies of the contract as protobuf requests; they have been checked by then."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qcontroller.controller.v1 import instance_pb2 as pb
+
+from gateway.calls import Call
+
+_NO_NIC = ({"network": "none"},)
+
+
+def options_of(call: Call) -> pb.MutationOptions:
+    """Return the identity and the precondition of the mutation that `call` asks for."""
+    return pb.MutationOptions(request_id=call.request_id, if_match=call.if_match)
+
+
+def launch_request(call: Call) -> pb.LaunchInstanceRequest:
+    """Return the launch that `call` asks for."""
+    body: Mapping[str, Any] = call.body
+    request = pb.LaunchInstanceRequest(
+        name=body["name"],
+        image=body["image"],
+        start=body.get("start", False),
+        labels=body.get("labels", {}),
+        ports=ports_of(body.get("ports", ())),
+        image_digest=body.get("imageDigest", ""),
+        arch=body.get("arch", ""),
+        validate_only=call.query.get("validateOnly", False),
+        options=options_of(call),
+    )
+    if "vm" in body:
+        vm = body["vm"]
+        request.vm.CopyFrom(
+            pb.VmSpec(cpus=vm.get("cpus", 0), memory=str(vm.get("memory", "")), disk=str(vm.get("disk", "")))
+        )
+    if "cloudInit" in body:
+        seed = body["cloudInit"]
+        request.cloud_init.CopyFrom(
+            pb.CloudInit(userdata=seed.get("userdata", ""), network_config=seed.get("networkConfig", ""))
+        )
+    if "readiness" in body:
+        readiness = body["readiness"]
+        probes = [pb.Probe(agent=pb.AgentProbe()) for _ in readiness.get("all", ())]
+        request.readiness.CopyFrom(pb.Readiness(all=probes, deadline=str(readiness.get("deadline", ""))))
+    if "nics" in body:
+        request.nics.extend(
+            pb.NicSpec(network=nic.get("network", ""), mac=nic.get("mac", ""), address=nic.get("address", ""))
+            for nic in body["nics"] or _NO_NIC
+        )
+    return request
+
+
+def update_request(call: Call) -> pb.UpdateInstanceRequest:
+    """Return the merge patch (RFC 7396) that `call` asks for."""
+    body: Mapping[str, Any] = call.body
+    request = pb.UpdateInstanceRequest(name=call.name, options=options_of(call))
+    if "labels" in body:
+        labels = body["labels"]
+        request.clear_labels = labels is None
+        for key, value in (labels or {}).items():
+            if value is None:
+                request.removed_labels.append(key)
+            else:
+                request.labels[key] = value
+    for field, value in body.get("vm", {}).items():
+        setattr(request, field, value if field == "cpus" else str(value))
+    if "ports" in body:
+        request.ports.CopyFrom(pb.PortList(ports=ports_of(body["ports"] or ())))
+    return request
+
+
+def exec_request(call: Call) -> pb.ExecInstanceRequest:
+    """Return the program run that `call` asks for."""
+    body: Mapping[str, Any] = call.body
+    return pb.ExecInstanceRequest(
+        name=call.name,
+        argv=body["argv"],
+        env=body.get("env", {}),
+        stdin=body.get("stdin", "").encode(),
+        timeout=str(body.get("timeout", "")),
+    )
+
+
+def ports_of(ports: Sequence[Mapping[str, Any]]) -> list[pb.PortMapping]:
+    """Return published ports as protobuf."""
+    return [
+        pb.PortMapping(
+            host=port["host"],
+            guest=port["guest"],
+            protocol=port.get("protocol", ""),
+            address=port.get("address", ""),
+        )
+        for port in ports
+    ]

@@ -1,0 +1,391 @@
+"""Fake controller and image store behind a real gRPC server, and the gateway before them."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from gateway.app import rest_app
+from gateway.backends import Backends, backends
+from gateway.contract import load_contract
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+from prometheus_client import CollectorRegistry
+from qcontroller.controller.v1 import host_pb2, instance_pb2, operation_pb2
+from qcontroller.controller.v1.host_pb2_grpc import (
+    EventServiceServicer,
+    NodeServiceServicer,
+    add_EventServiceServicer_to_server,
+    add_NodeServiceServicer_to_server,
+)
+from qcontroller.controller.v1.instance_pb2_grpc import (
+    InstanceServiceServicer,
+    add_InstanceServiceServicer_to_server,
+)
+from qcontroller.controller.v1.operation_pb2_grpc import (
+    OperationServiceServicer,
+    add_OperationServiceServicer_to_server,
+)
+from qcontroller.event.v1.event_pb2 import Event
+from qcontroller.image.v1 import image_pb2
+from qcontroller.image.v1.image_pb2_grpc import ImageServiceServicer, add_ImageServiceServicer_to_server
+from qcontroller.settings.v1.settings_pb2 import GatewaySettings
+from servicekit.rpc_errors import RpcProblem
+from servicekit.server import grpc_server
+
+NOW = Timestamp(seconds=1_767_225_600)
+DIGEST = "sha256:" + "ab" * 32
+
+
+def instance(name: str = "web-1", *, generation: int = 3, revision: int = 17) -> instance_pb2.Instance:
+    """Return a running instance."""
+    return instance_pb2.Instance(
+        name=name,
+        id="7d0c3f5e-2a41-4c8b-9f0e-3b1d5a6c7e80",
+        image="debian-12",
+        image_digest=DIGEST,
+        vm=instance_pb2.VmResources(cpus=2, memory=2048, disk=10240),
+        labels={"team": "web"},
+        desired_power=instance_pb2.DESIRED_POWER_RUNNING,
+        generation=generation,
+        create_time=NOW,
+        arch="x86_64",
+        readiness=instance_pb2.Readiness(
+            all=[instance_pb2.Probe(agent=instance_pb2.AgentProbe())], deadline="180s"
+        ),
+        etag=f"{generation}-{revision}",
+        status=instance_pb2.InstanceStatus(
+            state=instance_pb2.INSTANCE_STATE_RUNNING,
+            observed_generation=generation,
+            node="node-1",
+            accelerator="tcg",
+            nics=[
+                instance_pb2.NicStatus(
+                    network="user",
+                    mac="52:54:00:00:00:01",
+                    addresses=[instance_pb2.NicAddress(address="10.77.0.15", family="ipv4", source="user")],
+                    ports=[
+                        instance_pb2.PortMapping(host=2222, guest=22, protocol="tcp", address="127.0.0.1")
+                    ],
+                )
+            ],
+            conditions=[
+                instance_pb2.Condition(
+                    type="Ready",
+                    status=instance_pb2.CONDITION_STATUS_TRUE,
+                    reason="ProbesHold",
+                    last_transition_time=NOW,
+                )
+            ],
+            guest=instance_pb2.GuestInfo(hostname=name, os=instance_pb2.GuestOs(id="debian")),
+            boot_phases=[instance_pb2.BootPhase(name="kernel", start_time=NOW, duration_ms=900)],
+        ),
+    )
+
+
+def operation(kind: str = "launch", state: int = operation_pb2.OPERATION_STATE_RUNNING) -> Any:
+    """Return an operation on web-1."""
+    return operation_pb2.Operation(
+        id="op-1",
+        kind=kind,
+        instance="web-1",
+        initiator="user",
+        state=state,  # type: ignore[arg-type]
+        stages=[
+            operation_pb2.Stage(
+                name="image", state=operation_pb2.STAGE_STATE_SUCCEEDED, start_time=NOW, duration_ms=12
+            )
+        ],
+        progress=operation_pb2.Progress(done=1, total=4, unit="steps"),
+        result="/v1/instances/web-1",
+        create_time=NOW,
+        trace_id="0af7651916cd43dd8448eb211c80319c",
+    )
+
+
+def image(name: str = "debian-12", content: bytes = b"") -> image_pb2.Image:
+    """Return a ready image."""
+    return image_pb2.Image(
+        name=name,
+        digest="sha256:" + hashlib.sha256(content).hexdigest(),
+        stored_digest="sha256:" + hashlib.sha256(content).hexdigest(),
+        format="qcow2",
+        state=image_pb2.IMAGE_STATE_READY,
+        size_bytes=len(content),
+        virtual_size_bytes=1 << 40,
+        arch="x86_64",
+        create_time=NOW,
+        used_by=["web-1"],
+        etag="i7",
+    )
+
+
+@dataclass
+class FakeController(
+    InstanceServiceServicer, OperationServiceServicer, EventServiceServicer, NodeServiceServicer
+):
+    """Remembers requests; answers what the test set, by method name, or something plausible."""
+
+    requests: list[Any] = field(default_factory=list)
+    answers: dict[str, Any] = field(default_factory=dict)
+    console: bytes = b"Linux\nlogin: "
+    events: "asyncio.Queue[Event | None]" = field(default_factory=asyncio.Queue)
+    watchers_gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def last(self, kind: type[Any]) -> Any:
+        """Return the latest request of a message type."""
+        return [request for request in self.requests if isinstance(request, kind)][-1]
+
+    def answer(self, method: str, request: Any, default: Callable[[], Any]) -> Any:
+        self.requests.append(request)
+        answer = self.answers.get(method)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if answer is not None else default()
+
+    async def LaunchInstance(self, request: Any, context: Any) -> Any:
+        mutation = instance_pb2.Mutation(operation=operation(), instance=instance(request.name))
+        return self.answer("Launch", request, lambda: instance_pb2.LaunchInstanceResponse(mutation=mutation))
+
+    async def GetInstance(self, request: Any, context: Any) -> Any:
+        if request.name == "absent":
+            raise not_found(request.name)
+        return self.answer(
+            "Get", request, lambda: instance_pb2.GetInstanceResponse(instance=instance(request.name))
+        )
+
+    async def ListInstances(self, request: Any, context: Any) -> Any:
+        return self.answer(
+            "List",
+            request,
+            lambda: instance_pb2.ListInstancesResponse(instances=[instance()], next_page_token="t2"),
+        )
+
+    async def UpdateInstance(self, request: Any, context: Any) -> Any:
+        mutation = instance_pb2.Mutation(instance=instance(request.name))
+        return self.answer("Update", request, lambda: instance_pb2.UpdateInstanceResponse(mutation=mutation))
+
+    async def DeleteInstance(self, request: Any, context: Any) -> Any:
+        mutation = instance_pb2.Mutation(operation=operation("delete"))
+        return self.answer("Delete", request, lambda: instance_pb2.DeleteInstanceResponse(mutation=mutation))
+
+    async def WaitInstance(self, request: Any, context: Any) -> Any:
+        return self.answer("Wait", request, lambda: instance_pb2.WaitInstanceResponse(instance=instance()))
+
+    async def ExecInstance(self, request: Any, context: Any) -> Any:
+        return self.answer(
+            "Exec", request, lambda: instance_pb2.ExecInstanceResponse(stdout=b"Linux\n", stderr=b"\xff")
+        )
+
+    async def ReadConsole(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.requests.append(request)
+        if request.name == "absent":
+            raise not_found(request.name)
+        total = len(self.console)
+        start = request.offset if request.offset >= 0 else max(total + request.offset, 0)
+        end = start + request.length if request.length else total
+        for at in range(start, min(end, total), 4):
+            yield instance_pb2.ReadConsoleResponse(
+                chunk=self.console[at : min(at + 4, end)], offset=at, total_bytes=total
+            )
+
+    async def GetOperation(self, request: Any, context: Any) -> Any:
+        return self.answer(
+            "GetOperation", request, lambda: operation_pb2.GetOperationResponse(operation=operation())
+        )
+
+    async def ListOperations(self, request: Any, context: Any) -> Any:
+        return self.answer(
+            "ListOperations", request, lambda: operation_pb2.ListOperationsResponse(operations=[operation()])
+        )
+
+    async def CancelOperation(self, request: Any, context: Any) -> Any:
+        return self.answer(
+            "Cancel", request, lambda: operation_pb2.CancelOperationResponse(operation=operation())
+        )
+
+    async def WaitOperation(self, request: Any, context: Any) -> Any:
+        done = operation(state=operation_pb2.OPERATION_STATE_SUCCEEDED)
+        return self.answer(
+            "WaitOperation", request, lambda: operation_pb2.WaitOperationResponse(operation=done)
+        )
+
+    async def ListNodes(self, request: Any, context: Any) -> Any:
+        return host_pb2.ListNodesResponse(nodes=[node()])
+
+    async def GetNode(self, request: Any, context: Any) -> Any:
+        return self.answer("GetNode", request, lambda: host_pb2.GetNodeResponse(node=node()))
+
+    async def ListLeaks(self, request: Any, context: Any) -> Any:
+        leak = host_pb2.Leak(kind="tap", name="qct0", owner="qcontroller", since=NOW)
+        return host_pb2.ListLeaksResponse(leaks=[leak])
+
+    async def RunDoctor(self, request: Any, context: Any) -> Any:
+        check = host_pb2.Check(name="tun", status=host_pb2.CHECK_STATUS_WARN, detail="d", fix="f")
+        return host_pb2.RunDoctorResponse(checks=[check])
+
+    async def GetReadiness(self, request: Any, context: Any) -> Any:
+        up = host_pb2.Dependency(name="image-store", up=True, since=NOW)
+        return self.answer("Readiness", request, lambda: host_pb2.GetReadinessResponse(dependencies=[up]))
+
+    async def WatchEvents(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.requests.append(request)
+        answer = self.answers.get("WatchEvents")
+        if isinstance(answer, Exception):
+            raise answer
+        try:
+            await context.send_initial_metadata(())
+            while (event := await self.events.get()) is not None:
+                yield host_pb2.WatchEventsResponse(event=event)
+        finally:
+            self.watchers_gone.set()
+
+
+def _verb(name: str) -> Any:
+    async def handle(self: FakeController, request: Any, context: Any) -> Any:
+        response = getattr(instance_pb2, f"{name}InstanceResponse")
+        mutation = instance_pb2.Mutation(operation=operation(name.lower()), instance=instance(request.name))
+        return self.answer(name, request, lambda: response(mutation=mutation))
+
+    return handle
+
+
+for _name in ("Start", "Stop", "Restart", "Pause", "Resume", "Reset"):
+    setattr(FakeController, f"{_name}Instance", _verb(_name))
+
+
+@dataclass
+class FakeImageStore(ImageServiceServicer):
+    """Keeps what was uploaded whole; refuses what does not begin with QFI."""
+
+    images: dict[str, bytes] = field(default_factory=dict)
+    uploads: list[Any] = field(default_factory=list)
+    largest_chunk: int = 0
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def UploadImage(self, request_iterator: Any, context: Any) -> Any:
+        content = bytearray()
+        name = ""
+        try:
+            async for message in request_iterator:
+                match message.WhichOneof("part"):
+                    case "upload":
+                        self.uploads.append(message.upload)
+                        name = message.upload.name
+                    case "chunk":
+                        self.largest_chunk = max(self.largest_chunk, len(message.chunk))
+                        content += message.chunk
+                        if not content.startswith(b"QFI"):
+                            raise unsafe()
+                    case "name":
+                        name = message.name
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        created = name not in self.images
+        self.images[name] = bytes(content)
+        return image_pb2.UploadImageResponse(image=image(name, bytes(content)), created=created)
+
+    async def GetImage(self, request: Any, context: Any) -> Any:
+        return image_pb2.GetImageResponse(image=image(request.name, self._content(request.name)))
+
+    async def ListImages(self, request: Any, context: Any) -> Any:
+        return image_pb2.ListImagesResponse(images=[image(name) for name in sorted(self.images)])
+
+    async def DeleteImage(self, request: Any, context: Any) -> Any:
+        self._content(request.name)
+        del self.images[request.name]
+        return image_pb2.DeleteImageResponse()
+
+    async def DownloadImage(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        content = self._content(request.name)
+        end = request.offset + request.length if request.length else len(content)
+        yield image_pb2.DownloadImageResponse(image=image(request.name, content))
+        for at in range(request.offset, end, 3):
+            yield image_pb2.DownloadImageResponse(chunk=content[at : min(at + 3, end)])
+
+    def _content(self, name: str) -> bytes:
+        if name not in self.images:
+            raise RpcProblem(grpc.StatusCode.NOT_FOUND, "IMAGE_NOT_FOUND", f"There is no image {name}.")
+        return self.images[name]
+
+
+def node() -> host_pb2.Node:
+    """Return a node without hardware virtualisation."""
+    return host_pb2.Node(
+        name="node-1",
+        state=host_pb2.NODE_STATE_READY,
+        arch="x86_64",
+        qemu_version="7.2.22",
+        accelerators=[host_pb2.Accelerator(name="kvm", usable=False, reason="no vmx")],
+        accelerator="tcg",
+        speed_factor=0.5,
+        cpus=host_pb2.CpuCapacity(total=2),
+        memory=host_pb2.MemoryCapacity(total=24000),
+        disk=host_pb2.DiskCapacity(total=80000, free=52000),
+    )
+
+
+def not_found(name: str) -> RpcProblem:
+    """Return the controller's refusal of a name."""
+    return RpcProblem(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND", f"There is no instance {name}.")
+
+
+def unsafe() -> RpcProblem:
+    """Return the image store's refusal of bytes."""
+    return RpcProblem(
+        grpc.StatusCode.INVALID_ARGUMENT, "IMAGE_UNSAFE", "It has a backing file.", {"rule": "backing-file"}
+    )
+
+
+def event(cursor: str, kind: str = "instance.updated") -> Event:
+    """Return one event with a resource."""
+    resource = Struct()
+    resource.update({"name": "web-1", "vm": {"cpus": 2}, "speed": 0.5})
+    return Event(cursor=cursor, time=NOW, type=kind, instance="web-1", operation="op-1", resource=resource)
+
+
+@dataclass
+class Stand:
+    """The gateway with its fakes."""
+
+    app: Any
+    controller: FakeController
+    store: FakeImageStore
+    peers: Backends
+    closing: asyncio.Event
+
+
+@asynccontextmanager
+async def stand(
+    folder: Path, *, settings: GatewaySettings | None = None, heartbeat_s: float = 15.0
+) -> AsyncIterator[Stand]:
+    """Serve fakes on a unix socket in `folder` and build the gateway before them."""
+    controller, store = FakeController(), FakeImageStore()
+    target = f"unix:{folder}/peer.sock"
+    services = [
+        ("controller", lambda server: _add_controller(controller, server)),
+        ("images", lambda server: add_ImageServiceServicer_to_server(store, server)),
+    ]
+    registry = CollectorRegistry()
+    contract = await asyncio.to_thread(load_contract)
+    closing = asyncio.Event()
+    async with (
+        grpc_server([target], services=services, translate=lambda exc: None, registry=CollectorRegistry()),
+        backends(target, target) as peers,
+    ):
+        app = rest_app(
+            settings or GatewaySettings(), contract, peers, registry, closing, heartbeat_s=heartbeat_s
+        )
+        yield Stand(app, controller, store, peers, closing)
+
+
+def _add_controller(controller: FakeController, server: grpc.aio.Server) -> None:
+    add_InstanceServiceServicer_to_server(controller, server)
+    add_OperationServiceServicer_to_server(controller, server)
+    add_EventServiceServicer_to_server(controller, server)
+    add_NodeServiceServicer_to_server(controller, server)

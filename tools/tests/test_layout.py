@@ -1,7 +1,8 @@
 """The configuration files that a native stack writes are what its services read."""
 
 import json
-import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,7 @@ def test_a_path_too_long_for_sockets_is_refused_before_anything_is_made(tmp_path
 
 
 @pytest.fixture
-def short_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def short_tmp() -> Iterator[Path]:
     """A temporary directory by a short name: sockets have little room."""
-    monkeypatch.chdir(tmp_path)
-    link = Path("/tmp") / f"qc-layout-{os.getpid()}"
-    link.unlink(missing_ok=True)
-    link.symlink_to(tmp_path)
-    return link
+    with tempfile.TemporaryDirectory(prefix="qc-layout-", dir="/tmp") as path:
+        yield Path(path)

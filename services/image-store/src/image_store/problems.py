@@ -1,0 +1,90 @@
+"""The one table of how the store's errors are answered; what it does not know becomes INTERNAL."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from grpc import StatusCode
+from servicekit.rpc_errors import RpcProblem, Violation
+
+from image_store.errors import (
+    CursorExpiredError,
+    CursorInvalidError,
+    DigestMismatchError,
+    ImageInUseError,
+    ImageNotFoundError,
+    ImageStoreError,
+    InvalidRequestError,
+    KeyReusedError,
+    PreconditionFailedError,
+    RangeError,
+    StoreFullError,
+    StoreUnavailableError,
+    UnknownFormatError,
+    UnsafeImageError,
+    UploadStalledError,
+    UploadTooLargeError,
+)
+
+# Exception, gRPC code, reason, and the metadata that its data make.
+_Row = tuple[StatusCode, str, Callable[[Any], dict[str, str]]]
+
+
+def _nothing(_error: ImageStoreError) -> dict[str, str]:
+    return {}
+
+
+TABLE: Final[Mapping[type[ImageStoreError], _Row]] = MappingProxyType(
+    {
+        InvalidRequestError: (StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", _nothing),
+        ImageNotFoundError: (StatusCode.NOT_FOUND, "IMAGE_NOT_FOUND", lambda e: {"image": e.image}),
+        ImageInUseError: (
+            StatusCode.FAILED_PRECONDITION,
+            "IMAGE_IN_USE",
+            lambda e: {"image": e.name, "users": ",".join(e.users)},
+        ),
+        PreconditionFailedError: (
+            StatusCode.FAILED_PRECONDITION,
+            "PRECONDITION_FAILED",
+            lambda e: {"image": e.name, **({} if e.etag is None else {"etag": e.etag})},
+        ),
+        KeyReusedError: (StatusCode.INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REUSED", _nothing),
+        DigestMismatchError: (
+            StatusCode.INVALID_ARGUMENT,
+            "IMAGE_DIGEST_MISMATCH",
+            lambda e: {"expected": e.expected, "actual": e.actual},
+        ),
+        UnsafeImageError: (StatusCode.INVALID_ARGUMENT, "IMAGE_UNSAFE", lambda e: {"rule": e.rule}),
+        UnknownFormatError: (
+            StatusCode.INVALID_ARGUMENT,
+            "IMAGE_FORMAT_UNKNOWN",
+            lambda e: {"looksLike": e.looks_like},
+        ),
+        UploadTooLargeError: (
+            StatusCode.INVALID_ARGUMENT,
+            "BODY_TOO_LARGE",
+            lambda e: {"limitBytes": str(e.limit_bytes)},
+        ),
+        UploadStalledError: (StatusCode.DEADLINE_EXCEEDED, "UPLOAD_STALLED", _nothing),
+        RangeError: (
+            StatusCode.OUT_OF_RANGE,
+            "RANGE_NOT_SATISFIABLE",
+            lambda e: {"sizeBytes": str(e.size_bytes)},
+        ),
+        CursorInvalidError: (StatusCode.INVALID_ARGUMENT, "CURSOR_INVALID", _nothing),
+        CursorExpiredError: (StatusCode.OUT_OF_RANGE, "CURSOR_EXPIRED", _nothing),
+        StoreFullError: (StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL", _nothing),
+        StoreUnavailableError: (StatusCode.UNAVAILABLE, "IMAGE_STORE_UNAVAILABLE", _nothing),
+    }
+)
+
+
+def translate(error: Exception) -> RpcProblem | None:
+    """Return what the caller is told of `error`, or None for what is no error of ours."""
+    if not isinstance(error, ImageStoreError) or type(error) not in TABLE:
+        return None
+    code, reason, metadata_of = TABLE[type(error)]
+    violations: tuple[Violation, ...] = ()
+    if isinstance(error, InvalidRequestError):
+        violations = tuple(Violation(fault.pointer, fault.detail) for fault in error.faults)
+    return RpcProblem(code, reason, str(error), metadata_of(error), violations)

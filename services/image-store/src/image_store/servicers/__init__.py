@@ -1,0 +1,1 @@
+"""The store's gRPC services: messages in, messages out, nothing decided."""

@@ -1,0 +1,63 @@
+"""The messages of an upload, in the order that the contract has them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from qcontroller.image.v1 import image_pb2
+
+from image_store.errors import InvalidRequestError, UploadStalledError
+from image_store.image import ImageName
+from image_store.requests import UploadRequest, parse_name
+from image_store.servicers.convert import upload_request
+
+IDLE_S: Final = 120.0
+_CHUNK_BYTES: Final = 1024 * 1024
+
+
+class UploadStream:
+    """One upload's messages: `opening` once, then `parts`."""
+
+    def __init__(self, messages: AsyncIterator[image_pb2.UploadImageRequest], idle_s: float = IDLE_S) -> None:
+        """Read `messages`; give up a sender that is silent for `idle_s`: it holds space."""
+        self._messages = messages
+        self._idle_s = idle_s
+
+    async def opening(self) -> UploadRequest:
+        """Return the request of the first message.
+
+        Raises:
+            InvalidRequestError: It is something else, or has faults.
+            UploadStalledError: It does not come.
+        """
+        message = await self._next()
+        if message is None or not message.HasField("upload"):
+            raise InvalidRequestError.at("/upload", "the first message of an upload describes it")
+        return upload_request(message.upload)
+
+    async def parts(self) -> AsyncIterator[bytes | ImageName]:
+        """Yield the chunks, and the name if one comes.
+
+        Raises:
+            InvalidRequestError: A message is neither, or too large.
+            UploadStalledError: The next one does not come.
+        """
+        while (message := await self._next()) is not None:
+            match message.WhichOneof("part"):
+                case "chunk":
+                    if len(message.chunk) > _CHUNK_BYTES:
+                        raise InvalidRequestError.at("/chunk", f"a chunk has at most {_CHUNK_BYTES} bytes")
+                    yield message.chunk
+                case "name":
+                    yield parse_name(message.name)
+                case "upload":
+                    raise InvalidRequestError.at("/upload", "only the first message describes the upload")
+                case None:
+                    raise InvalidRequestError.at("", "a message of an upload has a part")
+
+    async def _next(self) -> image_pb2.UploadImageRequest | None:
+        try:
+            async with asyncio.timeout(self._idle_s):
+                return await anext(self._messages, None)
+        except TimeoutError as exc:
+            raise UploadStalledError(self._idle_s) from exc

@@ -90,9 +90,10 @@ def test_no_unit_failed(guest: Machine) -> None:
     assert guest.exec("/usr/bin/systemctl", "--failed", "--no-legend", "--plain") == (0, "")
 
 
-def test_a_new_initramfs_reaches_the_boot_partition(guest: Machine) -> None:
-    compare = "update-initramfs -u >/dev/null 2>&1 && cmp /initrd.img /boot/loader/initrd"
-    status, text = guest.exec("/bin/sh", "-c", compare, timeout_s=CLOUD_INIT_DEADLINE_S)
+def test_the_kernel_hook_renews_the_boot_partition(guest: Machine) -> None:
+    # What update-initramfs runs at its end; the making itself takes minutes without KVM.
+    renew = "run-parts /etc/initramfs/post-update.d && cmp /initrd.img /boot/loader/initrd"
+    status, text = guest.exec("/bin/sh", "-c", f"echo stale > /boot/loader/initrd && {renew}")
     assert status == 0, text
 
 

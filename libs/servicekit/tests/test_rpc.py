@@ -137,3 +137,12 @@ async def test_the_socket_is_for_owner_and_group_only(
     stub: operation_pb2_grpc.OperationServiceAsyncStub, address: str
 ) -> None:
     assert Path(address.removeprefix("unix:")).stat().st_mode & 0o777 == 0o660
+
+
+async def test_several_servers_share_one_registry(address: str) -> None:
+    registry = CollectorRegistry()
+    async with (
+        grpc_server([address], services=[], translate=translate, registry=registry),
+        grpc_server([f"{address}2"], services=[], translate=translate, registry=registry),
+    ):
+        assert sum(metric.name == "rpc_server_duration_seconds" for metric in registry.collect()) == 1

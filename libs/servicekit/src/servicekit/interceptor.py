@@ -3,7 +3,8 @@
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
+from weakref import WeakKeyDictionary
 
 import grpc
 from opentelemetry import trace
@@ -17,6 +18,18 @@ Translate = Callable[[Exception], RpcProblem | None]
 # Quoted: the class is generic in its stubs only.
 _Continuation = Callable[[grpc.HandlerCallDetails], "Awaitable[grpc.RpcMethodHandler[Any, Any] | None]"]
 
+_SECONDS: Final[WeakKeyDictionary[CollectorRegistry, Histogram]] = WeakKeyDictionary()
+
+
+def _seconds(registry: CollectorRegistry) -> Histogram:
+    """Return the registry's one histogram: a service with several edges has several servers."""
+    histogram = _SECONDS.get(registry)
+    if histogram is None:
+        histogram = _SECONDS[registry] = Histogram(
+            "rpc_server_duration_seconds", "Time to answer a call.", ["method", "code"], registry=registry
+        )
+    return histogram
+
 
 class ProblemInterceptor(grpc.aio.ServerInterceptor):
     """Answers a handler's exception with the problem that the service's table has for it."""
@@ -24,9 +37,7 @@ class ProblemInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, translate: Translate, registry: CollectorRegistry) -> None:
         """Take the service's table and the registry that the histogram of durations goes to."""
         self._translate = translate
-        self._seconds = Histogram(
-            "rpc_server_duration_seconds", "Time to answer a call.", ["method", "code"], registry=registry
-        )
+        self._seconds = _seconds(registry)
 
     async def intercept_service(
         self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails

@@ -179,7 +179,9 @@ class World:
     plans: list[Plan] = field(default_factory=list)
     count: int = 0
 
-    def make_plan(self, kind: str = "make", names: Iterable[str] = ("a", "b", "c"), **options: Any) -> list[Make]:
+    def make_plan(
+        self, kind: str = "make", names: Iterable[str] = ("a", "b", "c"), **options: Any
+    ) -> list[Make]:
         steps = [Make(self.host, name) for name in names]
         self.steps = steps
         plan = Plan(
@@ -200,7 +202,12 @@ class World:
     def engine(self, **options: Any) -> Engine:
         settings = options.pop("settings", EngineSettings(resync_s=3600.0, trim_every_s=1e9))
         return Engine(
-            self.database, self.plans, clock=self.clock, operation_ids=self.next_id, settings=settings, **options
+            self.database,
+            self.plans,
+            clock=self.clock,
+            operation_ids=self.next_id,
+            settings=settings,
+            **options,
         )
 
     @asynccontextmanager

@@ -2,9 +2,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from operations_fakes import World
-
 from controller.database import Database
+from operations_fakes import World
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 import asyncio
 
 import pytest
-from operations_fakes import LONG_S, Make, World, accepted, permanent, wanting
-
 from controller.operations import (
     Engine,
     NotCancellable,
@@ -18,6 +16,7 @@ from controller.operations import (
     StageState,
     State,
 )
+from operations_fakes import LONG_S, Make, World, accepted, permanent, wanting
 
 
 async def started(world: World, engine: Engine, step: Make) -> OperationId:
@@ -116,7 +115,7 @@ async def test_cancelling_twice_is_harmless(world: World) -> None:
 
 async def test_past_its_point_of_no_return_cancel_is_refused(world: World) -> None:
     """Trap 8: a half-done delete does not end as cancelled."""
-    _, second, third = world.make_plan(point_of_no_return="b")
+    *_, third = world.make_plan(point_of_no_return="b")
     async with world.running() as engine:
         operation = await started(world, engine, third)
         with pytest.raises(NotCancellable):
@@ -163,7 +162,9 @@ async def test_a_cancel_after_the_kept_step_still_undoes(world: World) -> None:
     assert world.host.objects == {}
 
 
-async def test_undo_that_keeps_failing_asks_for_attention_and_is_retried_ever_more_slowly(world: World) -> None:
+async def test_undo_that_keeps_failing_asks_for_attention_and_is_retried_ever_more_slowly(
+    world: World,
+) -> None:
     """Trap 7."""
     first, second, _ = world.make_plan(max_step_failures=1)
     second.faults = [permanent("BROKEN")]

@@ -1,9 +1,8 @@
 import asyncio
 
 import pytest
-from operations_fakes import World, wanting
-
 from controller.operations import AlreadyThere, IdempotencyKey, IdempotencyKeyReused, OperationInProgress
+from operations_fakes import World, wanting
 
 KEY = IdempotencyKey("local POST /things", "k1", "hash-1")
 
@@ -31,7 +30,9 @@ async def test_the_key_counts_in_its_scope_only(world: World) -> None:
     world.make_plan()
     engine = world.engine()
     await engine.submit(wanting(), idempotency=KEY)
-    other = await engine.submit(wanting("s2"), idempotency=IdempotencyKey("local DELETE /things", "k1", "hash-2"))
+    other = await engine.submit(
+        wanting("s2"), idempotency=IdempotencyKey("local DELETE /things", "k1", "hash-2")
+    )
     assert not other.replayed
 
 

@@ -5,16 +5,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from operations_fakes import LONG_S, Crash, World, accepted, crash_at, permanent, wanting
-from sqlalchemy import select
-
 from controller.database import DatabaseUnavailable
 from controller.operations import EngineSettings, EngineStopped, Plan, State, Supersede
 from controller.operations.rows import operations
+from operations_fakes import LONG_S, Crash, World, accepted, crash_at, permanent, wanting
+from sqlalchemy import select
 
 FORWARD = [
     "claim.after_commit",
-    *(f"step.{name}.{when}" for name in "abc" for when in ("before_look", "before_enter", "before_do", "after_do")),
+    *(
+        f"step.{name}.{when}"
+        for name in "abc"
+        for when in ("before_look", "before_enter", "before_do", "after_do")
+    ),
     "settle.before_commit",
     "settle.after_commit",
 ]
@@ -155,7 +158,9 @@ async def test_a_run_is_never_claimed_beside_itself(world: World) -> None:
     assert attempt == 1
 
 
-async def test_a_database_outage_is_no_failure_of_a_step(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_database_outage_is_no_failure_of_a_step(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Trap 5."""
     first, *_ = world.make_plan(max_step_failures=1)
     first.gate = asyncio.Event()

@@ -3,10 +3,6 @@
 import asyncio
 
 import pytest
-from operations_fakes import LONG_S, World, accepted, permanent, wanting
-from sqlalchemy import Connection, func, insert, select
-from sqlalchemy.exc import IntegrityError
-
 from controller.operations import (
     AlreadyThere,
     Operation,
@@ -20,6 +16,9 @@ from controller.operations import (
     require_idle,
 )
 from controller.operations.rows import operation_subjects, operations, subjects
+from operations_fakes import LONG_S, World, accepted, permanent, wanting
+from sqlalchemy import Connection, func, insert, select
+from sqlalchemy.exc import IntegrityError
 
 
 async def test_a_second_operation_on_a_subject_is_refused_with_the_first_ones_id(world: World) -> None:
@@ -73,7 +72,12 @@ async def test_an_unknown_kind_is_refused_and_nothing_is_written(world: World) -
     world.make_plan()
     with pytest.raises(UnknownKind):
         await world.engine().submit(wanting(kind="fly"))
-    assert await world.database.read(lambda conn: conn.execute(select(func.count()).select_from(subjects)).scalar()) == 0
+    assert (
+        await world.database.read(
+            lambda conn: conn.execute(select(func.count()).select_from(subjects)).scalar()
+        )
+        == 0
+    )
 
 
 async def test_what_prepare_raises_rolls_its_writes_back(world: World) -> None:

@@ -3,8 +3,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from operations_fakes import LONG_S, Make, World, accepted, permanent, wanting
-
 from controller.operations import (
     EngineSettings,
     Event,
@@ -18,6 +16,7 @@ from controller.operations import (
     State,
     StepContext,
 )
+from operations_fakes import LONG_S, Make, World, accepted, permanent, wanting
 
 
 async def test_a_submitted_operation_runs_all_its_steps_in_order(world: World) -> None:
@@ -83,7 +82,13 @@ async def test_facts_are_durable_before_the_step_acts(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [NotYet(Problem("SLOW", "")), PeerUnavailable(Problem("AWAY", "")), Retryable(Problem("ODD", "")), KeyError("x")]
+    "fault",
+    [
+        NotYet(Problem("SLOW", "")),
+        PeerUnavailable(Problem("AWAY", "")),
+        Retryable(Problem("ODD", "")),
+        KeyError("x"),
+    ],
 )
 async def test_only_the_failing_step_is_tried_again(world: World, fault: Exception) -> None:
     _, second, _ = world.make_plan()

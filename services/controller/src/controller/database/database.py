@@ -17,7 +17,7 @@ from sqlalchemy.pool import QueuePool
 from controller.database.errors import DatabaseUnavailable, translate
 from controller.database.lock import FileLock
 from controller.database.migrate import migrate
-from controller.database.writer import GroupCommit, Writer
+from controller.database.writer import GroupCommit, Writer, call_on
 
 T = TypeVar("T")
 
@@ -139,8 +139,7 @@ class Database:
         if self._measure is not None:
             self._measure(commit)
         for loop, listener in tuple(self._listeners):
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(listener)
+            call_on(loop, listener)
 
 
 def _sqlite_engine(path: Path, *, read_only: bool) -> Engine:

@@ -5,6 +5,7 @@ together, each in a savepoint of its own: one fsync for many (https://www.sqlite
 """
 
 import asyncio
+import logging
 import queue
 import threading
 import time
@@ -15,6 +16,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from controller.database.errors import DatabaseUnavailable, translate
+
+_log = logging.getLogger(__name__)
 
 _GROUP_LIMIT = 64
 
@@ -29,9 +32,8 @@ class _Request:
     error: BaseException | None = None
 
     def deliver(self) -> None:
-        """Answer on the loop that asked; when that is closed nobody listens any more, but the commit stands."""
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._set)
+        """Answer on the loop that asked."""
+        call_on(self.loop, self._set)
 
     def _set(self) -> None:
         if self.answer.done():
@@ -114,19 +116,27 @@ class Writer:
             with self._engine.connect() as conn, conn.begin():
                 for request in group:
                     _run_in_savepoint(conn, request)
-        except Exception as exc:  # noqa: BLE001 - the thread must outlive any commit
+        except BaseException as exc:  # noqa: BLE001 - the thread must outlive any commit
             for request in group:
                 request.error = translate(exc) or exc
+        self._committed(GroupCommit(len(group), time.monotonic() - began))
         for request in group:
             request.deliver()
-        self._committed(GroupCommit(len(group), time.monotonic() - began))
+
+
+def call_on(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """Call from a thread; when the loop is closed nobody listens any more, but the commit stands."""
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        _log.debug("nobody listens to a commit any more")
 
 
 def _run_in_savepoint(conn: Connection, request: _Request) -> None:
     try:
         with conn.begin_nested():
             request.result = request.work(conn)
-    except Exception as exc:
+    except BaseException as exc:
         database_error = translate(exc)
         if database_error is not None:
             # SQLite may have rolled back the whole transaction: nothing of this group can be trusted.

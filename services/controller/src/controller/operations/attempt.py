@@ -83,7 +83,7 @@ class Driver:
         self.last_problem: Problem | None = None
 
     def interrupt(self, reason: Interrupt) -> None:
-        """End what is being driven: `drive` raises `Interrupted`. The first reason stays until it is cleared."""
+        """End what is being driven: `drive` raises `Interrupted`. The first reason stays until cleared."""
         if self._pending is None:
             self._pending = reason
         if self._inner is not None:

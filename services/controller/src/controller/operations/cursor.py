@@ -4,7 +4,6 @@ It owns their form, which clients must not read: base64url of the database's epo
 """
 
 import base64
-import binascii
 from typing import NewType
 
 from controller.operations.errors import CursorInvalid
@@ -26,7 +25,7 @@ def decode(cursor: str) -> tuple[str, int]:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         epoch, _, rev = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").partition(":")
-    except (binascii.Error, UnicodeError) as exc:
+    except ValueError as exc:
         raise CursorInvalid(f"not a cursor: {cursor[:64]!r}") from exc
     if not epoch.isalnum() or not rev.isdecimal() or not rev.isascii():
         raise CursorInvalid(f"not a cursor: {cursor[:64]!r}")

@@ -190,8 +190,14 @@ class Hold:
         # A task of its own: ending the step that asked for the save must not end the save.
         task = asyncio.ensure_future(self._change_guarded(work))
         self._saves.add(task)
-        task.add_done_callback(self._saves.discard)
+        task.add_done_callback(self._save_ended)
         await asyncio.shield(task)
+
+    def _save_ended(self, task: "asyncio.Task[None]") -> None:
+        self._saves.discard(task)
+        if not task.cancelled():
+            # Whoever asked may be gone: then the row's next reader learns what came of it.
+            task.exception()
 
     async def _change_guarded(
         self, work: Callable[[Connection, Operation, tuple[Stage, ...]], Operation]

@@ -5,7 +5,6 @@ that come or go meanwhile neither repeat nor hide others.
 """
 
 import base64
-import binascii
 import hashlib
 import json
 from dataclasses import dataclass
@@ -82,7 +81,7 @@ def _decode(token: str, chosen: OperationFilter) -> int:
             base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").partition(":")
         )
         position = int(seq)
-    except (binascii.Error, ValueError) as exc:
+    except ValueError as exc:
         raise PageTokenInvalid("not a page token of this list") from exc
     if digest != chosen.digest():
         raise PageTokenInvalid("the page token belongs to another filter")

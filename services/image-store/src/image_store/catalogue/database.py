@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -41,6 +42,12 @@ _STATEMENT_FAULTS: Final = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Engines:
+    write: Engine
+    read: Engine
+
+
 class Database:
     """An async context manager: locked and migrated inside, closed outside."""
 
@@ -48,8 +55,7 @@ class Database:
         """Use the file at `path`, which is made if it is not there."""
         self._path = path
         self._lock = -1
-        self._write_engine = _engine(path, read_only=False)
-        self._read_engine = _engine(path, read_only=True)
+        self._engines: _Engines | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="catalogue-writer")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="catalogue-reader")
         self._listeners: list[Callable[[], None]] = []
@@ -84,7 +90,7 @@ class Database:
         loop = asyncio.get_running_loop()
 
         def transaction() -> T:
-            with self._write_engine.connect() as connection, connection.begin():
+            with self._opened().write.connect() as connection, connection.begin():
                 result = work(connection)
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._announce)
@@ -100,7 +106,7 @@ class Database:
         """
 
         def transaction() -> T:
-            with self._read_engine.connect() as connection, connection.begin():
+            with self._opened().read.connect() as connection, connection.begin():
                 return work(connection)
 
         return await self._run(self._readers, transaction)
@@ -130,15 +136,23 @@ class Database:
         config = alembic.config.Config()
         config.set_main_option("script_location", str(Path(image_store.__file__).parent / "migrations"))
         config.set_main_option("path_separator", "os")
-        with self._write_engine.connect() as connection, connection.begin():
+        self._engines = _Engines(_engine(self._path, read_only=False), _engine(self._path, read_only=True))
+        with self._engines.write.connect() as connection, connection.begin():
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
+
+    def _opened(self) -> "_Engines":
+        if self._engines is None:
+            raise StoreUnavailableError("The catalogue is closed.")
+        return self._engines
 
     def _close(self) -> None:
         self._writer.shutdown()
         self._readers.shutdown()
-        self._read_engine.dispose()
-        self._write_engine.dispose()
+        if self._engines is not None:
+            self._engines.read.dispose()
+            self._engines.write.dispose()
+            self._engines = None
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

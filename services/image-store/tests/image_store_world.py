@@ -1,0 +1,164 @@
+"""An image store over real sockets in a temporary directory, and a client of each of its edges."""
+
+from __future__ import annotations  # the stubs' classes for asyncio exist for the type checker only
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+from image_store.app import serve
+from image_store.blobs.directory import DirectoryBlobStore
+from image_store.blobs.port import BlobStore
+from image_store.catalogue.database import Database
+from image_store.settings import Settings
+from image_store.uploads import UploadLimits
+from prometheus_client import CollectorRegistry
+from qcontroller.image.v1 import image_pb2, image_pb2_grpc, internal_pb2, internal_pb2_grpc
+from servicekit.channel import grpc_channel
+from servicekit.rpc_errors import RpcProblem, decode
+
+CALL_S = 20.0
+MIB = 2**20
+
+
+@dataclass
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    now: datetime = field(default_factory=lambda: datetime(2026, 1, 1, tzinfo=UTC))
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, span: timedelta) -> None:
+        self.now += span
+
+
+@dataclass
+class World:
+    """A running store: its files, its clock, its edges."""
+
+    directory: Path
+    clock: Clock
+    registry: CollectorRegistry
+    images: image_pb2_grpc.ImageServiceAsyncStub
+    controller_images: image_pb2_grpc.ImageServiceAsyncStub
+    pins: internal_pb2_grpc.ImagePinServiceAsyncStub
+    blobs: internal_pb2_grpc.BlobServiceAsyncStub
+    channels: dict[str, grpc.aio.Channel]
+
+    async def upload(self, content: bytes, name: str = "disk", **fields: object) -> image_pb2.UploadImageResponse:
+        """Upload `content` in one go."""
+        return await self.images.UploadImage(messages(content, name, **fields), timeout=CALL_S)
+
+    async def get(self, name: str) -> image_pb2.Image:
+        answer = await self.images.GetImage(image_pb2.GetImageRequest(name=name), timeout=CALL_S)
+        return answer.image
+
+    async def pin(self, instance: str, image: str = "disk", **fields: object) -> internal_pb2.PinImageResponse:
+        request = internal_pb2.PinImageRequest(
+            instance_id=f"id-{instance}",
+            instance_name=instance,
+            image_name=image,
+            **fields,  # type: ignore[arg-type]
+        )
+        return await self.pins.PinImage(request, timeout=CALL_S)
+
+    async def unpin(self, instance: str) -> None:
+        await self.pins.UnpinImage(internal_pb2.UnpinImageRequest(instance_id=f"id-{instance}"), timeout=CALL_S)
+
+    async def delete(self, name: str, **fields: str) -> image_pb2.DeleteImageResponse:
+        return await self.images.DeleteImage(image_pb2.DeleteImageRequest(name=name, **fields), timeout=CALL_S)
+
+    async def read_blob(self, digest: str, offset: int = 0) -> list[internal_pb2.ReadBlobResponse]:
+        request = internal_pb2.ReadBlobRequest(stored_digest=digest, offset=offset)
+        return [message async for message in self.blobs.ReadBlob(request, timeout=CALL_S)]
+
+    async def events(self, count: int, cursor: str = "") -> list[internal_pb2.WatchImagesResponse]:
+        """Return the next `count` events behind `cursor`."""
+        call = self.pins.WatchImages(internal_pb2.WatchImagesRequest(cursor=cursor), timeout=CALL_S)
+        found = []
+        async for event in call:
+            found.append(event)
+            if len(found) == count:
+                break
+        call.cancel()
+        return found
+
+    def blob_files(self) -> set[str]:
+        return {path.name for path in (self.directory / "blobs").rglob("*") if path.is_file()}
+
+    def upload_files(self) -> list[Path]:
+        return list((self.directory / "uploads").iterdir())
+
+
+def messages(content: bytes, name: str = "disk", **fields: object) -> Iterator[image_pb2.UploadImageRequest]:
+    """Yield the messages of an upload."""
+    upload = image_pb2.ImageUpload(name=name, **fields)  # type: ignore[arg-type]
+    yield image_pb2.UploadImageRequest(upload=upload)
+    for begin in range(0, len(content), MIB):
+        yield image_pb2.UploadImageRequest(chunk=content[begin : begin + MIB])
+
+
+@asynccontextmanager
+async def running(
+    directory: Path, clock: Clock, limits: UploadLimits, blobs: BlobStore | None = None
+) -> AsyncIterator[World]:
+    """Run a store whose files are in `directory`."""
+    edges = {edge: f"unix:{directory}/{edge}.sock" for edge in ("public", "controller", "runner")}
+    settings = Settings(
+        public=(edges["public"],),
+        controller=(edges["controller"],),
+        runner=(edges["runner"],),
+        database=directory / "image-store.db",
+        directory=directory,
+        limits=limits,
+    )
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database(settings.database))
+        if blobs is None:
+            blobs = await stack.enter_async_context(DirectoryBlobStore(directory))
+        registry = CollectorRegistry()
+        await stack.enter_async_context(serve(settings, database, blobs, registry, clock=clock))
+        channels = {
+            edge: await stack.enter_async_context(grpc_channel(target)) for edge, target in edges.items()
+        }
+        yield World(
+            directory=directory,
+            clock=clock,
+            registry=registry,
+            images=image_pb2_grpc.ImageServiceStub(channels["public"]),
+            controller_images=image_pb2_grpc.ImageServiceStub(channels["controller"]),
+            pins=internal_pb2_grpc.ImagePinServiceStub(channels["controller"]),
+            blobs=internal_pb2_grpc.BlobServiceStub(channels["runner"]),
+            channels=channels,
+        )
+
+
+class refused:  # noqa: N801 - reads as a sentence: with refused("IMAGE_IN_USE") as problem
+    """Expects a call to be refused with a reason; `problem` is what was said."""
+
+    def __init__(self, reason: str, code: grpc.StatusCode) -> None:
+        self._reason = reason
+        self._code = code
+        self.problem = RpcProblem(code, reason, "")
+
+    def __enter__(self) -> refused:
+        return self
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> bool:
+        if exc is None:
+            pytest.fail(f"not refused with {self._reason}")
+        if not isinstance(exc, grpc.aio.AioRpcError):
+            return False
+        self.problem = decode(exc)
+        assert (self.problem.reason, self.problem.code) == (self._reason, self._code), self.problem
+        return True
+
+    @property
+    def pointers(self) -> list[str]:
+        return [violation.pointer for violation in self.problem.violations]

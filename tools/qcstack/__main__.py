@@ -74,6 +74,7 @@ def _run(command: str, layout: StackLayout, guest: Path | None) -> int:
             shutil.rmtree(layout.state, ignore_errors=True)
             print(f"removed {layout.state}")
         case "supervise":
+            layout.create()
             logging.basicConfig(level="INFO", format="%(asctime)s %(message)s")
             asyncio.run(Supervisor(layout).run())
         case "demo":

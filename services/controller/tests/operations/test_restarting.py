@@ -74,13 +74,37 @@ async def test_a_resumed_operation_has_a_higher_fence(world: World) -> None:
     assert world.host.fences["s1"] > step.fences[0]
 
 
+async def test_a_cancel_between_the_claim_and_its_run_is_heard_by_the_run(world: World) -> None:
+    _, second, _ = world.make_plan()
+    await crashed(world, "step.b.before_do")
+    second.gate = asyncio.Event()
+    cancels: list[asyncio.Future[object]] = []
+
+    engine = world.engine()
+    claiming = world.database.write
+
+    async def write(work: Callable[[Any], Any]) -> Any:
+        result = await claiming(work)
+        if getattr(work, "__name__", "") == "look_for_work" and not cancels:
+            cancels.append(asyncio.ensure_future(engine.cancel("op-1")))
+            await cancels[0]
+        return result
+
+    world.database.write = write  # type: ignore[method-assign]
+    running = asyncio.ensure_future(engine.run())
+    done = await engine.wait("op-1", LONG_S)
+    await engine.stop()
+    await running
+    assert done.state is State.CANCELLED
+    assert "do b" not in world.host.calls
+
+
 async def test_a_successor_blocked_at_the_crash_gets_its_turn(world: World) -> None:
     first_step, *_ = world.make_plan()
     async with world.doomed() as engine:
         first_step.gate = asyncio.Event()
         await accepted(engine)
         await first_step.reached.wait()
-        engine._tell_runs = lambda turned: None  # type: ignore[method-assign]
         second = await accepted(engine, wanting(supersede=Supersede.UNDO))
     first_step.gate = None
     async with world.running() as engine:
@@ -204,7 +228,7 @@ async def test_a_broken_settle_hook_is_retried_slowly_and_not_lost(world: World)
     assert done.state is State.SUCCEEDED
 
 
-@pytest.mark.parametrize("loop", ["_claim_loop", "_retention_loop"])
+@pytest.mark.parametrize("loop", ["_supervisor.claim_for", "feed.follow", "_retention_loop"])
 async def test_a_loop_that_ends_ends_the_engine(
     world: World, loop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +238,8 @@ async def test_a_loop_that_ends_ends_the_engine(
     async def ends(*parts: object) -> None:
         return None
 
-    monkeypatch.setattr(engine, loop, ends)
+    owner, _, name = loop.rpartition(".")
+    monkeypatch.setattr(getattr(engine, owner) if owner else engine, name, ends)
     with pytest.raises(BaseExceptionGroup) as died:
         await engine.run()
     assert died.group_contains(EngineStopped)

@@ -1,17 +1,14 @@
-"""The engine: claims operations, supervises their runs, answers for them.
+"""The engine: accepts operations, has them carried out, answers for them.
 
-It owns the loops and the slots. It must never act on an operation that it has not claimed, and never outlive
-one of its loops.
+It owns the loops and the waiters. It must never outlive one of its loops.
 """
 
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.trace import Tracer
@@ -20,13 +17,11 @@ from sqlalchemy import Connection, func, select
 
 from controller.database import Database
 from controller.operations import listing, store, submit
-from controller.operations.attempt import backoff_s
-from controller.operations.claim import Claims, claim, release_owners
+from controller.operations.claim import release_owners
 from controller.operations.clock import Clock, OperationIds, SystemClock, uuid7_operation_ids
 from controller.operations.errors import EngineStopped, OperationNotFound
 from controller.operations.failpoints import FailPoints, no_fail_points
 from controller.operations.feed import Event, Feed
-from controller.operations.hold import Hold
 from controller.operations.ledger import Ledger
 from controller.operations.listing import OperationFilter, OperationPage
 from controller.operations.metrics import Metrics
@@ -35,8 +30,8 @@ from controller.operations.outbox import Outbox
 from controller.operations.plan import Plan
 from controller.operations.retention import Retention, RetentionSettings
 from controller.operations.rows import operations
-from controller.operations.run import Run
 from controller.operations.submission import Accepted, IdempotencyKey, Prepare
+from controller.operations.supervisor import Carrier, Supervisor, first_of
 
 _log = logging.getLogger(__name__)
 
@@ -86,24 +81,21 @@ class Engine:
         self._settings = settings or EngineSettings()
         self._clock = clock or SystemClock()
         self._ids = operation_ids or uuid7_operation_ids(self._clock)
-        self._fail_point = fail_points
-        self._tracer = tracer or trace.get_tracer(__name__)
         self._metrics = Metrics(registry or CollectorRegistry())
         self._metrics.watch(database)
-        self._plans = {plan.kind: plan for plan in plans}
         self.owner = f"engine-{uuid.uuid4().hex[:12]}"
         self.outbox = Outbox(self._clock)
         self.feed = Feed(database, self._clock, self._metrics, watcher_queue=self._settings.watcher_queue)
         self.feed.on_event(self._finished)
-        self._ledger = Ledger(self._plans, self._clock, self.outbox)
+        self._ledger = Ledger({plan.kind: plan for plan in plans}, self._clock, self.outbox)
         self._retention = Retention(database, self._clock, self._settings.retention)
-        self._live: dict[str, Run] = {}
-        self._runs: set[asyncio.Task[None]] = set()
+        carrier = Carrier(
+            database, self._ledger, self._metrics, fail_points, tracer or trace.get_tracer(__name__)
+        )
+        self._supervisor = Supervisor(carrier, self._settings.slots, self._settings.resync_s, self.owner)
         self._waiters: dict[str, set[asyncio.Event]] = {}
-        self._wake = asyncio.Event()
         self._stop_requested = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._claiming = asyncio.Lock()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Engine"]:
@@ -132,13 +124,13 @@ class Engine:
                 loops = [
                     group.create_task(self._supervised(name, loop), name=f"operations {name}")
                     for name, loop in (
-                        ("claims", lambda: self._claim_loop(group)),
+                        ("claims", lambda: self._supervisor.claim_for(group)),
                         ("feed", self.feed.follow),
                         ("retention", self._retention_loop),
                     )
                 ]
                 await self._stop_requested.wait()
-                await self._let_runs_end()
+                await self._supervisor.let_runs_end(self._settings.stop_grace_s)
                 for loop in loops:
                     loop.cancel()
         finally:
@@ -147,7 +139,7 @@ class Engine:
     async def stop(self) -> None:
         """Stop claiming, let steps reach a boundary, end the rest, give the rows back; `run` returns then."""
         self._stop_requested.set()
-        self._wake.set()
+        self._supervisor.stop_claiming()
         await self._stopped.wait()
 
     async def submit(self, prepare: Prepare, *, idempotency: IdempotencyKey | None = None) -> Accepted:
@@ -159,8 +151,7 @@ class Engine:
         its own later ones.
 
         Raises:
-            OperationInProgress: Another operation holds the subject and is not to be superseded, or cannot
-            be.
+            OperationInProgress: Another operation holds the subject, and is not or cannot be superseded.
             IdempotencyKeyReused: The key belongs to another request.
             UnknownKind: There is no plan for it.
             DatabaseError: Nothing was accepted.
@@ -168,8 +159,7 @@ class Engine:
         done = await self._database.write(
             lambda conn: submit.submit(conn, self._ledger, self._ids, prepare, idempotency)
         )
-        self._tell_runs(done.turned)
-        self._wake.set()
+        self._supervisor.wake(done.turned)
         return done.accepted
 
     async def cancel(self, operation_id: str) -> Operation:
@@ -185,8 +175,7 @@ class Engine:
         operation = await self._database.write(
             lambda conn: self._ledger.cancel(conn, operation_id, None, UndoScope.ALL)
         )
-        self._tell_runs([operation])
-        self._wake.set()
+        self._supervisor.wake([operation])
         return operation
 
     async def wait(self, operation_id: str, timeout_s: float) -> Operation:
@@ -204,7 +193,7 @@ class Engine:
                 left_s = give_up_at - self._clock.monotonic()
                 if left_s <= 0:
                     break
-                await self._first_of(told.wait(), self._clock.sleep(left_s))
+                await first_of(told.wait(), self._clock.sleep(left_s))
                 told.clear()
             return operation
         finally:
@@ -235,12 +224,6 @@ class Engine:
         wanted = chosen or OperationFilter()
         return await self._database.read(lambda conn: listing.page(conn, wanted, page_size, page_token))
 
-    def _tell_runs(self, turned: Iterable[Operation]) -> None:
-        for operation in turned:
-            run = self._live.get(operation.id)
-            if run is not None:
-                run.changed(operation.fence)
-
     def _finished(self, event: Event) -> None:
         if event.type != "operation.finished" or event.operation_id is None:
             return
@@ -252,8 +235,6 @@ class Engine:
             for waiter in self._waiters.get(operation_id, ()):
                 waiter.set()
 
-    # The loops below catch what passes and go on; whatever ends one of them ends the process.
-
     async def _supervised(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
         try:
             await loop()
@@ -261,65 +242,6 @@ class Engine:
             raise EngineStopped(f"the {name} loop failed") from exc
         if not self._stop_requested.is_set():
             raise EngineStopped(f"the {name} loop ended")
-
-    async def _claim_loop(self, group: asyncio.TaskGroup) -> None:
-        failures = 0
-        while not self._stop_requested.is_set():
-            self._wake.clear()
-            try:
-                next_due = await self._claim_ready(group)
-                failures = 0
-                pause_s = self._pause_s(next_due)
-            except Exception:  # noqa: BLE001 - loops go on, counted
-                failures += 1
-                self._metrics.loop_errors.labels("claims").inc()
-                _log.exception("looking for work failed")
-                pause_s = backoff_s(failures)
-            await self._woken_within(pause_s)
-
-    async def _claim_ready(self, group: asyncio.TaskGroup) -> datetime | None:
-        async with self._claiming:
-            free = max(0, self._settings.slots - len(self._live))
-            live = frozenset(self._live)
-            began = self._clock.monotonic()
-
-            def look_for_work(conn: Connection) -> Claims:
-                return claim(conn, self._ledger, self.owner, free, live)
-
-            claims = await self._database.write(look_for_work)
-            self._metrics.claim_seconds.observe(self._clock.monotonic() - began)
-            self._fail_point("claim.after_commit")
-            for operation in claims.claimed:
-                self._start(group, operation)
-        if free and len(claims.claimed) == free:
-            self._wake.set()
-        return claims.next_due
-
-    def _start(self, group: asyncio.TaskGroup, operation: Operation) -> None:
-        if operation.attempt == 1 and operation.started_at is not None:
-            queued_s = (operation.started_at - operation.created_at).total_seconds()
-            self._metrics.queue_seconds.labels(operation.kind).observe(max(0.0, queued_s))
-        elif operation.attempt > 1:
-            self._metrics.takeovers.inc()
-        hold = Hold(operation, self._database, self._ledger, self._metrics, self._fail_point)
-        run = Run(hold, self._plans[operation.kind], self._tracer)
-        self._live[operation.id] = run
-        self._metrics.running.set(len(self._live))
-        task = group.create_task(self._carry_out(operation.id, run), name=f"operation {operation.id}")
-        self._runs.add(task)
-        task.add_done_callback(self._runs.discard)
-
-    async def _carry_out(self, operation_id: str, run: Run) -> None:
-        try:
-            await run.execute()
-        except Exception:  # noqa: BLE001 - loops go on, counted
-            self._metrics.loop_errors.labels("run").inc()
-            _log.exception("run broke off", extra={"operation": operation_id})
-        finally:
-            if self._live.get(operation_id) is run:
-                del self._live[operation_id]
-            self._metrics.running.set(len(self._live))
-            self._wake.set()
 
     async def _retention_loop(self) -> None:
         while True:
@@ -332,39 +254,6 @@ class Engine:
                 self._metrics.loop_errors.labels("retention").inc()
                 _log.exception("retention failed")
             await self._clock.sleep(self._settings.trim_every_s)
-
-    def _pause_s(self, next_due: datetime | None) -> float:
-        if next_due is None:
-            return self._settings.resync_s
-        return min(self._settings.resync_s, max(0.001, (next_due - self._clock.now()).total_seconds()))
-
-    async def _woken_within(self, pause_s: float) -> None:
-        await self._first_of(self._wake.wait(), self._clock.sleep(pause_s))
-
-    async def _let_runs_end(self) -> None:
-        # A claim that is about to commit must start its run, or its row would stay owned.
-        async with self._claiming:
-            pass
-        for run in tuple(self._live.values()):
-            run.stop_at_boundary()
-        await self._runs_ended_within(self._settings.stop_grace_s)
-        for run in tuple(self._live.values()):
-            run.stop_now()
-        await self._runs_ended_within(self._settings.stop_grace_s)
-        for task in tuple(self._runs):
-            task.cancel()
-
-    async def _runs_ended_within(self, limit_s: float) -> None:
-        if self._runs:
-            await self._first_of(asyncio.wait(set(self._runs)), self._clock.sleep(limit_s))
-
-    async def _first_of(self, *works: Coroutine[Any, Any, Any]) -> None:
-        tasks = [asyncio.ensure_future(work) for work in works]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
 
 
 def _count_needing_attention(conn: Connection) -> int:

@@ -1,7 +1,9 @@
 """Named moments at which a test may kill the process.
 
-The names are `claim.before_commit`, `step.<step>.before_do` and so on; nothing happens there unless the
-composition root hands in a hook made from `QC_FAIL_POINT=<name>:kill`.
+The names: `claim.after_commit`; `step.<step>.before_look`, `.before_enter`, `.before_do`, `.after_do`;
+`undo.before_commit`, `undo.after_commit`, `undo.<step>.before`, `.after`; `settle.before_commit`,
+`settle.after_commit`. Nothing happens there unless the composition root hands in a hook made from
+`QC_FAIL_POINT=<name>:kill`.
 """
 
 import os

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, insert, select
 from controller.operations.clock import Clock
 from controller.operations.rows import events, meta
 
+_APPEND = insert(events).values(epoch=select(meta.c.db_epoch).scalar_subquery())
+
 
 class Outbox:
     """Appends events; takes the connection of the caller's write transaction."""
@@ -40,16 +42,15 @@ class Outbox:
             fence: Fence of the operation, 0 if there is none.
             tenant: Whose event it is.
         """
-        epoch = select(meta.c.db_epoch).scalar_subquery()
         conn.execute(
-            insert(events).values(
-                ts=self._clock.now(),
-                epoch=epoch,
-                tenant=tenant,
-                subject=subject,
-                op_id=operation_id,
-                fence=fence,
-                type=event_type,
-                data=dict(data or {}),
-            )
+            _APPEND,
+            {
+                "ts": self._clock.now(),
+                "tenant": tenant,
+                "subject": subject,
+                "op_id": operation_id,
+                "fence": fence,
+                "type": event_type,
+                "data": dict(data or {}),
+            },
         )

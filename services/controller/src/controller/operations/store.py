@@ -4,12 +4,14 @@ It owns the translation between row and value, and the guard of every change: st
 what the caller last saw. Which state follows is `state`'s to say.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from controller.operations.errors import LostLease, Problem
 from controller.operations.operation import (
@@ -98,21 +100,36 @@ def change(conn: Connection, seen: Operation, trigger: Trigger | None = None, **
     if trigger is not None:
         values["state"] = next_state(seen.state, trigger)
     row = conn.execute(
-        update(operations)
-        .where(
-            operations.c.seq == seen.seq,
-            operations.c.state == seen.state,
-            operations.c.attempt == seen.attempt,
-            operations.c.owner.is_(None) if seen.owner is None else operations.c.owner == seen.owner,
-        )
-        .values(**values)
-        .returning(operations)
+        _guarded_update(tuple(sorted(values)), owned=seen.owner is not None),
+        {
+            **values,
+            "seen_seq": seen.seq,
+            "seen_state": seen.state,
+            "seen_attempt": seen.attempt,
+            **({} if seen.owner is None else {"seen_owner": seen.owner}),
+        },
     ).one_or_none()
     if row is None:
         raise LostLease(
             f"operation {seen.id} is no longer {seen.state} in attempt {seen.attempt} of {seen.owner}"
         )
     return to_operation(row)
+
+
+@functools.lru_cache
+def _guarded_update(columns: tuple[str, ...], *, owned: bool) -> ReturningUpdate[Any]:
+    # Building a statement costs more than running it; there are few combinations of columns.
+    return (
+        update(operations)
+        .where(
+            operations.c.seq == bindparam("seen_seq"),
+            operations.c.state == bindparam("seen_state"),
+            operations.c.attempt == bindparam("seen_attempt"),
+            operations.c.owner == bindparam("seen_owner") if owned else operations.c.owner.is_(None),
+        )
+        .values({name: bindparam(name) for name in columns})
+        .returning(operations)
+    )
 
 
 def stages_json(stages: Sequence[Stage]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Self
 
 import grpc
 import pytest
@@ -51,7 +52,9 @@ class World:
     blobs: internal_pb2_grpc.BlobServiceAsyncStub
     channels: dict[str, grpc.aio.Channel]
 
-    async def upload(self, content: bytes, name: str = "disk", **fields: object) -> image_pb2.UploadImageResponse:
+    async def upload(
+        self, content: bytes, name: str = "disk", **fields: object
+    ) -> image_pb2.UploadImageResponse:
         """Upload `content` in one go."""
         return await self.images.UploadImage(messages(content, name, **fields), timeout=CALL_S)
 
@@ -59,7 +62,9 @@ class World:
         answer = await self.images.GetImage(image_pb2.GetImageRequest(name=name), timeout=CALL_S)
         return answer.image
 
-    async def pin(self, instance: str, image: str = "disk", **fields: object) -> internal_pb2.PinImageResponse:
+    async def pin(
+        self, instance: str, image: str = "disk", **fields: object
+    ) -> internal_pb2.PinImageResponse:
         request = internal_pb2.PinImageRequest(
             instance_id=f"id-{instance}",
             instance_name=instance,
@@ -69,10 +74,14 @@ class World:
         return await self.pins.PinImage(request, timeout=CALL_S)
 
     async def unpin(self, instance: str) -> None:
-        await self.pins.UnpinImage(internal_pb2.UnpinImageRequest(instance_id=f"id-{instance}"), timeout=CALL_S)
+        await self.pins.UnpinImage(
+            internal_pb2.UnpinImageRequest(instance_id=f"id-{instance}"), timeout=CALL_S
+        )
 
     async def delete(self, name: str, **fields: str) -> image_pb2.DeleteImageResponse:
-        return await self.images.DeleteImage(image_pb2.DeleteImageRequest(name=name, **fields), timeout=CALL_S)
+        return await self.images.DeleteImage(
+            image_pb2.DeleteImageRequest(name=name, **fields), timeout=CALL_S
+        )
 
     async def read_blob(self, digest: str, offset: int = 0) -> list[internal_pb2.ReadBlobResponse]:
         request = internal_pb2.ReadBlobRequest(stored_digest=digest, offset=offset)
@@ -147,7 +156,7 @@ class refused:  # noqa: N801 - reads as a sentence: with refused("IMAGE_IN_USE")
         self._code = code
         self.problem = RpcProblem(code, reason, "")
 
-    def __enter__(self) -> refused:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> bool:

@@ -69,16 +69,6 @@ def test_a_data_file_is_refused(tmp_path: Path) -> None:
     assert rule_of(qcow2("-o", f"data_file={tmp_path / 'data'}")) == "data_file"
 
 
-def test_luks_inside_qcow2_is_refused() -> None:
-    content = qcow2(
-        "--object",
-        "secret,id=key,data=geheim",
-        "-o",
-        "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10",
-    )
-    assert rule_of(content) == "encryption"
-
-
 def test_internal_snapshots_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "disk.qcow2"
     path.write_bytes(qcow2())
@@ -140,7 +130,9 @@ def test_dirty_bitmaps_are_refused(tmp_path: Path) -> None:
         (116, "I", 0xFFFFFFF0, "header_extension"),
     ],
 )
-def test_each_faulty_field_of_the_header_breaks_its_rule(offset: int, form: str, value: int, rule: str) -> None:
+def test_each_faulty_field_of_the_header_breaks_its_rule(
+    offset: int, form: str, value: int, rule: str
+) -> None:
     assert rule_of(patched(qcow2(), offset, form, value)) == rule
 
 

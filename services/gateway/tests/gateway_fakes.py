@@ -1,17 +1,21 @@
 """Fake controller and image store behind a real gRPC server, and the gateway before them."""
 
+# ruff: noqa: N802 - gRPC names its methods so
+
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import grpc
 from gateway.app import rest_app
 from gateway.backends import Backends, backends
-from gateway.contract import load_contract
+from gateway.contract import Contract, load_contract
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from prometheus_client import CollectorRegistry
@@ -173,6 +177,29 @@ class FakeController(
         mutation = instance_pb2.Mutation(operation=operation("delete"))
         return self.answer("Delete", request, lambda: instance_pb2.DeleteInstanceResponse(mutation=mutation))
 
+    async def StartInstance(self, request: Any, context: Any) -> Any:
+        return self._verb("Start", request)
+
+    async def StopInstance(self, request: Any, context: Any) -> Any:
+        return self._verb("Stop", request)
+
+    async def RestartInstance(self, request: Any, context: Any) -> Any:
+        return self._verb("Restart", request)
+
+    async def PauseInstance(self, request: Any, context: Any) -> Any:
+        return self._verb("Pause", request)
+
+    async def ResumeInstance(self, request: Any, context: Any) -> Any:
+        return self._verb("Resume", request)
+
+    async def ResetInstance(self, request: Any, context: Any) -> Any:
+        return self._verb("Reset", request)
+
+    def _verb(self, name: str, request: Any) -> Any:
+        response = getattr(instance_pb2, f"{name}InstanceResponse")
+        mutation = instance_pb2.Mutation(operation=operation(name.lower()), instance=instance(request.name))
+        return self.answer(name, request, lambda: response(mutation=mutation))
+
     async def WaitInstance(self, request: Any, context: Any) -> Any:
         return self.answer("Wait", request, lambda: instance_pb2.WaitInstanceResponse(instance=instance()))
 
@@ -243,19 +270,6 @@ class FakeController(
                 yield host_pb2.WatchEventsResponse(event=event)
         finally:
             self.watchers_gone.set()
-
-
-def _verb(name: str) -> Any:
-    async def handle(self: FakeController, request: Any, context: Any) -> Any:
-        response = getattr(instance_pb2, f"{name}InstanceResponse")
-        mutation = instance_pb2.Mutation(operation=operation(name.lower()), instance=instance(request.name))
-        return self.answer(name, request, lambda: response(mutation=mutation))
-
-    return handle
-
-
-for _name in ("Start", "Stop", "Restart", "Pause", "Resume", "Reset"):
-    setattr(FakeController, f"{_name}Instance", _verb(_name))
 
 
 @dataclass
@@ -372,16 +386,23 @@ async def stand(
         ("images", lambda server: add_ImageServiceServicer_to_server(store, server)),
     ]
     registry = CollectorRegistry()
-    contract = await asyncio.to_thread(load_contract)
+    contract = _contract()
     closing = asyncio.Event()
     async with (
         grpc_server([target], services=services, translate=lambda exc: None, registry=CollectorRegistry()),
         backends(target, target) as peers,
     ):
-        app = rest_app(
-            settings or GatewaySettings(), contract, peers, registry, closing, heartbeat_s=heartbeat_s
-        )
+        # The document is validated by a test of its own, not again for every other one.
+        with patch("connexion.spec.OpenAPISpecification._validate_spec"):
+            app = rest_app(
+                settings or GatewaySettings(), contract, peers, registry, closing, heartbeat_s=heartbeat_s
+            )
         yield Stand(app, controller, store, peers, closing)
+
+
+@cache
+def _contract() -> Contract:
+    return load_contract()
 
 
 def _add_controller(controller: FakeController, server: grpc.aio.Server) -> None:

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from qcontroller.settings.v1.settings_pb2 import GatewaySettings
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount
@@ -71,14 +72,20 @@ def rest_app(
     )
     max_body_bytes = settings.max_body_bytes or _MAX_BODY_BYTES
     served = connexion_app(contract, handlers, instances.precheck, max_body_bytes)
+    boundary = Middleware(
+        Boundary,
+        contract=contract,
+        rule=AccessRule(settings.external_names),
+        metrics=HttpMetrics(registry),
+    )
     # Whatever Starlette itself would answer is handed on to the boundary, which makes a problem of it.
     starlette = Starlette(
+        middleware=[boundary],
         routes=[*page_routes(swagger=not settings.swagger_disabled), Mount("/", app=served)],
         exception_handlers={HTTPException: _hand_on},
     )
     starlette.router.redirect_slashes = False
-    bounded = Boundary(starlette, contract, AccessRule(settings.external_names), HttpMetrics(registry))
-    return OpenTelemetryMiddleware(bounded, exclude_spans=["receive", "send"])
+    return OpenTelemetryMiddleware(starlette, exclude_spans=["receive", "send"])
 
 
 async def _hand_on(request: Request, error: Exception) -> Response:

@@ -21,11 +21,14 @@ with warnings.catch_warnings():
     from connexion.middleware.abstract import RoutedAPI, RoutedMiddleware
     from connexion.middleware.routing import RoutingMiddleware
     from connexion.resolver import Resolver
+    from connexion.spec import Specification
 
 from gateway.boundary import EXCHANGE_KEY, Exchange
 from gateway.calls import Call, read_call
 from gateway.contract import Contract, ContractOperation
 from gateway.errors import PathNotFoundError, RequestInvalidError
+
+__all__ = ["Handler", "Precheck", "Specification", "connexion_app"]
 
 Handler = Callable[[Call], Awaitable[Response]]
 Precheck = Callable[[Call], Awaitable[None]]
@@ -106,5 +109,5 @@ def connexion_app(
         middlewares=[RoutingMiddleware, _EndpointMiddleware],
         resolver=Resolver(endpoints.__getitem__),
     )
-    app.add_api(contract.document)
+    app.add_api(contract.source)
     return app

@@ -6,7 +6,7 @@ from typing import Any, Final
 from qcontroller.image.v1 import image_pb2 as pb
 from starlette.responses import Response
 
-from gateway.answers import HEAD_KEY, StreamedBytes, json_response
+from gateway.answers import StreamedBytes, json_response
 from gateway.backends import IMAGE_STORE, Backends, ask, next_of
 from gateway.bodies import chunks
 from gateway.calls import Call
@@ -100,7 +100,7 @@ class Images:
             headers["Content-Range"] = span.content_range
             length = span.length
             request.offset, request.length = span.first, span.length
-        source = _empty() if call.request.scope.get(HEAD_KEY) else await self._download(request, image)
+        source = await self._download(request, image)
         return StreamedBytes(
             source,
             status=200 if span is None else 206,
@@ -133,11 +133,6 @@ async def _stream_bytes(stream: Any, message: pb.DownloadImageResponse | None) -
             message = await next_of(IMAGE_STORE, stream, idle_s=_STREAM_IDLE_S)
     finally:
         stream.cancel()
-
-
-async def _empty() -> AsyncGenerator[bytes, None]:
-    return
-    yield b""
 
 
 def _uploaded(answer: pb.UploadImageResponse, status: int) -> Response:

@@ -4,6 +4,7 @@ jsonschema finds the faults; its own messages quote schemas and values and must 
 """
 
 import ipaddress
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -28,7 +29,17 @@ def _nullable_type(
         yield ValidationError("type")
 
 
-_Validator: Any = extend(Draft4Validator, {"type": _nullable_type})  # type: ignore[no-untyped-call]
+def _whole_pattern(
+    validator: Any, pattern: str, value: Any, schema: Mapping[str, Any]
+) -> Iterator[ValidationError]:
+    del schema
+    # Where the contract says $ it means the end, not "before a last line break" as Python does.
+    expression = pattern.removesuffix("$") + r"\Z" if pattern.endswith("$") else pattern
+    if validator.is_type(value, "string") and not re.search(expression, value):
+        yield ValidationError("pattern")
+
+
+_Validator: Any = extend(Draft4Validator, {"type": _nullable_type, "pattern": _whole_pattern})  # type: ignore[no-untyped-call]
 
 
 @_FORMATS.checks("size", raises=ValueError)

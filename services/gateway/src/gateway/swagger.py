@@ -1,6 +1,6 @@
 """Swagger UI and the page of errors: static, from this process alone, under a strict content policy."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -42,22 +42,32 @@ _POLICY: Final = {
 
 def page_routes(*, swagger: bool) -> list[Route]:
     """Return the routes of the pages; without `swagger` only that of the errors."""
-    routes = [Route("/errors", _constant(as_page(), "text/html"))]
+    routes = [_page("/errors", _constant(as_page(), "text/html"))]
     if swagger:
         routes += [
-            Route("/v1/swagger", _to_index),
-            Route("/v1/swagger/swagger-initializer.js", _constant(_INITIALIZER, "text/javascript")),
-            Route("/v1/swagger/{file}", _static),
+            _page("/v1/swagger", _to_index),
+            _page("/v1/swagger/swagger-initializer.js", _constant(_INITIALIZER, "text/javascript")),
+            _page("/v1/swagger/{file}", _static),
         ]
     return routes
 
 
-def _constant(content: str, media_type: str) -> Callable[[Request], Response]:
+def _page(path: str, answer: Callable[[Request], Awaitable[Response]]) -> Route:
+    async def endpoint(request: Request) -> Response:
+        if request.method != "GET":
+            raise HTTPException(405)
+        return await answer(request)
+
+    # All methods: what this route does not take would be looked for in the contract.
+    return Route(path, endpoint, methods=["GET", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"])
+
+
+def _constant(content: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         del request
         return Response(content, media_type=media_type, headers=_POLICY)
 
-    return answer  # type: ignore[return-value]  # Starlette takes coroutine functions as well
+    return answer
 
 
 async def _to_index(request: Request) -> Response:

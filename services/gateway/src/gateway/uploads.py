@@ -7,7 +7,7 @@ stored.
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from enum import Enum, auto
 from typing import Any, Final
 
 import grpc
@@ -23,6 +23,17 @@ CHUNK_BYTES: Final = 1024 * 1024
 _GATHER_BYTES: Final = 256 * 1024
 _STORE_IDLE_S: Final = 60.0
 _COMMIT_DEADLINE_S: Final = 600.0
+_ABANDON_DEADLINE_S: Final = 5.0
+
+
+class _Signal(Enum):
+    """What the channel carries besides messages."""
+
+    END = auto()
+    ABANDON = auto()
+
+
+_Channel = asyncio.Queue[pb.UploadImageRequest | _Signal]
 
 
 async def upload(
@@ -35,49 +46,64 @@ async def upload(
         RemoteError: It refused, perhaps before the end.
         InputError: What the source of the messages raised.
     """
-    open_stream: Any = stub.UploadImage  # its stubs insist on an iterator
-    stream = open_stream()
-    answer = asyncio.ensure_future(_answer(stream))
-    sending = asyncio.ensure_future(_send(stream, messages))
+    # One message at most waits here. gRPC is handed an iterator and not written to: the tracing interceptor
+    # holds back a call that is written to until it has ended.
+    channel: _Channel = asyncio.Queue(maxsize=1)
+    call: Any = stub.UploadImage
+    answer = asyncio.ensure_future(_answer(call(_outgoing(channel))))
+    pump = asyncio.ensure_future(_pump(messages, channel))
     try:
-        await asyncio.wait({answer, sending}, return_when=asyncio.FIRST_COMPLETED)
-        if sending.done() and sending.exception() is not None and not answer.done():
-            fault = sending.exception()
-            if not isinstance(fault, _StreamClosedError):
-                raise fault or RuntimeError
-        async with asyncio.timeout(_COMMIT_DEADLINE_S):
-            return await asyncio.shield(answer)
+        await asyncio.wait({answer, pump}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            pump.result()
+            await asyncio.wait({answer}, timeout=_COMMIT_DEADLINE_S)
+        if not answer.done():
+            raise PeerUnavailableError(IMAGE_STORE.absence, IMAGE_STORE.name, "no answer to an upload")
+        return answer.result()
     except grpc.aio.AioRpcError as exc:
         raise IMAGE_STORE.error_of(exc) from exc
-    except TimeoutError as exc:
-        raise PeerUnavailableError(IMAGE_STORE.absence, IMAGE_STORE.name, "no answer to an upload") from exc
     finally:
-        stream.cancel()
-        for task in (sending, answer):
-            task.cancel()
-        await asyncio.gather(sending, answer, return_exceptions=True)
+        pump.cancel()
+        await asyncio.gather(pump, return_exceptions=True)
+        if not channel.empty():
+            channel.get_nowait()
+        channel.put_nowait(_Signal.ABANDON)
+        await asyncio.wait({answer}, timeout=_ABANDON_DEADLINE_S)
+        answer.cancel()
+        await asyncio.gather(answer, return_exceptions=True)
 
 
-class _StreamClosedError(Exception):
-    """The store ended the call while bytes were on their way; its answer tells why."""
+class _AbandonedError(Exception):
+    """Raised into gRPC's reader: it cancels the call then, where a plain return would complete the upload."""
 
 
-async def _answer(stream: Any) -> pb.UploadImageResponse:
-    response: pb.UploadImageResponse = await stream
+async def _answer(call: Any) -> pb.UploadImageResponse:
+    response: pb.UploadImageResponse = await call
     return response
 
 
-async def _send(stream: Any, messages: AsyncIterator[pb.UploadImageRequest]) -> None:
+async def _pump(messages: AsyncIterator[pb.UploadImageRequest], channel: _Channel) -> None:
     async for message in messages:
-        try:
-            async with asyncio.timeout(_STORE_IDLE_S):
-                await stream.write(message)
-        except TimeoutError as exc:
-            raise PeerUnavailableError(IMAGE_STORE.absence, IMAGE_STORE.name, "takes no more bytes") from exc
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError) as exc:
-            raise _StreamClosedError from exc
-    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
-        await stream.done_writing()
+        await _put(channel, message)
+    await _put(channel, _Signal.END)
+
+
+async def _put(channel: _Channel, item: pb.UploadImageRequest | _Signal) -> None:
+    try:
+        async with asyncio.timeout(_STORE_IDLE_S):
+            await channel.put(item)
+    except TimeoutError as exc:
+        raise PeerUnavailableError(IMAGE_STORE.absence, IMAGE_STORE.name, "takes no more bytes") from exc
+
+
+async def _outgoing(channel: _Channel) -> AsyncIterator[pb.UploadImageRequest]:
+    while True:
+        item = await channel.get()
+        if item is _Signal.END:
+            return
+        if item is _Signal.ABANDON:
+            raise _AbandonedError
+        yield item
 
 
 async def raw_messages(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n qcontroller/image/v1/image.proto\x12\x14qcontroller.image.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x02\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x15\n\rstored_digest\x18\x03 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x04 \x01(\t\x12/\n\x05state\x18\x05 \x01(\x0e\x32 .qcontroller.image.v1.ImageState\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x1a\n\x12virtual_size_bytes\x18\x07 \x01(\x04\x12\x0c\n\x04\x61rch\x18\x08 \x01(\t\x12\x37\n\x06labels\x18\t \x03(\x0b\x32\'.qcontroller.image.v1.Image.LabelsEntry\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07used_by\x18\x0b \x03(\t\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x85\x02\n\x0bImageUpload\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x65xpected_digest\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontent_length\x18\x03 \x01(\x04\x12=\n\x06labels\x18\x04 \x03(\x0b\x32-.qcontroller.image.v1.ImageUpload.LabelsEntry\x12\x0c\n\x04\x61rch\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x10\n\x08if_match\x18\x07 \x01(\t\x12\x15\n\rif_none_match\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"r\n\x12UploadImageRequest\x12\x33\n\x06upload\x18\x01 \x01(\x0b\x32!.qcontroller.image.v1.ImageUploadH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x04name\x18\x03 \x01(\tH\x00\x42\x06\n\x04part\"d\n\x13UploadImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.qcontroller.image.v1.Image\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\x1f\n\x0fGetImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x10GetImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.qcontroller.image.v1.Image\"|\n\x11ListImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x30\n\x06states\x18\x04 \x03(\x0e\x32 .qcontroller.image.v1.ImageState\"Z\n\x12ListImagesResponse\x12+\n\x06images\x18\x01 \x03(\x0b\x32\x1b.qcontroller.image.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x12\x44\x65leteImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x10\n\x08if_match\x18\x03 \x01(\t\"\'\n\x13\x44\x65leteImageResponse\x12\x10\n\x08replayed\x18\x01 \x01(\x08\"D\n\x14\x44ownloadImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\"R\n\x15\x44ownloadImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.qcontroller.image.v1.Image\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c*Z\n\nImageState\x12\x1b\n\x17IMAGE_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11IMAGE_STATE_READY\x10\x01\x12\x18\n\x14IMAGE_STATE_DELETING\x10\x02\x32\x80\x04\n\x0cImageService\x12\x64\n\x0bUploadImage\x12(.qcontroller.image.v1.UploadImageRequest\x1a).qcontroller.image.v1.UploadImageResponse(\x01\x12Y\n\x08GetImage\x12%.qcontroller.image.v1.GetImageRequest\x1a&.qcontroller.image.v1.GetImageResponse\x12_\n\nListImages\x12\'.qcontroller.image.v1.ListImagesRequest\x1a(.qcontroller.image.v1.ListImagesResponse\x12\x62\n\x0b\x44\x65leteImage\x12(.qcontroller.image.v1.DeleteImageRequest\x1a).qcontroller.image.v1.DeleteImageResponse\x12j\n\rDownloadImage\x12*.qcontroller.image.v1.DownloadImageRequest\x1a+.qcontroller.image.v1.DownloadImageResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n qcontroller/image/v1/image.proto\x12\x14qcontroller.image.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x02\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x15\n\rstored_digest\x18\x03 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x04 \x01(\t\x12/\n\x05state\x18\x05 \x01(\x0e\x32 .qcontroller.image.v1.ImageState\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x1a\n\x12virtual_size_bytes\x18\x07 \x01(\x04\x12\x0c\n\x04\x61rch\x18\x08 \x01(\t\x12\x37\n\x06labels\x18\t \x03(\x0b\x32\'.qcontroller.image.v1.Image.LabelsEntry\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07used_by\x18\x0b \x03(\t\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x85\x02\n\x0bImageUpload\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x65xpected_digest\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontent_length\x18\x03 \x01(\x04\x12=\n\x06labels\x18\x04 \x03(\x0b\x32-.qcontroller.image.v1.ImageUpload.LabelsEntry\x12\x0c\n\x04\x61rch\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x10\n\x08if_match\x18\x07 \x01(\t\x12\x15\n\rif_none_match\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\" \n\tUploadEnd\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x04\"\xa2\x01\n\x12UploadImageRequest\x12\x33\n\x06upload\x18\x01 \x01(\x0b\x32!.qcontroller.image.v1.ImageUploadH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x04name\x18\x03 \x01(\tH\x00\x12.\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x1f.qcontroller.image.v1.UploadEndH\x00\x42\x06\n\x04part\"d\n\x13UploadImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.qcontroller.image.v1.Image\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\x1f\n\x0fGetImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x10GetImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.qcontroller.image.v1.Image\"|\n\x11ListImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x30\n\x06states\x18\x04 \x03(\x0e\x32 .qcontroller.image.v1.ImageState\"Z\n\x12ListImagesResponse\x12+\n\x06images\x18\x01 \x03(\x0b\x32\x1b.qcontroller.image.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x12\x44\x65leteImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x10\n\x08if_match\x18\x03 \x01(\t\"\'\n\x13\x44\x65leteImageResponse\x12\x10\n\x08replayed\x18\x01 \x01(\x08\"D\n\x14\x44ownloadImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\"R\n\x15\x44ownloadImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.qcontroller.image.v1.Image\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c*Z\n\nImageState\x12\x1b\n\x17IMAGE_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11IMAGE_STATE_READY\x10\x01\x12\x18\n\x14IMAGE_STATE_DELETING\x10\x02\x32\x80\x04\n\x0cImageService\x12\x64\n\x0bUploadImage\x12(.qcontroller.image.v1.UploadImageRequest\x1a).qcontroller.image.v1.UploadImageResponse(\x01\x12Y\n\x08GetImage\x12%.qcontroller.image.v1.GetImageRequest\x1a&.qcontroller.image.v1.GetImageResponse\x12_\n\nListImages\x12\'.qcontroller.image.v1.ListImagesRequest\x1a(.qcontroller.image.v1.ListImagesResponse\x12\x62\n\x0b\x44\x65leteImage\x12(.qcontroller.image.v1.DeleteImageRequest\x1a).qcontroller.image.v1.DeleteImageResponse\x12j\n\rDownloadImage\x12*.qcontroller.image.v1.DownloadImageRequest\x1a+.qcontroller.image.v1.DownloadImageResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMAGE_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_IMAGEUPLOAD_LABELSENTRY']._loaded_options = None
   _globals['_IMAGEUPLOAD_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_IMAGESTATE']._serialized_start=1531
-  _globals['_IMAGESTATE']._serialized_end=1621
+  _globals['_IMAGESTATE']._serialized_start=1614
+  _globals['_IMAGESTATE']._serialized_end=1704
   _globals['_IMAGE']._serialized_start=92
   _globals['_IMAGE']._serialized_end=463
   _globals['_IMAGE_LABELSENTRY']._serialized_start=418
@@ -46,26 +46,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMAGEUPLOAD']._serialized_end=727
   _globals['_IMAGEUPLOAD_LABELSENTRY']._serialized_start=418
   _globals['_IMAGEUPLOAD_LABELSENTRY']._serialized_end=463
-  _globals['_UPLOADIMAGEREQUEST']._serialized_start=729
-  _globals['_UPLOADIMAGEREQUEST']._serialized_end=843
-  _globals['_UPLOADIMAGERESPONSE']._serialized_start=845
-  _globals['_UPLOADIMAGERESPONSE']._serialized_end=945
-  _globals['_GETIMAGEREQUEST']._serialized_start=947
-  _globals['_GETIMAGEREQUEST']._serialized_end=978
-  _globals['_GETIMAGERESPONSE']._serialized_start=980
-  _globals['_GETIMAGERESPONSE']._serialized_end=1042
-  _globals['_LISTIMAGESREQUEST']._serialized_start=1044
-  _globals['_LISTIMAGESREQUEST']._serialized_end=1168
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=1170
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=1260
-  _globals['_DELETEIMAGEREQUEST']._serialized_start=1262
-  _globals['_DELETEIMAGEREQUEST']._serialized_end=1334
-  _globals['_DELETEIMAGERESPONSE']._serialized_start=1336
-  _globals['_DELETEIMAGERESPONSE']._serialized_end=1375
-  _globals['_DOWNLOADIMAGEREQUEST']._serialized_start=1377
-  _globals['_DOWNLOADIMAGEREQUEST']._serialized_end=1445
-  _globals['_DOWNLOADIMAGERESPONSE']._serialized_start=1447
-  _globals['_DOWNLOADIMAGERESPONSE']._serialized_end=1529
-  _globals['_IMAGESERVICE']._serialized_start=1624
-  _globals['_IMAGESERVICE']._serialized_end=2136
+  _globals['_UPLOADEND']._serialized_start=729
+  _globals['_UPLOADEND']._serialized_end=761
+  _globals['_UPLOADIMAGEREQUEST']._serialized_start=764
+  _globals['_UPLOADIMAGEREQUEST']._serialized_end=926
+  _globals['_UPLOADIMAGERESPONSE']._serialized_start=928
+  _globals['_UPLOADIMAGERESPONSE']._serialized_end=1028
+  _globals['_GETIMAGEREQUEST']._serialized_start=1030
+  _globals['_GETIMAGEREQUEST']._serialized_end=1061
+  _globals['_GETIMAGERESPONSE']._serialized_start=1063
+  _globals['_GETIMAGERESPONSE']._serialized_end=1125
+  _globals['_LISTIMAGESREQUEST']._serialized_start=1127
+  _globals['_LISTIMAGESREQUEST']._serialized_end=1251
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=1253
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=1343
+  _globals['_DELETEIMAGEREQUEST']._serialized_start=1345
+  _globals['_DELETEIMAGEREQUEST']._serialized_end=1417
+  _globals['_DELETEIMAGERESPONSE']._serialized_start=1419
+  _globals['_DELETEIMAGERESPONSE']._serialized_end=1458
+  _globals['_DOWNLOADIMAGEREQUEST']._serialized_start=1460
+  _globals['_DOWNLOADIMAGEREQUEST']._serialized_end=1528
+  _globals['_DOWNLOADIMAGERESPONSE']._serialized_start=1530
+  _globals['_DOWNLOADIMAGERESPONSE']._serialized_end=1612
+  _globals['_IMAGESERVICE']._serialized_start=1707
+  _globals['_IMAGESERVICE']._serialized_end=2219
 # @@protoc_insertion_point(module_scope)

@@ -196,12 +196,35 @@ class ImageUpload(_message.Message):
 Global___ImageUpload: _TypeAlias = ImageUpload  # noqa: Y015
 
 @_typing.final
+class UploadEnd(_message.Message):
+    """UploadEnd says that nothing is missing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    total_bytes: _builtins.int
+    """Number of bytes that were sent; 0: not counted."""
+    def __init__(
+        self,
+        *,
+        total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadEnd: _TypeAlias = UploadEnd  # noqa: Y015
+
+@_typing.final
 class UploadImageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     UPLOAD_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """At most 1 MiB each."""
     name: _builtins.str
@@ -212,18 +235,26 @@ class UploadImageRequest(_message.Message):
     def upload(self) -> Global___ImageUpload:
         """First message of the stream."""
 
+    @_builtins.property
+    def end(self) -> Global___UploadEnd:
+        """Last message of the stream. An upload is whole when `end` came, or, without it, when as many bytes
+        came as `content_length` announced: the end of the stream alone proves nothing, because a call
+        that the client cancels can look like it.
+        """
+
     def __init__(
         self,
         *,
         upload: Global___ImageUpload | None = ...,
         chunk: _builtins.bytes = ...,
         name: _builtins.str = ...,
+        end: Global___UploadEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "name", b"name", "part", b"part", "upload", b"upload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "name", b"name", "part", b"part", "upload", b"upload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "name", b"name", "part", b"part", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "name", b"name", "part", b"part", "upload", b"upload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["upload", "chunk", "name"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["upload", "chunk", "name", "end"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 

@@ -17,7 +17,7 @@ OPTIONS := $(if $(STATE),--state=$(STATE)) $(if $(PORT),--port=$(PORT)) \
   $(if $(ACCELERATOR),--accelerator=$(ACCELERATOR))
 
 .PHONY: help setup demo up down status logs clean guest guest-debian doctor \
-  fmt lint types unit integration guests-test wheels protos protos-check test test-full bench lock
+  fmt lint types unit integration wheels protos protos-check test test-full bench lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -64,6 +64,7 @@ types: ## Check types (mypy strict), each package by itself
 	@for package in $(PACKAGES); do \
 	  echo "types: $$package"; (cd $$package && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml src tests); done
 	@cd tools && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml qcstack tests
+	@cd packer/guests && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
 	@cd tests/integration && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
 
 protos: ## Generate the Python code of the protos
@@ -77,16 +78,18 @@ wheels: ## Build every service and library as a wheel of its own, into dist/
 	  $(BIN)/pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist ./$$package; done && ls dist
 
 unit: ## Unit tests: no network, no QEMU
-	@for package in $(PACKAGES) tools; do $(PYTEST) $$package/tests -m "not netns and not real and not full"; done
+	@for folder in $(addsuffix /tests,$(PACKAGES) tools packer/guests); do \
+	  echo "unit: $$folder"; $(PYTEST) $$folder -m "not netns and not real and not full"; done
 
 integration: ## The whole stack through its public APIs, with real QEMU
 	@$(PYTEST) services/*/tests -m "(netns or real) and not full"
-	@$(PYTEST) packer/guests tests/integration -m "not full"
+	@$(PYTEST) packer/guests/tiny tests/integration -m "not full"
 
 test: setup lint types protos-check wheels unit integration ## Everything that CI runs
 
 test-full: test ## And the long suites whole
-	@$(PYTEST) services/*/tests packer/guests tests/integration -m full
+	@$(PYTEST) services/*/tests tests/integration -m full
+	@$(PYTEST) packer/guests/debian
 
 bench: setup ## Benchmarks that print ratios
 	@PYTHONPATH=tools $(BIN)/python bench/run.py

@@ -279,11 +279,12 @@ class FakeImageStore(ImageServiceServicer):
     images: dict[str, bytes] = field(default_factory=dict)
     uploads: list[Any] = field(default_factory=list)
     largest_chunk: int = 0
-    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    broken: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def UploadImage(self, request_iterator: Any, context: Any) -> Any:
         content = bytearray()
         name = ""
+        whole = False
         try:
             async for message in request_iterator:
                 match message.WhichOneof("part"):
@@ -297,9 +298,14 @@ class FakeImageStore(ImageServiceServicer):
                             raise unsafe()
                     case "name":
                         name = message.name
+                    case "end":
+                        whole = message.end.total_bytes == len(content)
         except asyncio.CancelledError:
-            self.cancelled.set()
+            self.broken.set()
             raise
+        if not whole:  # a cancelled call may end the stream as if it were whole
+            self.broken.set()
+            raise RpcProblem(grpc.StatusCode.INVALID_ARGUMENT, "UPLOAD_TRUNCATED", "It broke off.")
         created = name not in self.images
         self.images[name] = bytes(content)
         return image_pb2.UploadImageResponse(image=image(name, bytes(content)), created=created)

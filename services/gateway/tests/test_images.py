@@ -70,13 +70,6 @@ async def test_a_chunked_upload_has_no_length(wire: ApiClient, rest: Stand) -> N
 async def test_a_refusal_after_the_header_is_answered_while_the_client_sends(
     wire: ApiClient, rest: Stand
 ) -> None:
-    answered = asyncio.Event()
-
-    async def body() -> AsyncIterator[bytes]:
-        yield b"not an image"
-        await asyncio.wait_for(answered.wait(), 10)
-        yield b""
-
     # Raw, because an HTTP client reads the answer only after its own body.
     reader, writer = await _connect(wire)
     writer.write(
@@ -114,7 +107,7 @@ async def test_an_upload_that_breaks_off_stores_nothing(wire: ApiClient, rest: S
     writer.write(b"PUT /v1/images/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nQFIabc")
     await writer.drain()
     writer.close()
-    await asyncio.wait_for(rest.store.cancelled.wait(), 10)
+    await asyncio.wait_for(rest.store.broken.wait(), 10)
     assert rest.store.images == {}
 
 

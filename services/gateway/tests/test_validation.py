@@ -109,9 +109,8 @@ async def test_a_wrong_query_parameter_is_pointed_at(client: ApiClient, query: s
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "ä"])
 async def test_an_idempotency_key_that_is_none_is_400(client: ApiClient, key: str) -> None:
-    response = await client.post(
-        "/v1/instances", json=GOOD, headers={"Idempotency-Key": key.encode("latin-1")}
-    )  # type: ignore[dict-item]
+    headers = [(b"Idempotency-Key", key.encode("latin-1"))]
+    response = await client.post("/v1/instances", json=GOOD, headers=headers)
     assert response.json()["errors"][0]["pointer"] == "/header/Idempotency-Key"
 
 

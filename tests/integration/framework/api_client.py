@@ -44,8 +44,8 @@ class Contract:
         if any(path.startswith(prefix) for prefix in _OUTSIDE) and status < 400:
             return
         response = self._response(method, path, status, where)
-        for name, header in response.get("headers", {}).items():
-            header = self.resolved(header)
+        for name, node in response.get("headers", {}).items():
+            header = self.resolved(node)
             if name.lower() not in headers:
                 if header.get("required"):
                     raise ContractError(f"{where}: header {name} is missing")

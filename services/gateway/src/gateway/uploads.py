@@ -83,8 +83,12 @@ async def _answer(call: Any) -> pb.UploadImageResponse:
 
 
 async def _pump(messages: AsyncIterator[pb.UploadImageRequest], channel: _Channel) -> None:
+    total_bytes = 0
     async for message in messages:
+        total_bytes += len(message.chunk)
         await _put(channel, message)
+    # A cancelled call can look to the store like the end of the stream; this message cannot.
+    await _put(channel, pb.UploadImageRequest(end=pb.UploadEnd(total_bytes=total_bytes)))
     await _put(channel, _Signal.END)
 
 

@@ -76,6 +76,14 @@ def test_internal_snapshots_are_refused(tmp_path: Path) -> None:
     assert rule_of(path.read_bytes()) == "internal_snapshots"
 
 
+def test_a_disk_whose_snapshots_were_deleted_is_admitted(tmp_path: Path) -> None:
+    path = tmp_path / "disk.qcow2"
+    path.write_bytes(qcow2())
+    for option in ("-c", "-d"):
+        subprocess.run(["qemu-img", "snapshot", option, "one", str(path)], check=True, timeout=30)
+    assert admit(path.read_bytes()).format is DiskFormat.QCOW2
+
+
 def test_dirty_bitmaps_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "disk.qcow2"
     path.write_bytes(qcow2())
@@ -109,6 +117,8 @@ def test_dirty_bitmaps_are_refused(tmp_path: Path) -> None:
         (56, "I", 0, "refcount_table"),
         (56, "I", 0xFFFFFFFF, "refcount_table"),
         (60, "I", 1, "internal_snapshots"),
+        (64, "Q", 1, "internal_snapshots"),
+        (64, "Q", 1 << 63, "internal_snapshots"),
         (72, "Q", 1 << 0, "dirty"),
         (72, "Q", 1 << 1, "corrupt"),
         (72, "Q", 1 << 2, "data_file"),
@@ -128,6 +138,7 @@ def test_dirty_bitmaps_are_refused(tmp_path: Path) -> None:
         (112, "I", 0x23852875, "dirty_bitmaps"),
         (112, "I", 0x12345678, "header_extension"),
         (116, "I", 0xFFFFFFF0, "header_extension"),
+        (112, "I", 0, "header_extension"),
     ],
 )
 def test_each_faulty_field_of_the_header_breaks_its_rule(

@@ -86,7 +86,7 @@ def parse_header(head: bytes, max_virtual_bytes: int) -> Qcow2Header:
         refcount_table_offset,
         refcount_table_clusters,
         snapshots,
-        _snapshots_offset,
+        snapshots_offset,
     ) = _V2.unpack_from(head)
     if version not in _VERSIONS:
         raise UnsafeImageError("version", f"qcow2 version {version} is not supported, 2 and 3 are.")
@@ -106,7 +106,8 @@ def parse_header(head: bytes, max_virtual_bytes: int) -> Qcow2Header:
             f"The disk has {virtual_size_bytes} bytes; it must have whole sectors, some, and at most "
             f"{max_virtual_bytes} bytes.",
         )
-    if snapshots:
+    # The last snapshot's removal may leave the place of the table, which readers still check.
+    if snapshots or snapshots_offset % (1 << cluster_bits) or snapshots_offset >> 62:
         raise UnsafeImageError(
             "internal_snapshots", "The image has internal snapshots; drop them with `qemu-img convert` first."
         )
@@ -168,7 +169,7 @@ def _extensions(head: bytes, begin: int, end: int) -> Iterator[int]:
     offset = begin
     while offset + _EXTENSION.size <= end:
         kind, length = _EXTENSION.unpack_from(head, offset)
-        if kind == _EXTENSION_END:
+        if kind == _EXTENSION_END and not length:
             return
         yield kind
         offset += _EXTENSION.size + (length + 7) // 8 * 8

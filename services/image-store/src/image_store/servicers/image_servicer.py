@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from qcontroller.image.v1 import image_pb2, image_pb2_grpc
 
-from image_store.errors import RangeError
+from image_store.errors import ImageStoreError, RangeError
 from image_store.image import Preconditions
 from image_store.images import Images
 from image_store.metrics import ReadMetrics
@@ -28,7 +28,11 @@ class ImageServicer(image_pb2_grpc.ImageServiceServicer):
         """Take an image in."""
         del context
         stream = UploadStream(aiter(request_iterator))
-        stored = await self._uploads.take(await stream.opening(), stream.parts())
+        try:
+            stored = await self._uploads.take(await stream.opening(), stream.parts())
+        except ImageStoreError:
+            await stream.drain()
+            raise
         return image_pb2.UploadImageResponse(
             image=image_message(stored.image), created=stored.created, replayed=stored.replayed
         )

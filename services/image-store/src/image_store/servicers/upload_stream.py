@@ -1,6 +1,7 @@
 """The messages of an upload, in the order that the contract has them."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -13,6 +14,8 @@ from image_store.servicers.convert import upload_request
 
 IDLE_S: Final = 120.0
 _CHUNK_BYTES: Final = 1024 * 1024
+_DRAIN_S: Final = 5.0
+_PAUSE_S: Final = 0.1
 
 
 class UploadStream:
@@ -54,6 +57,19 @@ class UploadStream:
                     raise InvalidRequestError.at("/upload", "only the first message describes the upload")
                 case None:
                     raise InvalidRequestError.at("", "a message of an upload has a part")
+
+    async def drain(self) -> None:
+        """Read on for a moment, without use for it: called before an upload is refused.
+
+        A client whose write is under way when the call ends takes the failed write for the answer (grpc.aio
+        says INTERNAL then) and never sees the refusal. One that writes nothing for a moment does see it.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                while True:
+                    async with asyncio.timeout(_PAUSE_S):
+                        if await anext(self._messages, None) is None:
+                            return
 
     async def _next(self) -> image_pb2.UploadImageRequest | None:
         try:

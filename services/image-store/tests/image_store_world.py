@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import pytest
@@ -53,7 +53,7 @@ class World:
     channels: dict[str, grpc.aio.Channel]
 
     async def upload(
-        self, content: bytes, name: str = "disk", **fields: object
+        self, content: bytes, name: str = "disk", **fields: Any
     ) -> image_pb2.UploadImageResponse:
         """Upload `content` in one go."""
         return await self.images.UploadImage(messages(content, name, **fields), timeout=CALL_S)
@@ -62,14 +62,12 @@ class World:
         answer = await self.images.GetImage(image_pb2.GetImageRequest(name=name), timeout=CALL_S)
         return answer.image
 
-    async def pin(
-        self, instance: str, image: str = "disk", **fields: object
-    ) -> internal_pb2.PinImageResponse:
+    async def pin(self, instance: str, image: str = "disk", **fields: Any) -> internal_pb2.PinImageResponse:
         request = internal_pb2.PinImageRequest(
             instance_id=f"id-{instance}",
             instance_name=instance,
             image_name=image,
-            **fields,  # type: ignore[arg-type]
+            **fields,
         )
         return await self.pins.PinImage(request, timeout=CALL_S)
 
@@ -105,12 +103,16 @@ class World:
         return list((self.directory / "uploads").iterdir())
 
 
-def messages(content: bytes, name: str = "disk", **fields: object) -> Iterator[image_pb2.UploadImageRequest]:
-    """Yield the messages of an upload."""
-    upload = image_pb2.ImageUpload(name=name, **fields)  # type: ignore[arg-type]
+def messages(
+    content: bytes, name: str = "disk", *, end: bool = True, **fields: Any
+) -> Iterator[image_pb2.UploadImageRequest]:
+    """Yield the messages of an upload, `end` among them."""
+    upload = image_pb2.ImageUpload(name=name, **fields)
     yield image_pb2.UploadImageRequest(upload=upload)
     for begin in range(0, len(content), MIB):
         yield image_pb2.UploadImageRequest(chunk=content[begin : begin + MIB])
+    if end:
+        yield image_pb2.UploadImageRequest(end=image_pb2.UploadEnd(total_bytes=len(content)))
 
 
 @asynccontextmanager

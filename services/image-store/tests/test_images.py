@@ -106,7 +106,7 @@ async def test_a_download_from_behind_the_end_is_refused(world: World) -> None:
     await world.upload(raw_disk(65_536))
     with refused("RANGE_NOT_SATISFIABLE", grpc.StatusCode.OUT_OF_RANGE) as refusal:
         await download(world, offset=65_536)
-    assert refusal.problem.metadata["sizeBytes"] == "65536"
+    assert refusal.problem.metadata["totalBytes"] == "65536"
 
 
 async def test_a_runner_reads_a_blob_in_chunks_with_its_size_and_format_first(world: World) -> None:

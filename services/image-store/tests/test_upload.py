@@ -98,7 +98,7 @@ async def test_an_unsafe_disk_is_refused_before_its_end_has_come(world: World) -
     more = asyncio.Event()
 
     async def head_only() -> AsyncIterator[image_pb2.UploadImageRequest]:
-        for message in messages(qcow2("-b", "/etc/passwd", "-F", "raw", "-u")):
+        for message in messages(qcow2("-b", "/etc/passwd", "-F", "raw", "-u"), end=False):
             yield message
         await more.wait()
 
@@ -114,13 +114,34 @@ async def test_other_bytes_than_expected_leave_nothing(world: World) -> None:
     await nothing_is_stored(world)
 
 
-@pytest.mark.parametrize("announced", [-1, 1])
-async def test_another_number_of_bytes_than_announced_leaves_nothing(world: World, announced: int) -> None:
-    content = raw_disk()
+async def test_more_bytes_than_announced_leave_nothing(world: World) -> None:
     with refused("FIELD_INVALID", INVALID) as refusal:
-        await world.upload(content, content_length=len(content) + announced)
+        await world.upload(raw_disk(), content_length=len(raw_disk()) - 1)
     assert refusal.pointers == ["/contentLength"]
     await nothing_is_stored(world)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        list(messages(raw_disk(), end=False)),
+        list(messages(raw_disk(), content_length=len(raw_disk()) + 1)),
+        list(messages(raw_disk(), content_length=len(raw_disk()) + 1, end=False)),
+        [*messages(raw_disk(), end=False), image_pb2.UploadImageRequest(end={"total_bytes": 1 << 20})],  # type: ignore[arg-type]
+    ],
+    ids=["no end", "end before the announced bytes", "fewer than announced", "fewer than counted"],
+)
+async def test_an_upload_that_is_not_shown_to_be_whole_leaves_nothing(
+    world: World, stream: list[image_pb2.UploadImageRequest]
+) -> None:
+    with refused("UPLOAD_TRUNCATED", INVALID):
+        await world.images.UploadImage(iter(stream), timeout=CALL_S)
+    await nothing_is_stored(world)
+
+
+async def test_the_announced_bytes_need_no_end(world: World) -> None:
+    stream = messages(raw_disk(), content_length=len(raw_disk()), end=False)
+    assert (await world.images.UploadImage(stream, timeout=CALL_S)).created
 
 
 @pytest.mark.parametrize("announced", [0, 9 * MIB])
@@ -133,7 +154,7 @@ async def test_more_than_the_limit_leaves_nothing(world: World, announced: int) 
 
 async def half(sent: asyncio.Event) -> AsyncIterator[image_pb2.UploadImageRequest]:
     """Send a raw disk, which is whole after every sector, and neither end nor go on."""
-    for message in messages(raw_disk(2 * MIB)):
+    for message in messages(raw_disk(2 * MIB), end=False):
         yield message
     sent.set()
     await asyncio.Event().wait()
@@ -169,7 +190,7 @@ async def test_a_connection_that_is_cut_leaves_nothing(world: World) -> None:
 
 async def test_a_sender_that_fails_leaves_nothing(world: World) -> None:
     async def failing() -> AsyncIterator[image_pb2.UploadImageRequest]:
-        for message in messages(raw_disk(2 * MIB)):
+        for message in messages(raw_disk(2 * MIB), end=False):
             yield message
         raise ConnectionResetError
 
@@ -244,9 +265,10 @@ async def test_a_name_of_the_grammar_is_taken(world: World, name: str) -> None:
 
 def form(content: bytes, *names: str) -> Iterator[image_pb2.UploadImageRequest]:
     """Yield an upload whose names come after the bytes."""
-    yield from messages(content, "")
+    yield from messages(content, "", end=False)
     for name in names:
         yield image_pb2.UploadImageRequest(name=name)
+    yield image_pb2.UploadImageRequest(end=image_pb2.UploadEnd())
 
 
 async def test_a_name_may_come_after_the_bytes(world: World) -> None:
@@ -267,9 +289,9 @@ async def test_a_late_name_comes_once_and_is_a_name(world: World, names: tuple[s
     [
         ([], "/upload"),
         ([image_pb2.UploadImageRequest(chunk=b"x")], "/upload"),
-        ([*messages(b"", "a"), *messages(b"", "a")], "/upload"),
-        ([*messages(b"", "a"), image_pb2.UploadImageRequest()], ""),
-        ([*messages(b"", "a"), image_pb2.UploadImageRequest(chunk=bytes(MIB + 1))], "/chunk"),
+        ([*messages(b"", "a", end=False), *messages(b"", "a")], "/upload"),
+        ([*messages(b"", "a", end=False), image_pb2.UploadImageRequest()], ""),
+        ([*messages(b"", "a", end=False), image_pb2.UploadImageRequest(chunk=bytes(MIB + 1))], "/chunk"),
     ],
 )
 async def test_messages_out_of_order_are_refused(

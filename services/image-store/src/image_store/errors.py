@@ -11,6 +11,7 @@
     │   ├── UnsafeImageError       a disk image that breaks a rule
     │   └── UnknownFormatError     no disk image that this store takes
     ├── UploadTooLargeError        more bytes than the store takes
+    ├── UploadTruncatedError       the upload ended before it was whole
     ├── UploadStalledError         the sender stopped sending and did not hang up
     ├── RangeError                 bytes beyond the end were asked for
     ├── CursorInvalidError         not a cursor of ours
@@ -123,6 +124,18 @@ class UploadTooLargeError(ImageStoreError):
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         super().__init__(f"An upload may have at most {limit_bytes} bytes.")
+
+
+class UploadTruncatedError(ImageStoreError):
+    """Bytes are missing, or nothing shows that none are."""
+
+    def __init__(self, received_bytes: int, announced_bytes: int | None) -> None:
+        self.received_bytes = received_bytes
+        self.announced_bytes = announced_bytes
+        of = "" if announced_bytes is None else f" of {announced_bytes}"
+        super().__init__(
+            f"The upload ended after {received_bytes}{of} bytes without being whole: send it again."
+        )
 
 
 class UploadStalledError(ImageStoreError):

@@ -24,6 +24,7 @@ from image_store.errors import (
     UnsafeImageError,
     UploadStalledError,
     UploadTooLargeError,
+    UploadTruncatedError,
 )
 
 # Exception, gRPC code, reason, and the metadata that its data make.
@@ -65,11 +66,16 @@ TABLE: Final[Mapping[type[ImageStoreError], _Row]] = MappingProxyType(
             "BODY_TOO_LARGE",
             lambda e: {"limitBytes": str(e.limit_bytes)},
         ),
+        UploadTruncatedError: (
+            StatusCode.INVALID_ARGUMENT,
+            "UPLOAD_TRUNCATED",
+            lambda e: {"receivedBytes": str(e.received_bytes)},
+        ),
         UploadStalledError: (StatusCode.DEADLINE_EXCEEDED, "UPLOAD_STALLED", _nothing),
         RangeError: (
             StatusCode.OUT_OF_RANGE,
             "RANGE_NOT_SATISFIABLE",
-            lambda e: {"sizeBytes": str(e.size_bytes)},
+            lambda e: {"totalBytes": str(e.size_bytes)},
         ),
         CursorInvalidError: (StatusCode.INVALID_ARGUMENT, "CURSOR_INVALID", _nothing),
         CursorExpiredError: (StatusCode.OUT_OF_RANGE, "CURSOR_EXPIRED", _nothing),

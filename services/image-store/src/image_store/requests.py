@@ -40,6 +40,16 @@ class UploadRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadEnd:
+    """The sender's word that all has come; `total_bytes` is None if it did not count."""
+
+    total_bytes: int | None
+
+
+UploadPart = bytes | ImageName | UploadEnd
+
+
+@dataclass(frozen=True, slots=True)
 class ImageFilter:
     """Which images a list shows: those with all of `labels` and any of `states` (none: any state)."""
 

@@ -15,11 +15,12 @@ from image_store.errors import (
     ImageStoreError,
     InvalidRequestError,
     UploadTooLargeError,
+    UploadTruncatedError,
 )
 from image_store.image import Blob, ImageName
 from image_store.last_steps import LastSteps
 from image_store.metrics import UploadMetrics
-from image_store.requests import UploadRequest
+from image_store.requests import UploadEnd, UploadPart, UploadRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,15 @@ class Uploads:
         self._limits = limits
         self._metrics = metrics
 
-    async def take(self, request: UploadRequest, parts: AsyncIterator[bytes | ImageName]) -> Stored:
-        """Store what `parts` bring: chunks of bytes, and once a name where `request` has none.
+    async def take(self, request: UploadRequest, parts: AsyncIterator[UploadPart]) -> Stored:
+        """Store what `parts` bring: chunks of bytes, once a name where `request` has none, an end.
+
+        That the parts stop proves nothing: a client that hangs up can look the same. An upload is whole when
+        its end came, or all the bytes that it announced.
 
         Raises:
-            InvalidRequestError: No name or two, or not as many bytes as announced.
+            InvalidRequestError: No name or two, or more bytes than announced.
+            UploadTruncatedError: The upload is not whole.
             UploadTooLargeError: More bytes than the limit.
             AdmissionError: The bytes must not become an image.
             DigestMismatchError: Other bytes than expected.
@@ -72,11 +77,14 @@ class Uploads:
         return stored
 
     async def _receive(
-        self, upload: BlobUpload, request: UploadRequest, parts: AsyncIterator[bytes | ImageName]
+        self, upload: BlobUpload, request: UploadRequest, parts: AsyncIterator[UploadPart]
     ) -> tuple[ImageName, int]:
-        name, received, head = request.name, 0, bytearray()
+        name, received, head, whole = request.name, 0, bytearray(), False
         limits, announced = self._limits, request.content_length
         async for part in parts:
+            if isinstance(part, UploadEnd):
+                whole = part.total_bytes in {None, received}
+                break
             if isinstance(part, str):
                 if name is not None:
                     raise InvalidRequestError.at("/name", "the upload has a name already")
@@ -86,15 +94,19 @@ class Uploads:
             if received > limits.max_upload_bytes:
                 raise UploadTooLargeError(limits.max_upload_bytes)
             if announced is not None and received > announced:
-                raise _miscounted(announced, "more")
+                raise InvalidRequestError.at(
+                    "/contentLength", f"more than the announced {announced} bytes came"
+                )
             if len(head) < HEAD_BYTES:
                 head += part[: HEAD_BYTES - len(head)]
                 if len(head) == HEAD_BYTES:
                     inspect_head(bytes(head), limits.max_virtual_bytes)
             await upload.write(part)
             self._metrics.received(len(part))
-        if announced is not None and received < announced:
-            raise _miscounted(announced, f"only {received}")
+        if announced is not None:
+            whole = received == announced
+        if not whole:
+            raise UploadTruncatedError(received, announced)
         if name is None:
             raise InvalidRequestError.at("/name", "the upload has no name")
         return name, received
@@ -127,7 +139,3 @@ class Uploads:
         if unsure is not None:
             await self._collector.collect(unsure)
         return stored
-
-
-def _miscounted(announced: int, came: str) -> InvalidRequestError:
-    return InvalidRequestError.at("/contentLength", f"{announced} bytes were announced, {came} came")

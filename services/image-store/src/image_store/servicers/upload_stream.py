@@ -8,8 +8,7 @@ from typing import Final
 from qcontroller.image.v1 import image_pb2
 
 from image_store.errors import InvalidRequestError, UploadStalledError
-from image_store.image import ImageName
-from image_store.requests import UploadRequest, parse_name
+from image_store.requests import UploadEnd, UploadPart, UploadRequest, parse_name
 from image_store.servicers.convert import upload_request
 
 IDLE_S: Final = 120.0
@@ -38,11 +37,11 @@ class UploadStream:
             raise InvalidRequestError.at("/upload", "the first message of an upload describes it")
         return upload_request(message.upload)
 
-    async def parts(self) -> AsyncIterator[bytes | ImageName]:
-        """Yield the chunks, and the name if one comes.
+    async def parts(self) -> AsyncIterator[UploadPart]:
+        """Yield the chunks, and the name and the end if they come.
 
         Raises:
-            InvalidRequestError: A message is neither, or too large.
+            InvalidRequestError: A message is none of these, or too large.
             UploadStalledError: The next one does not come.
         """
         while (message := await self._next()) is not None:
@@ -53,6 +52,8 @@ class UploadStream:
                     yield message.chunk
                 case "name":
                     yield parse_name(message.name)
+                case "end":
+                    yield UploadEnd(message.end.total_bytes or None)
                 case "upload":
                     raise InvalidRequestError.at("/upload", "only the first message describes the upload")
                 case None:

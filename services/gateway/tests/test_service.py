@@ -118,3 +118,12 @@ async def test_a_taken_port_is_told_plainly(rest: Stand, port: int) -> None:
     with pytest.raises(AddressInUseError, match=f"127.0.0.1:{port} is taken"):
         async with http_server(rest.app, f"127.0.0.1:{port}", asyncio.Event()):
             pass
+
+
+async def test_answers_are_not_held_back_by_nagle(wire: ApiClient, rest: Stand) -> None:
+    await wire.get("/healthz")
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    for _ in range(20):
+        await wire.get("/healthz")
+    assert loop.time() - begin < 20 * 0.04  # one delayed acknowledgement each

@@ -38,7 +38,7 @@ from qcontroller.event.v1.event_pb2 import Event
 from qcontroller.image.v1 import image_pb2
 from qcontroller.image.v1.image_pb2_grpc import ImageServiceServicer, add_ImageServiceServicer_to_server
 from qcontroller.settings.v1.settings_pb2 import GatewaySettings
-from servicekit.rpc_errors import RpcProblem
+from servicekit.rpc_errors import RpcProblem, Violation
 from servicekit.server import grpc_server
 
 NOW = Timestamp(seconds=1_767_225_600)
@@ -306,6 +306,10 @@ class FakeImageStore(ImageServiceServicer):
         if not whole:  # a cancelled call may end the stream as if it were whole
             self.broken.set()
             raise RpcProblem(grpc.StatusCode.INVALID_ARGUMENT, "UPLOAD_TRUNCATED", "It broke off.")
+        if name.isupper():
+            raise RpcProblem(
+                grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", "No.", {}, (Violation("/name", "is loud"),)
+            )
         created = name not in self.images
         self.images[name] = bytes(content)
         return image_pb2.UploadImageResponse(image=image(name, bytes(content)), created=created)

@@ -213,3 +213,11 @@ async def test_a_range_of_other_bytes_is_sent_whole(wire: ApiClient) -> None:
 
 async def _connect(wire: ApiClient) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection("127.0.0.1", wire.base_url.port)
+
+
+async def test_a_fault_that_the_store_finds_is_pointed_at_where_the_client_gave_it(wire: ApiClient) -> None:
+    raw = await wire.put("/v1/images/LOUD", content=CONTENT)
+    assert raw.json()["errors"] == [{"pointer": "/path/name", "detail": "is loud"}]
+    sent = form(("file", CONTENT), ("id", b"LOUD"))
+    response = await wire.post("/v1/images", content=sent, headers=FORM)
+    assert response.json()["errors"] == [{"pointer": "/id", "detail": "is loud"}]

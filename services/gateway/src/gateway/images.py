@@ -1,6 +1,6 @@
 """Handlers of /v1/images."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, Final
 
 from qcontroller.image.v1 import image_pb2 as pb
@@ -11,7 +11,7 @@ from gateway.backends import IMAGE_STORE, Backends, ask, next_of
 from gateway.bodies import chunks
 from gateway.calls import Call
 from gateway.convert import enum_value, to_json
-from gateway.errors import PeerUnavailableError
+from gateway.errors import Fault, PeerUnavailableError, RemoteError, RequestInvalidError
 from gateway.forms import ImageForm, boundary_of
 from gateway.preferences import is_fresh, range_of
 from gateway.uploads import form_messages, raw_messages, upload
@@ -19,6 +19,19 @@ from gateway.uploads import form_messages, raw_messages, upload
 _CLIENT_IDLE_S: Final = 60.0
 _STREAM_IDLE_S: Final = 60.0
 _DELETE_DEADLINE_S: Final = 30.0
+
+# Where the client gave what the store calls by these pointers.
+_RAW_POINTERS: Final = {
+    "/name": "/path/name",
+    "/expectedDigest": "/query/digest",
+    "/labels": "/query/label",
+    "/arch": "/query/arch",
+    "/ifMatch": "/header/If-Match",
+    "/ifNoneMatch": "/header/If-None-Match",
+    "/contentLength": "/header/Content-Length",
+    "/requestId": "/header/Idempotency-Key",
+}
+_FORM_POINTERS: Final = {"/name": "/id", "/requestId": "/header/Idempotency-Key"}
 
 
 class Images:
@@ -43,7 +56,7 @@ class Images:
             if_none_match=call.if_none_match,
         )
         body = chunks(call.request, self._client_idle_s)
-        answer = await upload(self._stub, raw_messages(head, body))
+        answer = await self._upload(raw_messages(head, body), _RAW_POINTERS)
         return _uploaded(answer, 201 if answer.created else 200)
 
     async def post_form(self, call: Call) -> Response:
@@ -51,7 +64,7 @@ class Images:
         form = ImageForm(boundary_of(call.request.headers.get("content-type", "")))
         head = pb.ImageUpload(request_id=call.request_id)
         parts = form.parts(chunks(call.request, self._client_idle_s))
-        return _uploaded(await upload(self._stub, form_messages(head, parts)), 201)
+        return _uploaded(await self._upload(form_messages(head, parts), _FORM_POINTERS), 201)
 
     async def list(self, call: Call) -> Response:
         """GET /v1/images."""
@@ -108,6 +121,17 @@ class Images:
             headers=headers,
             length=length,
         )
+
+    async def _upload(
+        self, messages: AsyncIterator[pb.UploadImageRequest], pointers: Mapping[str, str]
+    ) -> pb.UploadImageResponse:
+        try:
+            return await upload(self._stub, messages)
+        except RemoteError as exc:
+            if exc.reason != "FIELD_INVALID":
+                raise
+            told = [Fault(pointers.get(fault.pointer, fault.pointer), fault.detail) for fault in exc.faults]
+            raise RequestInvalidError(told) from exc
 
     async def _get(self, name: str) -> pb.Image:
         answer = await ask(IMAGE_STORE, self._stub.GetImage, pb.GetImageRequest(name=name))

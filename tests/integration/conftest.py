@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from framework import evidence, guests
-from framework.api_client import ApiClient
+from framework.api_client import BlockingApiClient
 from framework.cloud import Cloud
 from framework.stack import Stack, running_stack
 from qcstack import host_snapshot
@@ -39,7 +39,7 @@ def pytest_runtest_makereport(
 @pytest.fixture(scope="session")
 def cloud(stack: Stack) -> Iterator[Cloud]:
     """The shared stack with the tiny image in it."""
-    with ApiClient(stack.base_url) as api:
+    with BlockingApiClient(stack.base_url) as api:
         shared = Cloud(stack, api)
         shared.upload("tiny", guests.tiny())
         yield shared

@@ -55,7 +55,7 @@ def _nothing_half_made(cloud: Cloud) -> Iterator[None]:
 def test_faults_of_the_body_are_all_named(
     cloud: Cloud, change: dict[str, object], pointers: list[str]
 ) -> None:
-    response = cloud.api.request("POST", "/v1/instances", json={**GOOD, **change}, valid=False)
+    response = cloud.api.request("POST", "/v1/instances", json={**GOOD, **change})
     assert response.status_code == 400, response.text
     problem = document(response)
     assert problem["reason"] == "FIELD_INVALID"
@@ -77,7 +77,7 @@ def test_a_body_that_is_no_json_document_is_refused(
     cloud: Cloud, body: bytes, content_type: str, status: int
 ) -> None:
     response = cloud.api.request(
-        "POST", "/v1/instances", content=body, headers={"Content-Type": content_type}, valid=False
+        "POST", "/v1/instances", content=body, headers={"Content-Type": content_type}
     )
     assert response.status_code == status, response.text
     assert response.headers["Content-Type"].startswith("application/problem+json")
@@ -105,16 +105,14 @@ def test_unknown_resources_and_paths_are_404_and_405_tells_the_methods(cloud: Cl
         ("/v1/nodes/none", "NODE_NOT_FOUND"),
         ("/v1/nothing-here", "PATH_NOT_FOUND"),
     ):
-        refused(cloud.api.request("GET", path, valid=False), 404, reason)
-    response = cloud.api.request("PUT", "/v1/instances", valid=False)
+        refused(cloud.api.request("GET", path), 404, reason)
+    response = cloud.api.request("PUT", "/v1/instances")
     refused(response, 405, "METHOD_NOT_ALLOWED")
     assert set(response.headers["Allow"].replace(" ", "").split(",")) >= {"GET", "POST"}
 
 
 def test_an_unknown_query_parameter_is_refused(cloud: Cloud) -> None:
-    refused(
-        cloud.api.request("GET", "/v1/instances", params={"colour": "red"}, valid=False), 400, "FIELD_INVALID"
-    )
+    refused(cloud.api.request("GET", "/v1/instances", params={"colour": "red"}), 400, "FIELD_INVALID")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +125,7 @@ def test_an_unknown_query_parameter_is_refused(cloud: Cloud) -> None:
 def test_a_foreign_web_page_cannot_drive_the_gateway(
     cloud: Cloud, headers: dict[str, str], status: int, reason: str
 ) -> None:
-    refused(cloud.api.request("GET", "/v1/instances", headers=headers, valid=False), status, reason)
+    refused(cloud.api.request("GET", "/v1/instances", headers=headers), status, reason)
 
 
 def test_an_upload_that_is_no_image_leaves_nothing(cloud: Cloud) -> None:

@@ -28,7 +28,7 @@ def test_a_launch_is_seen_from_created_to_deleted_and_can_be_replayed(cloud: Clo
 
 
 def test_a_cursor_that_was_never_given_is_refused(cloud: Cloud) -> None:
-    response = cloud.api.request("GET", "/v1/events", headers={"Last-Event-ID": "no-cursor"}, valid=False)
+    response = cloud.api.request("GET", "/v1/events", headers={"Last-Event-ID": "no-cursor"})
     assert response.status_code == 400
     assert document(response)["reason"] == "CURSOR_INVALID"
 

@@ -138,7 +138,7 @@ async def test_health_and_reflection_tell_the_public_services_and_no_other(
         for service in ("", *services):
             answer = await health.Check(health_pb2.HealthCheckRequest(service=service), timeout=DEADLINE_S)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
         request = reflection_pb2.ServerReflectionRequest(list_services="")
         async for response in stub.ServerReflectionInfo(iter_async([request]), timeout=DEADLINE_S):
             names = {service.name for service in response.list_services_response.service}

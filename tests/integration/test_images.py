@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from framework import guests
@@ -27,7 +28,7 @@ def test_a_raw_body_and_a_form_store_the_same_bytes_once(cloud: Cloud) -> None:
     )
     assert again.status_code == 200
     for name, order in (("form-1", ("id", "file")), ("form-2", ("file", "id"))):
-        parts = {"id": (None, name), "file": ("disk.qcow2", content)}
+        parts: dict[str, Any] = {"id": (None, name), "file": ("disk.qcow2", content)}
         form = cloud.api.request("POST", "/v1/images", files=[(part, parts[part]) for part in order])
         assert form.status_code == 201, form.text
         assert document(form)["name"] == name

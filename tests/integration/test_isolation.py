@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 
 import pytest
 from framework import guests
-from framework.api_client import ApiClient
+from framework.api_client import BlockingApiClient
 from framework.cloud import Cloud, Document
 from framework.stack import Stack, running_stack
 from user_network_world import HOST, WORLD, World, made_world, reached
@@ -69,7 +69,7 @@ def site() -> Iterator[Site]:
         stack_context = running_stack("qc-ns-")
         stack = world.inside(world.host, stack_context.__enter__)
         try:
-            with ApiClient(stack.base_url) as api:
+            with BlockingApiClient(stack.base_url) as api:
                 cloud = Cloud(stack, api)
 
                 def launch() -> Document:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from framework import guests
-from framework.api_client import ApiClient
+from framework.api_client import BlockingApiClient
 from framework.cloud import Cloud, Document, document
 from framework.stack import Stack, eventually, running_stack
 
@@ -28,7 +28,7 @@ def victim() -> Iterator[Stack]:
 @pytest.fixture(scope="module")
 def broken_cloud(victim: Stack) -> Iterator[Cloud]:
     """The breakable stack with the tiny image in it."""
-    with ApiClient(victim.base_url) as api:
+    with BlockingApiClient(victim.base_url) as api:
         cloud = Cloud(victim, api)
         cloud.upload("tiny", guests.tiny())
         yield cloud
@@ -147,7 +147,7 @@ def test_two_launches_with_one_key_at_the_same_moment_make_one_machine(broken_cl
     headers = {"Idempotency-Key": "twin", "Prefer": "wait=60"}
 
     def launch() -> tuple[int, str]:
-        with ApiClient(cloud.stack.base_url) as api:
+        with BlockingApiClient(cloud.stack.base_url) as api:
             response = api.request("POST", "/v1/instances", json=body, headers=headers)
             return response.status_code, document(response)["id"]
 

@@ -4,7 +4,7 @@ import secrets
 
 import pytest
 from framework import guests, otlp
-from framework.api_client import ApiClient
+from framework.api_client import BlockingApiClient
 from framework.cloud import Cloud, document
 from framework.stack import eventually, running_stack
 
@@ -16,7 +16,7 @@ def launch_trace() -> list[otlp.Span]:
     """The spans of one launch that was sent with a traceparent of the client's own."""
     trace_id, client_span = secrets.token_hex(16), secrets.token_hex(8)
     with otlp.receiver() as receiver, running_stack("qc-otlp-", otlp_endpoint=receiver.endpoint) as stack:
-        with ApiClient(stack.base_url) as api:
+        with BlockingApiClient(stack.base_url) as api:
             cloud = Cloud(stack, api)
             cloud.upload("tiny", guests.tiny())
             response = api.request(

@@ -159,6 +159,28 @@ class ApiClient(httpx.AsyncClient):
         return response
 
 
+class BlockingApiClient(httpx.Client):
+    """The same judge for tests that need no event loop; errors of streamed answers are judged too."""
+
+    def __init__(self, base_url: str) -> None:
+        """Talk to `base_url`, patiently: a launch may be waited for."""
+        super().__init__(base_url=base_url, timeout=700.0)
+        self.contract = Contract()
+
+    def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
+        """Send `request` and judge the answer.
+
+        Raises:
+            ContractError: The contract does not allow the answer.
+        """
+        response = super().send(request, stream=stream, **options)
+        if not stream:
+            self.contract.check(
+                request.method, request.url.path, response.status_code, response.headers, response.content
+            )
+        return response
+
+
 @cache
 def _read(path: Path) -> Any:
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

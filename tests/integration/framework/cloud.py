@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import httpx
 
-from framework.api_client import ApiClient
+from framework.api_client import BlockingApiClient
 from framework.stack import Stack
 
 _NUMBERS: Final = itertools.count(1)
@@ -19,7 +19,7 @@ Document = dict[str, Any]
 class Cloud:
     """What a user of one gateway does."""
 
-    def __init__(self, stack: Stack, api: ApiClient) -> None:
+    def __init__(self, stack: Stack, api: BlockingApiClient) -> None:
         """Talk to `stack` through `api`, which validates every answer against openapi.yaml."""
         self.stack = stack
         self.api = api
@@ -39,7 +39,7 @@ class Cloud:
         assert response.status_code in {200, 201}, response.text
         return document(response)
 
-    def launch(self, name: str | None = None, *, wait_s: int = 60, **body: object) -> Document:
+    def launch(self, name: str | None = None, *, wait_s: int = 60, **body: Any) -> Document:
         """Launch on the tiny image, by default started with 256 MiB; return the instance."""
         name = name or f"vm-{os.getpid()}-{next(_NUMBERS)}"
         spec = {"name": name, "image": "tiny", "vm": {"cpus": 1, "memory": "256M"}, "start": True, **body}
@@ -47,7 +47,7 @@ class Cloud:
         assert response.status_code == 201, response.text
         return document(response)
 
-    def launch_ready(self, name: str | None = None, **body: object) -> Document:
+    def launch_ready(self, name: str | None = None, **body: Any) -> Document:
         """Launch and wait until the guest agent answers; return the instance."""
         return self.wait_ready(self.launch(name, **body)["name"])
 
@@ -65,7 +65,7 @@ class Cloud:
         assert response.status_code == 200, response.text
         return document(response)
 
-    def verb(self, name: str, verb: str, *, wait_s: int = 90, **body: object) -> Document:
+    def verb(self, name: str, verb: str, *, wait_s: int = 90, **body: Any) -> Document:
         """POST one of start, stop, restart, pause, resume, reset and return the finished instance."""
         response = self.api.request(
             "POST", f"/v1/instances/{name}/{verb}", json=body, headers={"Prefer": f"wait={wait_s}"}
@@ -102,7 +102,7 @@ class Cloud:
         return list(document(response)["leaks"])
 
     @contextmanager
-    def instance(self, **body: object) -> Iterator[Document]:
+    def instance(self, **body: Any) -> Iterator[Document]:
         """Launch an instance for the length of the context."""
         instance = self.launch(**body)
         try:

@@ -61,7 +61,8 @@ def receiver() -> Iterator[Receiver]:
     server = grpc.server(ThreadPoolExecutor(4))
     port = server.add_insecure_port("127.0.0.1:0")
     received = Receiver(f"http://127.0.0.1:{port}")
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Collector(received), server)
+    register: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+    register(_Collector(received), server)
     server.start()
     try:
         yield received

@@ -1,15 +1,14 @@
 """Images through the gateway: both ways in, streamed in constant memory, safe, pinned."""
 
 import hashlib
-import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from framework import guests
 from framework.cloud import Cloud, document
+from framework.disks import raw_disk
 
 MIB = 2**20
 
@@ -121,22 +120,10 @@ def test_memory_does_not_grow_with_the_size_of_an_upload(
 
 def upload_disk(cloud: Cloud, name: str, size_mib: int) -> None:
     """PUT a raw disk of `size_mib` MiB that is never whole in memory."""
-    mbr = bytearray(MIB)
-    mbr[510:512] = b"\x55\xaa"
-    mbr[446:462] = (
-        bytes([0x80, 0, 2, 0, 0x83, 0, 0, 0]) + (2048).to_bytes(4, "little") + (4096).to_bytes(4, "little")
-    )
-    block = os.urandom(MIB)
-
-    def blocks() -> Iterator[bytes]:
-        yield bytes(mbr)
-        for _ in range(size_mib - 1):
-            yield block
-
     response = cloud.api.request(
         "PUT",
         f"/v1/images/{name}",
-        content=blocks(),
+        content=raw_disk(size_mib),
         headers={"Content-Type": "application/octet-stream", "Content-Length": str(size_mib * MIB)},
     )
     assert response.status_code == 201, response.text

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from qcstack import lifecycle
 from qcstack.layout import StackLayout
@@ -123,15 +123,25 @@ class Stack:
 
 
 @contextmanager
-def running_stack(prefix: str = "qc-it-", **settings: str) -> Iterator[Stack]:
+def running_stack(
+    prefix: str = "qc-it-", *, state_mib: int | None = None, **settings: Any
+) -> Iterator[Stack]:
     """Run a stack on free ports in a directory of its own; end and remove it afterwards.
 
-    `settings` are fields of StackLayout (otlp_endpoint, stop_grace, accelerator).
+    `settings` are fields of StackLayout (otlp_endpoint, stop_grace, accelerator). With `state_mib` the
+    directory is a file system of its own of that size, which can run full; that needs root.
     """
     state = Path(tempfile.mkdtemp(prefix=prefix, dir="/var/tmp"))
-    ports = _free_ports(3)
-    options = {"stop_grace": "10s", **settings}
-    layout = StackLayout(state, *ports, **options)
+    gateway_port, controller_port, image_store_port = _free_ports(3)
+    layout = StackLayout(
+        state,
+        gateway_port=gateway_port,
+        controller_port=controller_port,
+        image_store_port=image_store_port,
+        **{"stop_grace": "10s", **settings},
+    )
+    if state_mib is not None:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={state_mib}m", "qc-test", state], check=True)
     try:
         process = lifecycle.launch_supervisor(layout)
         try:
@@ -141,6 +151,8 @@ def running_stack(prefix: str = "qc-it-", **settings: str) -> Iterator[Stack]:
             lifecycle.down(layout)
             _reap(process)
     finally:
+        if state_mib is not None:
+            subprocess.run(["umount", state], check=True)
         shutil.rmtree(state)
 
 

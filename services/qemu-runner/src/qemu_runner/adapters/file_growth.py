@@ -1,0 +1,76 @@
+"""Tells when files grow, by inotify: nothing polls, and nobody who is slow stalls the writer.
+
+Reading a console through its socket would stall the guest whenever this process stands still; its log
+does not.
+
+Source: inotify(7).
+"""
+
+import asyncio
+import ctypes
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Self
+
+_IN_MODIFY: Final = 0x2
+_EVENT: Final = struct.Struct("iIII")
+_BUFFER_BYTES: Final = 65_536
+
+
+class FileGrowth:
+    """One inotify descriptor for any number of files; a context manager inside the running loop."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._events: dict[int, asyncio.Event] = {}
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        self._descriptor = self._checked(self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        asyncio.get_running_loop().add_reader(self._descriptor, self._read)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        os.close(self._descriptor)
+
+    @contextmanager
+    def watching(self, path: Path) -> Iterator[asyncio.Event]:
+        """Yield an event that is set whenever the file was written to; its reader clears it.
+
+        Raises:
+            OSError: The file cannot be watched.
+        """
+        number = self._checked(self._libc.inotify_add_watch(self._descriptor, os.fsencode(path), _IN_MODIFY))
+        event = self._events[number] = asyncio.Event()
+        try:
+            yield event
+        finally:
+            self._events.pop(number, None)
+            # It may be gone already, with its file.
+            self._libc.inotify_rm_watch(self._descriptor, number)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._descriptor, _BUFFER_BYTES)
+        except BlockingIOError:
+            return
+        offset = 0
+        while offset < len(data):
+            number, mask, _, length = _EVENT.unpack_from(data, offset)
+            offset += _EVENT.size + length
+            if number == -1 or mask & 0x4000:  # IN_Q_OVERFLOW: any of them may have grown
+                for event in self._events.values():
+                    event.set()
+            elif number in self._events:
+                self._events[number].set()
+
+    @staticmethod
+    def _checked(result: int) -> int:
+        if result < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return result

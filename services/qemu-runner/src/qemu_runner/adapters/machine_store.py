@@ -1,0 +1,95 @@
+"""machines/<id>/machine.json and tombstones/<id>: what is durably known of machines.
+
+Owns the two directories' names and the files that hold records and fences. It never removes a machine's
+other files, and never a directory that it does not know.
+"""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from qemu_runner.adapters.files import replace_file
+from qemu_runner.adapters.record_codec import RecordUnreadableError, decode_record, encode_record
+from qemu_runner.domain.machine import MachineId, parse_machine_id
+from qemu_runner.domain.record import MachineRecord
+
+_LOG = logging.getLogger(__name__)
+RECORD_NAME = "machine.json"
+
+
+class MachineStore:
+    """Reads and writes records below the runner's state directory."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._machines = state_dir / "machines"
+        self._tombstones = state_dir / "tombstones"
+
+    async def create(self) -> None:
+        """Make the directories.
+
+        Machines run as uids of their own, which must pass through to their own directory and may
+        list nothing.
+        """
+        await asyncio.to_thread(self._create)
+
+    async def load(self) -> list[MachineRecord]:
+        """Read all records; a directory that holds none is left alone."""
+        return await asyncio.to_thread(self._load)
+
+    async def save(self, record: MachineRecord) -> None:
+        """Write `record`, durably; its directory must exist.
+
+        Raises:
+            DiskFullError: There is no room; the record before is still there.
+        """
+        path = self._machines / record.machine_id / RECORD_NAME
+        await asyncio.to_thread(replace_file, path, encode_record(record).encode())
+
+    async def tombstone(self, machine_id: MachineId) -> int:
+        """Return the highest fence that is known of a machine without a directory; 0 if none is."""
+        return await asyncio.to_thread(self._read_tombstone, machine_id)
+
+    async def bury(self, machine_id: MachineId, fence: int) -> None:
+        """Keep the fence of a machine that has no directory, or is about to lose it.
+
+        Raises:
+            DiskFullError: There is no room.
+        """
+        await asyncio.to_thread(replace_file, self._tombstones / machine_id, f"{fence}\n".encode())
+
+    async def unbury(self, machine_id: MachineId) -> None:
+        """Remove the tombstone of a machine whose record holds the fence again."""
+        await asyncio.to_thread((self._tombstones / machine_id).unlink, missing_ok=True)
+
+    async def unknown(self) -> list[Path]:
+        """Return the entries of machines/ that hold no readable record."""
+        return await asyncio.to_thread(self._unknown)
+
+    def _create(self) -> None:
+        for path, mode in ((self._machines, 0o711), (self._tombstones, 0o700)):
+            path.mkdir(parents=True, exist_ok=True)
+            path.chmod(mode)
+
+    def _load(self) -> list[MachineRecord]:
+        return [record for path in sorted(self._machines.iterdir()) if (record := _read(path)) is not None]
+
+    def _unknown(self) -> list[Path]:
+        return [path for path in sorted(self._machines.iterdir()) if _read(path) is None]
+
+    def _read_tombstone(self, machine_id: MachineId) -> int:
+        try:
+            return int((self._tombstones / machine_id).read_text(encoding="ascii"))
+        except FileNotFoundError:
+            return 0
+
+
+def _read(directory: Path) -> MachineRecord | None:
+    try:
+        parse_machine_id(directory.name)
+        record = decode_record((directory / RECORD_NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    except RecordUnreadableError as exc:
+        _LOG.error("machine record unreadable", extra={"directory": str(directory), "error": str(exc)})
+        return None
+    return record if record.machine_id == directory.name else None

@@ -1,0 +1,208 @@
+"""Composition root: wires the runner together and keeps it together while it runs."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from qcontroller.runner.v1 import runner_pb2, runner_pb2_grpc
+from qcontroller.settings.v1.settings_pb2 import RunnerSettings
+from servicekit.channel import grpc_channel
+from servicekit.server import grpc_server
+
+from qemu_runner.adapters.boot_spans import emit_phase
+from qemu_runner.adapters.file_growth import FileGrowth
+from qemu_runner.adapters.image_cache import ImageCache
+from qemu_runner.adapters.image_store import GrpcBlobSource
+from qemu_runner.adapters.machine_files import MachineFiles
+from qemu_runner.adapters.machine_store import MachineStore
+from qemu_runner.adapters.vm_host import VmHostClient
+from qemu_runner.domain.record import Run
+from qemu_runner.error_table import translate
+from qemu_runner.errors import VmHostUnavailableError
+from qemu_runner.ports import BlobSource, VmHostDoor
+from qemu_runner.service.actions import Actions
+from qemu_runner.service.adoption import Adoption
+from qemu_runner.service.boot import PhaseSink
+from qemu_runner.service.capacity import Capacity
+from qemu_runner.service.doctor import Doctor
+from qemu_runner.service.ending import Ending
+from qemu_runner.service.exits import Exits
+from qemu_runner.service.guest import Guests
+from qemu_runner.service.host import Host, host_size
+from qemu_runner.service.hub import Hub
+from qemu_runner.service.machines import Machines
+from qemu_runner.service.networking import Networking
+from qemu_runner.service.planning import Planning
+from qemu_runner.service.power import Power
+from qemu_runner.service.preparation import Preparation, UidRange
+from qemu_runner.service.removal import Removal
+from qemu_runner.service.starting import Starting
+from qemu_runner.service.tasks import Tasks
+from qemu_runner.service.vm_host_link import VmHostLink
+from qemu_runner.service.watching import Watching
+from qemu_runner.servicer import HostServicer, MachineServicer, Services
+from qemu_runner.settings import Configuration, parse_settings
+from qemu_runner.user_network.service import UserNetwork
+from qemu_runner.user_network.wiring import UserNetworkSettings, build_user_network
+
+_SETTLE_S: Final = 10.0
+
+
+@asynccontextmanager
+async def application(
+    settings: RunnerSettings, registry: CollectorRegistry
+) -> AsyncIterator[asyncio.Future[None]]:
+    """Run the service; what it yields ends only if a vm-host's link fails.
+
+    Machines outlive it on purpose: leaving closes connections and touches no process.
+    """
+    configuration = parse_settings(settings)
+    async with AsyncExitStack() as stack:
+        channel = await stack.enter_async_context(grpc_channel(configuration.image_store))
+        core = await stack.enter_async_context(
+            running_core(
+                configuration,
+                blobs=GrpcBlobSource(channel),
+                user_network=_user_network(configuration),
+                door=VmHostClient,
+                sink=emit_phase,
+            )
+        )
+        services, work = core
+        machine_service = runner_pb2.DESCRIPTOR.services_by_name["MachineService"].full_name
+        host_service = runner_pb2.DESCRIPTOR.services_by_name["HostService"].full_name
+        await stack.enter_async_context(
+            grpc_server(
+                configuration.listen,
+                services=[
+                    (
+                        machine_service,
+                        lambda server: runner_pb2_grpc.add_MachineServiceServicer_to_server(
+                            MachineServicer(services), server
+                        ),
+                    ),
+                    (
+                        host_service,
+                        lambda server: runner_pb2_grpc.add_HostServiceServicer_to_server(
+                            HostServicer(services), server
+                        ),
+                    ),
+                ],
+                translate=translate,
+                registry=registry,
+            )
+        )
+        yield work
+
+
+@asynccontextmanager
+async def running_core(
+    configuration: Configuration,
+    *,
+    blobs: BlobSource,
+    user_network: UserNetwork,
+    door: VmHostDoor,
+    sink: PhaseSink,
+) -> AsyncIterator[tuple[Services, asyncio.Future[None]]]:
+    """Run everything but the gRPC server; yield the services and what must not end.
+
+    It begins to serve when each vm-host has been asked once, or was found away, so that what happened
+    in between is known from the first answer on.
+    """
+    async with AsyncExitStack() as stack:
+        growth = stack.enter_context(FileGrowth())
+        tasks = await stack.enter_async_context(Tasks())
+        store = MachineStore(configuration.state_dir)
+        files = MachineFiles(configuration.state_dir)
+        images = ImageCache(configuration.state_dir, blobs, configuration.image_cache_bytes)
+        networking = Networking(user_network)
+        hub = Hub()
+        machines = Machines(store, hub, networking.address)
+        await machines.load()
+        await images.create()
+        actions = Actions(machines, tasks)
+        capacity = Capacity(host_size(configuration.cpus, configuration.memory_mib), machines.records)
+        exits = Exits(machines, files)
+        watching = Watching(machines, files, growth, sink, configuration.console_limit_bytes, tasks)
+        adoption = Adoption(machines, files, exits, watching, hub)
+        links = [VmHostLink(path, door, adoption) for path in configuration.vm_hosts]
+        ending = Ending(machines, lambda run: _link_of(links, run))
+        services = Services(
+            machines=machines,
+            actions=actions,
+            planning=Planning(
+                machines, files, networking, capacity, lambda: links[-1], configuration.accelerator
+            ),
+            preparation=Preparation(machines, files, images, networking, _uids(configuration)),
+            starting=Starting(
+                machines,
+                files,
+                networking,
+                capacity,
+                exits,
+                ending,
+                watching,
+                lambda: links[-1],
+                configuration.accelerator,
+            ),
+            ending=ending,
+            power=Power(machines),
+            removal=Removal(machines, files, images, networking, ending),
+            watching=watching,
+            guests=Guests(machines),
+            host=Host(
+                configuration.node,
+                configuration.state_dir,
+                machines,
+                store,
+                images,
+                networking,
+                capacity,
+                links,
+                configuration.accelerator,
+                actions.is_busy,
+            ),
+            doctor=Doctor(configuration.state_dir, networking, links),
+        )
+        running = [tasks.begin(link.run(), name=f"vm-host link {link.socket_path}") for link in links]
+        async with asyncio.timeout(_SETTLE_S):
+            for link in links:
+                await link.settled.wait()
+        work = asyncio.ensure_future(_first_end(running))
+        stack.callback(work.cancel)
+        yield services, work
+
+
+async def _first_end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+def _link_of(links: Sequence[VmHostLink], run: Run) -> VmHostLink:
+    for link in links:
+        if str(link.socket_path) == run.vm_host:
+            return link
+    raise VmHostUnavailableError(f"{run.vm_host} is not among the settings any more")
+
+
+def _uids(configuration: Configuration) -> UidRange:
+    # Without root nobody can be given another uid; QEMU keeps the caller's.
+    return UidRange(configuration.uid_base, configuration.uid_count if os.geteuid() == 0 else 0)
+
+
+def _user_network(configuration: Configuration) -> UserNetwork:
+    as_root = os.geteuid() == 0
+    return build_user_network(
+        UserNetworkSettings(
+            state_dir=Path(configuration.state_dir),
+            owner=f"{configuration.node} {configuration.state_dir}",
+            uid_first=configuration.uid_base if as_root else None,
+            uid_last=configuration.uid_base + configuration.uid_count - 1 if as_root else None,
+            subnet=configuration.user_subnet,
+        )
+    )

@@ -1,0 +1,280 @@
+"""Between the contract's messages and the domain's values. Nothing else knows the messages."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from qcontroller.controller.v1 import host_pb2, instance_pb2
+from qcontroller.runner.v1 import runner_pb2
+
+from qemu_runner.domain.boot import ReachedPhase
+from qemu_runner.domain.fencing import Fencing
+from qemu_runner.domain.machine import (
+    DiskFormat,
+    Image,
+    MachineId,
+    MachinePhase,
+    MachineSpec,
+    Nic,
+    PortMapping,
+    Seed,
+    is_digest,
+    parse_machine_id,
+)
+from qemu_runner.domain.observation import AgentState, NicState, Observation
+from qemu_runner.domain.progress import Part, StopStep, Transfer
+from qemu_runner.domain.record import MachineExit
+from qemu_runner.errors import SpecFault, SpecInvalidError
+from qemu_runner.service.host import DependencyState, HostLeak, NodeState
+from qemu_runner.user_network import Check, CheckStatus
+
+_PHASES: Final = {
+    MachinePhase.ABSENT: runner_pb2.MACHINE_PHASE_ABSENT,
+    MachinePhase.PREPARING: runner_pb2.MACHINE_PHASE_PREPARING,
+    MachinePhase.PREPARED: runner_pb2.MACHINE_PHASE_PREPARED,
+    MachinePhase.ACTIVE: runner_pb2.MACHINE_PHASE_ACTIVE,
+    MachinePhase.EXITED: runner_pb2.MACHINE_PHASE_EXITED,
+}
+_STEPS: Final = {
+    StopStep.POWERDOWN: runner_pb2.STOP_STEP_POWERDOWN,
+    StopStep.QUIT: runner_pb2.STOP_STEP_QUIT,
+    StopStep.KILL: runner_pb2.STOP_STEP_KILL,
+}
+_CHECKS: Final = {
+    CheckStatus.PASS: host_pb2.CHECK_STATUS_PASS,
+    CheckStatus.WARN: host_pb2.CHECK_STATUS_WARN,
+    CheckStatus.FAIL: host_pb2.CHECK_STATUS_FAIL,
+}
+
+
+def machine_id_of(text: str) -> MachineId:
+    """Return the id.
+
+    Raises:
+        SpecInvalidError: It is none.
+    """
+    try:
+        return parse_machine_id(text)
+    except ValueError as exc:
+        raise SpecInvalidError((SpecFault("/id", f"{exc}."),)) from exc
+
+
+def fencing_of(message: runner_pb2.Fencing) -> Fencing:
+    """Return the fencing.
+
+    Raises:
+        SpecInvalidError: The id is none.
+    """
+    return Fencing(machine_id_of(message.machine_id), message.fence, message.request_id)
+
+
+def spec_of(message: runner_pb2.MachineSpec) -> MachineSpec:
+    """Return the spec.
+
+    Raises:
+        SpecInvalidError: The image's digest or format is none.
+    """
+    faults = []
+    if not is_digest(message.image.stored_digest):
+        faults.append(SpecFault("/imageDigest", "is no digest."))
+    formats = [one for one in DiskFormat if one.value == message.image.format]
+    if not formats:
+        faults.append(SpecFault("/image", f"its format {message.image.format!r} cannot be run."))
+    if faults:
+        raise SpecInvalidError(tuple(faults))
+    return MachineSpec(
+        name=message.name,
+        arch=message.arch,
+        cpus=message.cpus,
+        memory_mib=message.memory_mib,
+        disk_bytes=message.disk_bytes,
+        image=Image(message.image.stored_digest, formats[0], message.image.virtual_size_bytes),
+        nics=tuple(
+            Nic(
+                nic.network,
+                nic.mac,
+                tuple(PortMapping(p.host, p.guest, p.protocol or "tcp", p.address) for p in nic.ports),
+            )
+            for nic in message.nics
+        ),
+        cluster_id=message.cluster_id,
+        instance_record=message.instance_record,
+    )
+
+
+def seed_of(message: runner_pb2.MachineSeed) -> Seed:
+    """Return the seed's files."""
+    return Seed(message.user_data, message.network_config, message.hostname)
+
+
+def machine_message(seen: Observation) -> runner_pb2.Machine:
+    """Return what is told of a machine."""
+    message = runner_pb2.Machine(
+        machine_id=seen.machine_id,
+        phase=_PHASES[seen.phase],
+        run_state=seen.run_state,
+        incarnation=seen.incarnation,
+        accelerator=seen.accelerator,
+        nics=[_nic(state) for state in seen.nics],
+        agent=_agent(seen.agent),
+        boot_phases=[_phase(phase) for phase in seen.boot_phases],
+        fence=seen.fence,
+        revision=seen.revision,
+        network_fault=seen.network_fault,
+    )
+    if seen.exit is not None:
+        message.exit.CopyFrom(_exit(seen.exit))
+    if seen.start_time is not None:
+        message.start_time.CopyFrom(_time(seen.start_time))
+    if seen.spec is not None:
+        message.spec.CopyFrom(_spec(seen.spec))
+    return message
+
+
+def prepare_message(part: Part) -> runner_pb2.PrepareMachineResponse:
+    """Return what is told of a prepare in progress."""
+    if not isinstance(part, Transfer):
+        raise TypeError("a prepare tells of transfers only")
+    return runner_pb2.PrepareMachineResponse(
+        transfer=runner_pb2.Transfer(done=part.done, total=part.total, unit="bytes")
+    )
+
+
+def stop_message(part: Part) -> runner_pb2.StopMachineResponse:
+    """Return what is told of a stop in progress."""
+    if not isinstance(part, StopStep):
+        raise TypeError("a stop tells of its steps only")
+    return runner_pb2.StopMachineResponse(step=_STEPS[part])
+
+
+def node_message(node: NodeState) -> host_pb2.Node:
+    """Return what is told of the host."""
+    return host_pb2.Node(
+        name=node.name,
+        # Not READY for lack of vm-host or QEMU: it can be asked, but takes no new machines.
+        state=host_pb2.NODE_STATE_READY if node.ready else host_pb2.NODE_STATE_UNREACHABLE,
+        arch="x86_64",
+        qemu_version=node.qemu_version,
+        accelerators=[
+            host_pb2.Accelerator(name=a.name, usable=a.usable, reason="" if a.usable else a.reason)
+            for a in node.accelerators
+        ],
+        accelerator=node.accelerator,
+        speed_factor=node.speed_factor,
+        cpus=host_pb2.CpuCapacity(total=node.size.cpus, allocated=node.allocated.cpus),
+        memory=host_pb2.MemoryCapacity(total=node.size.memory_mib, allocated=node.allocated.memory_mib),
+        disk=host_pb2.DiskCapacity(total=node.disk_total_mib, free=node.disk_free_mib),
+        message=node.message,
+    )
+
+
+def dependency_messages(states: Iterable[DependencyState]) -> list[host_pb2.Dependency]:
+    """Return what is told of the vm-hosts."""
+    return [host_pb2.Dependency(name=s.name, up=s.up, since=_time(s.since), detail=s.detail) for s in states]
+
+
+def leak_messages(leaks: Iterable[HostLeak]) -> list[host_pb2.Leak]:
+    """Return what is told of leaks."""
+    return [
+        host_pb2.Leak(
+            kind=leak.kind,
+            name=leak.name,
+            owner=leak.owner,
+            since=None if leak.since is None else _time(leak.since),
+        )
+        for leak in leaks
+    ]
+
+
+def check_messages(checks: Iterable[Check]) -> list[host_pb2.Check]:
+    """Return what is told of the doctor's checks."""
+    return [host_pb2.Check(name=c.name, status=_CHECKS[c.status], detail=c.detail, fix=c.fix) for c in checks]
+
+
+def _time(moment: datetime) -> Timestamp:
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def _exit(exit_: MachineExit) -> runner_pb2.MachineExit:
+    return runner_pb2.MachineExit(
+        reason=exit_.reason,
+        message=exit_.message,
+        code=exit_.code,
+        signal=exit_.signal,
+        stderr_tail=exit_.stderr_tail,
+        console_tail=exit_.console_tail,
+        time=_time(exit_.time),
+    )
+
+
+def _port(port: PortMapping) -> instance_pb2.PortMapping:
+    return instance_pb2.PortMapping(
+        host=port.host, guest=port.guest, protocol=port.protocol, address=port.address
+    )
+
+
+def _nic(state: NicState) -> instance_pb2.NicStatus:
+    return instance_pb2.NicStatus(
+        network=state.nic.network,
+        mac=state.nic.mac,
+        addresses=[
+            instance_pb2.NicAddress(address=a.address, family=a.family, source=a.source)
+            for a in state.addresses
+        ],
+        ports=[_port(port) for port in state.nic.ports],
+    )
+
+
+def _agent(state: AgentState) -> runner_pb2.MachineAgent:
+    message = runner_pb2.MachineAgent(connected=state.connected)
+    if state.since is not None:
+        message.since.CopyFrom(_time(state.since))
+    if state.info is not None:
+        info = state.info
+        message.info.CopyFrom(
+            instance_pb2.GuestInfo(
+                hostname=info.hostname,
+                os=instance_pb2.GuestOs(
+                    id=info.os.id,
+                    name=info.os.name,
+                    pretty_name=info.os.pretty_name,
+                    version=info.os.version,
+                    kernel_release=info.os.kernel_release,
+                    machine=info.os.machine,
+                ),
+            )
+        )
+    return message
+
+
+def _phase(phase: ReachedPhase) -> instance_pb2.BootPhase:
+    duration = phase.end_time - phase.start_time
+    return instance_pb2.BootPhase(
+        name=phase.name,
+        start_time=_time(phase.start_time),
+        duration_ms=round(duration.total_seconds() * 1000),
+    )
+
+
+def _spec(spec: MachineSpec) -> runner_pb2.MachineSpec:
+    return runner_pb2.MachineSpec(
+        name=spec.name,
+        arch=spec.arch,
+        cpus=spec.cpus,
+        memory_mib=spec.memory_mib,
+        disk_bytes=spec.disk_bytes,
+        image=runner_pb2.MachineImage(
+            stored_digest=spec.image.stored_digest,
+            format=spec.image.format,
+            virtual_size_bytes=spec.image.virtual_size_bytes,
+        ),
+        nics=[
+            runner_pb2.MachineNic(network=nic.network, mac=nic.mac, ports=[_port(p) for p in nic.ports])
+            for nic in spec.nics
+        ],
+        cluster_id=spec.cluster_id,
+        instance_record=spec.instance_record,
+    )

@@ -1,0 +1,154 @@
+"""Phases of a boot, read from what the guest prints on its console. Pure; the guest is hostile.
+
+Two dialects: lines of guests that know us, `qcontroller-phase: NAME uptime=SECONDS`, and what a Debian
+with systemd and cloud-init prints anyway. Uptimes are the guest's own; where its uptime 0 lies on the
+host's clock is worked out here from when a line arrived.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+KERNEL: Final = "kernel"
+USERSPACE: Final = "userspace"
+NETWORK: Final = "network"
+CLOUD_INIT: Final = "cloud-init"
+AGENT: Final = "agent"
+
+_MAX_LINE_BYTES: Final = 4096
+_MAX_UPTIME_S: Final = 86_400.0
+
+_MARK: Final = re.compile(
+    rb"^qcontroller-phase: (userspace|network|cloud-init|agent) uptime=(\d{1,6}(?:\.\d{1,9})?)"
+)
+_KERNEL: Final = re.compile(rb"^\[ *0\.000000\] Linux version ")
+_INIT: Final = re.compile(
+    rb"^\[ *(\d{1,6}\.\d{1,9})\] (?:Run /\S+ as init process|systemd\[1\]: systemd \S+ running)"
+)
+_CLOUD_INIT: Final = re.compile(
+    rb"Cloud-init v\. \S+ finished at .{1,200} Up (\d{1,6}(?:\.\d{1,9})?) seconds"
+)
+_NETWORK: Final = re.compile(
+    rb"^\[ *(\d{1,6}\.\d{1,9})\] cloud-init\[\d+\]: Cloud-init v\. \S+ running 'init' at"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """Something that the console said was reached.
+
+    Attributes:
+        name: Phase that is reached by it.
+        uptime_s: The guest's uptime then.
+    """
+
+    name: str
+    uptime_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReachedPhase:
+    """One phase of a boot, complete."""
+
+    name: str
+    start_time: datetime
+    end_time: datetime
+
+
+class ConsoleParser:
+    """Cuts the console's bytes into lines and finds milestones in them; constant memory."""
+
+    def __init__(self) -> None:
+        self._pending = b""
+
+    def feed(self, chunk: bytes) -> list[Milestone]:
+        """Take the next bytes; return what they tell."""
+        *lines, rest = (self._pending + chunk).replace(b"\r", b"").split(b"\n")
+        # A guest may print for ever without a line's end; what matters stands at a line's beginning.
+        self._pending = rest[:_MAX_LINE_BYTES]
+        return [found for line in lines if (found := _milestone(line[:_MAX_LINE_BYTES])) is not None]
+
+
+def _milestone(line: bytes) -> Milestone | None:
+    if _KERNEL.match(line):
+        return Milestone(KERNEL, 0.0)
+    if match := _MARK.match(line):
+        return _at(match[1].decode(), match[2])
+    if match := _INIT.match(line):
+        return _at(USERSPACE, match[1])
+    if match := _CLOUD_INIT.search(line):
+        return _at(CLOUD_INIT, match[1])
+    if match := _NETWORK.match(line):
+        return _at(NETWORK, match[1])
+    return None
+
+
+def _at(name: str, uptime: bytes) -> Milestone | None:
+    seconds = float(uptime)
+    return Milestone(name, seconds) if seconds <= _MAX_UPTIME_S else None
+
+
+class BootClock:
+    """Turns milestones into phases with times of the host's clock.
+
+    Args:
+        start_time: When the machine was started.
+        kernel_start: Uptime 0 on the host's clock where it is known already.
+        phases: What is known already.
+    """
+
+    def __init__(
+        self, start_time: datetime, kernel_start: datetime | None, phases: tuple[ReachedPhase, ...]
+    ) -> None:
+        self._start_time = start_time
+        self.kernel_start = kernel_start
+        self.phases = list(phases)
+        self._agent_begun: datetime | None = None
+
+    def reached(self, milestone: Milestone, seen_at: datetime) -> list[ReachedPhase]:
+        """Record a milestone that was seen at `seen_at`; return the phases that it completes."""
+        if milestone.name == KERNEL:
+            # Printed before the serial console works, so its arrival says nothing about uptime 0.
+            return []
+        moment = self._moment(milestone.uptime_s, seen_at)
+        match milestone.name:
+            case "userspace":
+                return self._complete(KERNEL, self.kernel_start or self._start_time, moment)
+            case "agent":
+                self._agent_begun = self._agent_begun or moment
+                return self._complete(USERSPACE, self._end_of(KERNEL), moment)
+            case name:
+                return self._complete(name, self._end_of(KERNEL), moment)
+
+    def agent_answered(self, seen_at: datetime) -> list[ReachedPhase]:
+        """Record the agent's first answer; return the phases that it completes."""
+        if self._has(AGENT):
+            return []
+        kernel_end = self._end_of(KERNEL)
+        # A guest that prints no phases still has been through them when its agent answers.
+        found = self._complete(KERNEL, self.kernel_start or self._start_time, kernel_end)
+        begun = self._agent_begun or (self._end_of(USERSPACE) if self._has(USERSPACE) else seen_at)
+        found += self._complete(USERSPACE, kernel_end, begun)
+        return found + self._complete(AGENT, begun, seen_at)
+
+    def _moment(self, uptime_s: float, seen_at: datetime) -> datetime:
+        uptime = timedelta(seconds=uptime_s)
+        if self.kernel_start is None:
+            self.kernel_start = max(self._start_time, seen_at - uptime)
+        # Nothing happened after it was seen, whatever the guest's clock says.
+        return min(self.kernel_start + uptime, seen_at)
+
+    def _has(self, name: str) -> bool:
+        return any(phase.name == name for phase in self.phases)
+
+    def _end_of(self, name: str) -> datetime:
+        ends = [phase.end_time for phase in self.phases if phase.name == name]
+        return ends[0] if ends else self.kernel_start or self._start_time
+
+    def _complete(self, name: str, start: datetime, end: datetime) -> list[ReachedPhase]:
+        if self._has(name):
+            return []
+        phase = ReachedPhase(name, start, max(start, end))
+        self.phases.append(phase)
+        return [phase]

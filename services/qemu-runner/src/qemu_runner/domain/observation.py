@@ -1,0 +1,86 @@
+"""What is seen of a machine now. An observation decides nothing by itself."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from qemu_runner.domain.boot import ReachedPhase
+from qemu_runner.domain.machine import MachineId, MachinePhase, MachineSpec, Nic
+from qemu_runner.domain.record import MachineExit
+
+PASST_EXITED = "PASST_EXITED"
+"""The network fault of a machine whose passt has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address of a NIC, and who says so ("user": given by the user network; "agent")."""
+
+    address: str
+    family: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class NicState:
+    """A NIC and its addresses."""
+
+    nic: Nic
+    addresses: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GuestOs:
+    """The os-release fields that the agent reports; empty where it does not."""
+
+    id: str = ""
+    name: str = ""
+    pretty_name: str = ""
+    version: str = ""
+    kernel_release: str = ""
+    machine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestInterface:
+    """An interface as the agent sees it."""
+
+    mac: str
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestInfo:
+    """What the agent told, cut to bounds: the guest is hostile."""
+
+    hostname: str = ""
+    os: GuestOs = field(default_factory=GuestOs)
+    interfaces: tuple[GuestInterface, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """Whether an agent answers, since when, and what it told."""
+
+    connected: bool = False
+    since: datetime | None = None
+    info: GuestInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything the runner tells about a machine."""
+
+    machine_id: MachineId
+    phase: MachinePhase
+    fence: int = 0
+    revision: int = 0
+    run_state: str = ""
+    incarnation: int = 0
+    exit: MachineExit | None = None
+    accelerator: str = ""
+    nics: tuple[NicState, ...] = ()
+    agent: AgentState = field(default_factory=AgentState)
+    boot_phases: tuple[ReachedPhase, ...] = ()
+    start_time: datetime | None = None
+    spec: MachineSpec | None = None
+    network_fault: str = ""

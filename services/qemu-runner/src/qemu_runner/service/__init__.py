@@ -1,0 +1,1 @@
+"""What the runner does: machines made, started, watched, ended, found again; and what its host is like."""

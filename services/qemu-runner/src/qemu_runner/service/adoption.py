@@ -1,0 +1,155 @@
+"""Brings records and vm-host's table together: running machines found again, ends learned, losses proved.
+
+A machine counts as lost only if vm-host proves it: by an exit, or by being another vm-host than the one
+that had the machine. It never ends a process and never removes a file.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from qemu_runner.adapters.machine_files import MachineFiles
+from qemu_runner.adapters.qmp import QmpSession
+from qemu_runner.adapters.vm_host import (
+    ChildExit,
+    ChildHandle,
+    ChildRecord,
+    ChildRole,
+    StopRecord,
+    VmHostError,
+)
+from qemu_runner.domain.machine import MachineId
+from qemu_runner.domain.observation import PASST_EXITED
+from qemu_runner.domain.record import Run
+from qemu_runner.errors import MonitorError, RunnerError
+from qemu_runner.service.exits import Exits
+from qemu_runner.service.hub import Hub
+from qemu_runner.service.machines import Machine, Machines
+from qemu_runner.service.vm_host_link import VmHostLink
+from qemu_runner.service.watching import Watching
+
+_LOG = logging.getLogger(__name__)
+_ATTACH_S: Final = 10.0
+
+
+class Adoption:
+    """Listens to the links of all vm-hosts.
+
+    Args:
+        machines: The machines.
+        files: Their files.
+        exits: Where ends are recorded.
+        watching: Begins to watch what runs.
+        hub: Is told that the host changed.
+    """
+
+    def __init__(
+        self, machines: Machines, files: MachineFiles, exits: Exits, watching: Watching, hub: Hub
+    ) -> None:
+        self._machines = machines
+        self._files = files
+        self._exits = exits
+        self._watching = watching
+        self._hub = hub
+
+    async def connected(self, link: VmHostLink, children: tuple[ChildRecord, ...]) -> None:
+        """Compare what vm-host has with what is recorded."""
+        self._hub.node_changed()
+        by_handle = {child.handle: child for child in children}
+        for child in children:
+            if child.exit is not None:
+                await self.ended(link, child.exit)
+        mine = [machine for machine in self._machines if _is_on(machine, link)]
+        await asyncio.gather(*(self._settle(machine, link, by_handle) for machine in mine))
+
+    async def ended(self, link: VmHostLink, end: ChildExit) -> None:
+        """Record an end, then let vm-host forget it."""
+        machine = self._machines.find(MachineId(end.handle.machine_id))
+        try:
+            if machine is not None and _concerns(machine, end.handle):
+                if end.handle.role is ChildRole.PASST:
+                    # Kept at vm-host until QEMU has ended: the next life of this service wants to know too.
+                    self._network_lost(machine)
+                    return
+                await self._exits.record_end(machine, end)
+                await _forget(
+                    link, ChildHandle(end.handle.machine_id, ChildRole.PASST, end.handle.incarnation)
+                )
+            await _forget(link, end.handle)
+        except RunnerError as exc:
+            # Not acknowledged, so it is told again with the next connection.
+            _LOG.error("exit not recorded", extra={"machine": end.handle.machine_id, "error": str(exc)})
+
+    async def lost(self, last_words: StopRecord | None) -> None:
+        """Record the ends that a vm-host wrote down when it stopped in good order; else nothing is known."""
+        self._hub.node_changed()
+        if last_words is None:
+            return
+        for end in last_words.exits:
+            machine = self._machines.find(MachineId(end.handle.machine_id))
+            if machine is None or end.handle.role is not ChildRole.QEMU or machine.run is None:
+                continue
+            if _concerns(machine, end.handle) and machine.run.start_id == last_words.start_id:
+                await self._exits.record_end(machine, end)
+
+    async def _settle(
+        self, machine: Machine, link: VmHostLink, children: dict[ChildHandle, ChildRecord]
+    ) -> None:
+        run, hello = machine.run, link.hello
+        if run is None or hello is None:
+            return
+        try:
+            child = children.get(ChildHandle(machine.machine_id, ChildRole.QEMU, run.incarnation))
+            if child is not None:
+                await self._attach(machine, run, children)
+            elif run.start_id != hello.start_id:
+                await self._exits.record_loss(machine, run, hello.boot_id)
+            elif not machine.lock.locked():
+                # Recorded, and never spawned: the service died between the two.
+                await self._exits.record_never_started(machine, run)
+        except RunnerError as exc:
+            _LOG.error("machine not settled", extra={"machine": machine.machine_id, "error": str(exc)})
+
+    async def _attach(self, machine: Machine, run: Run, children: dict[ChildHandle, ChildRecord]) -> None:
+        """Watch a living process that this service does not watch yet."""
+        if machine.live is not None or machine.lock.locked():
+            # Somebody is at it: a start in flight opens the monitor itself.
+            return
+        path = self._files.directory(machine.machine_id) / "qmp"
+        session = await QmpSession.open(path, deadline_s=_ATTACH_S)
+        try:
+            await _require_uuid(session, machine.machine_id)
+            await self._watching.begin(machine, run, session)
+        except BaseException:
+            await session.close()
+            raise
+        passt = children.get(ChildHandle(machine.machine_id, ChildRole.PASST, run.incarnation))
+        if passt is not None and passt.exit is not None:
+            self._network_lost(machine)
+        _LOG.info("machine adopted", extra={"machine": machine.machine_id, "incarnation": run.incarnation})
+
+    def _network_lost(self, machine: Machine) -> None:
+        if machine.live is not None:
+            machine.live.network_fault = PASST_EXITED
+            self._machines.tell(machine)
+
+
+async def _require_uuid(session: QmpSession, machine_id: MachineId) -> None:
+    if await session.uuid() != machine_id:
+        raise MonitorError("query-uuid", "another machine answers on this socket")
+
+
+def _is_on(machine: Machine, link: VmHostLink) -> bool:
+    return machine.run is not None and machine.run.vm_host == str(link.socket_path)
+
+
+def _concerns(machine: Machine, handle: ChildHandle) -> bool:
+    return machine.run is not None and machine.run.incarnation == handle.incarnation
+
+
+async def _forget(link: VmHostLink, handle: ChildHandle) -> None:
+    try:
+        await link.connection.ack(handle)
+    except VmHostError as exc:
+        # It is told again with the next connection, and forgotten then.
+        _LOG.debug("exit not acknowledged", extra={"machine": handle.machine_id, "error": str(exc)})

@@ -1,0 +1,69 @@
+"""Programs run in guests through their agents."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from qemu_runner.domain.machine import MachineId
+from qemu_runner.errors import (
+    GuestAgentUnavailableError,
+    MachineNotFoundError,
+    MachineStateError,
+    SpecFault,
+    SpecInvalidError,
+)
+from qemu_runner.guest_agent.client import ExecResult
+from qemu_runner.service.machines import Machines
+
+_MAX_TIMEOUT_S: Final = 3600.0
+_SLACK_S: Final = 15.0
+
+
+class Guests:
+    """The guests of all machines.
+
+    Args:
+        machines: The machines.
+    """
+
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
+
+    async def execute(
+        self,
+        machine_id: MachineId,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        stdin: bytes,
+        timeout_s: float,
+    ) -> ExecResult:
+        """Run a program in the guest and wait for its end.
+
+        Raises:
+            SpecInvalidError: There is no program in `argv`, or the time is out of bounds.
+            MachineNotFoundError: There is no such machine.
+            MachineStateError: It does not run.
+            GuestError: The agent does not answer, the program is missing or does not end.
+        """
+        if not argv or not argv[0]:
+            raise SpecInvalidError((SpecFault("/argv", "names no program."),))
+        if not 0 < timeout_s <= _MAX_TIMEOUT_S:
+            raise SpecInvalidError(
+                (SpecFault("/timeout", f"must be above 0 and at most {_MAX_TIMEOUT_S:g}s."),)
+            )
+        machine = self._machines.find(machine_id)
+        if machine is None or machine.record is None:
+            raise MachineNotFoundError(machine_id)
+        if machine.run is None:
+            raise MachineStateError(machine_id, "not running", "start it first")
+        live = machine.live
+        if live is not None and live.run_state == "paused":
+            raise MachineStateError(machine_id, "paused", "resume it first")
+        if live is None or live.guest is None:
+            raise GuestAgentUnavailableError("the guest has not opened its channel, or nobody listens there")
+        try:
+            # Above the client's own deadlines: nothing may hang here whatever the guest does.
+            async with asyncio.timeout(timeout_s + _SLACK_S):
+                return await live.guest.execute(argv, env, stdin, timeout_s)
+        except TimeoutError as exc:
+            raise GuestAgentUnavailableError("it stopped answering") from exc

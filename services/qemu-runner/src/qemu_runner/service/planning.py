@@ -1,0 +1,111 @@
+"""Says what a prepare and a start would do, and refuses what they would refuse; changes nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from qemu_runner.adapters.machine_files import BASE, OVERLAY, MachineFiles
+from qemu_runner.domain.accelerator import TCG, AcceleratorMode
+from qemu_runner.domain.arch import ARCHES
+from qemu_runner.domain.argv import Launch, build_argv
+from qemu_runner.domain.machine import DiskFormat, Layer, MachineId, MachineSpec
+from qemu_runner.errors import VmHostUnavailableError
+from qemu_runner.service.capacity import Capacity
+from qemu_runner.service.hardware import choose_hardware
+from qemu_runner.service.machines import Machines
+from qemu_runner.service.networking import Networking
+from qemu_runner.service.preparation import check_spec
+from qemu_runner.service.vm_host_link import VmHostLink
+from qemu_runner.user_network import stream_netdev_option
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would happen.
+
+    Attributes:
+        qemu_argv: QEMU's argument list, with `{fd:NAME}` for descriptors.
+        accelerator: "kvm" or "tcg".
+        warnings: What the caller should know.
+        networks: What each NIC's network resolves to.
+    """
+
+    qemu_argv: tuple[str, ...]
+    accelerator: str
+    warnings: tuple[str, ...]
+    networks: tuple[str, ...]
+
+
+class Planning:
+    """Plans machines.
+
+    Args:
+        machines: The machines.
+        files: Where their files would lie.
+        networking: Their networks.
+        capacity: What the host has left.
+        newest_link: Returns the vm-host that new machines go to.
+        accelerator: The setting.
+    """
+
+    def __init__(
+        self,
+        machines: Machines,
+        files: MachineFiles,
+        networking: Networking,
+        capacity: Capacity,
+        newest_link: Callable[[], VmHostLink],
+        accelerator: AcceleratorMode,
+    ) -> None:
+        self._machines = machines
+        self._files = files
+        self._networking = networking
+        self._capacity = capacity
+        self._newest_link = newest_link
+        self._accelerator = accelerator
+
+    async def plan(self, machine_id: MachineId, spec: MachineSpec) -> Plan:
+        """Return what would happen.
+
+        Raises:
+            RunnerError: As a prepare and a start would.
+        """
+        check_spec(spec)
+        networks = await self._networking.resolve(spec)
+        spec = replace(
+            spec,
+            nics=tuple(replace(nic, network=name) for nic, name in zip(spec.nics, networks, strict=True)),
+        )
+        self._capacity.require(machine_id, spec)
+        found = self._machines.find(machine_id)
+        running = found is not None and found.run is not None
+        await self._networking.check_ports(machine_id, spec, self._machines.records(), bind=not running)
+        link = self._newest_link()
+        hello = link.connection.hello
+        if hello.stopping:
+            raise VmHostUnavailableError("it is stopping")
+        arch = ARCHES[spec.arch]
+        hardware = choose_hardware(hello, arch, self._accelerator)
+        argv = build_argv(
+            Launch(
+                machine_id=machine_id,
+                arch=arch,
+                machine_type=hardware.machine_type,
+                accelerator=hardware.accelerator,
+                cpu_model=hardware.cpu_model,
+                cpus=spec.cpus,
+                memory_mib=spec.memory_mib,
+                directory=PurePosixPath(self._files.directory(machine_id)),
+                layers=(
+                    Layer(OVERLAY, DiskFormat.QCOW2),
+                    Layer(BASE, spec.image.format, spec.image.stored_digest),
+                ),
+                nic_netdevs=() if spec.user_nic is None else (stream_netdev_option("net0", "{fd:net0}"),),
+            )
+        )
+        warnings = []
+        if hardware.accelerator == TCG:
+            warnings.append("The guest is emulated (TCG), many times slower than with KVM.")
+        if not hello.root:
+            warnings.append("vm-host has no root: QEMU keeps the uid of whoever started it.")
+        return Plan(argv, hardware.accelerator, tuple(warnings), networks)

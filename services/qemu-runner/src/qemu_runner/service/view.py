@@ -1,0 +1,45 @@
+"""Puts together what is told of a machine: its record and what is seen of its process. Pure."""
+
+from collections.abc import Callable
+from ipaddress import ip_address
+
+from qemu_runner.domain.machine import Nic
+from qemu_runner.domain.observation import Address, AgentState, NicState, Observation
+from qemu_runner.domain.record import MachineRecord
+from qemu_runner.service.live import Live
+
+
+def observe(record: MachineRecord, live: Live | None, user_address: Callable[[int], str]) -> Observation:
+    """Return the observation of a machine that has a record."""
+    run = record.run or record.last_run
+    agent = live.agent if live is not None else AgentState()
+    return Observation(
+        machine_id=record.machine_id,
+        phase=record.phase,
+        fence=record.fence,
+        run_state=live.run_state if live is not None and record.run is not None else "",
+        incarnation=record.incarnation,
+        exit=record.exit,
+        accelerator=run.accelerator if run is not None else "",
+        nics=tuple(_nic(nic, record, agent, user_address) for nic in record.spec.nics),
+        agent=agent,
+        boot_phases=run.phases if run is not None else (),
+        start_time=run.start_time if run is not None else None,
+        spec=record.spec,
+        network_fault=live.network_fault if live is not None else "",
+    )
+
+
+def _nic(nic: Nic, record: MachineRecord, agent: AgentState, user_address: Callable[[int], str]) -> NicState:
+    found: dict[str, Address] = {}
+    if record.run is not None:
+        if nic is record.spec.user_nic and record.user_index is not None:
+            given = user_address(record.user_index)
+            found[given] = Address(given, "ipv4", "user")
+        interfaces = agent.info.interfaces if agent.info is not None else ()
+        for interface in interfaces:
+            if interface.mac == nic.mac.lower():
+                for address in interface.addresses:
+                    if not ip_address(address.address).is_link_local:
+                        found.setdefault(address.address, address)
+    return NicState(nic, tuple(found.values()))

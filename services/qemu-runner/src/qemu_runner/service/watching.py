@@ -1,0 +1,162 @@
+"""Watches one running machine: what its monitor, its agent and its console tell becomes what is seen.
+
+It never changes the machine, and it ends with the monitor's connection; that alone does not mean that the
+machine has ended (vm-host tells that).
+"""
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Final
+
+from qemu_runner.adapters.console_log import ConsoleLog
+from qemu_runner.adapters.file_growth import FileGrowth
+from qemu_runner.adapters.machine_files import CONSOLE_LOG, MachineFiles
+from qemu_runner.adapters.qmp import Event, QmpSession
+from qemu_runner.domain.argv import AGENT_CHARDEV_ID, AGENT_PORT_ID
+from qemu_runner.domain.observation import PASST_EXITED
+from qemu_runner.domain.record import MachineRecord, Run
+from qemu_runner.errors import MonitorError
+from qemu_runner.service.agent_watch import AgentWatch
+from qemu_runner.service.boot import Boot, PhaseSink
+from qemu_runner.service.live import Live
+from qemu_runner.service.machines import Machine, Machines
+from qemu_runner.service.tasks import Tasks
+from qemu_runner.user_network import STREAM_DISCONNECTED_EVENT
+
+_LOG = logging.getLogger(__name__)
+_MOVES_RUN_STATE: Final = frozenset(
+    {"STOP", "RESUME", "SHUTDOWN", "RESET", "GUEST_PANICKED", "SUSPEND", "WAKEUP", "BLOCK_IO_ERROR"}
+)
+
+
+class Watching:
+    """Begins to watch machines.
+
+    Args:
+        machines: The machines.
+        files: Their files.
+        growth: Tells when a console grows.
+        sink: Is told each phase of each boot.
+        console_limit_bytes: How much of a console log is kept.
+        tasks: Owner of the watches.
+    """
+
+    def __init__(
+        self,
+        machines: Machines,
+        files: MachineFiles,
+        growth: FileGrowth,
+        sink: PhaseSink,
+        console_limit_bytes: int,
+        tasks: Tasks,
+    ) -> None:
+        self._machines = machines
+        self._files = files
+        self._growth = growth
+        self._sink = sink
+        self._console_limit_bytes = console_limit_bytes
+        self._tasks = tasks
+
+    def console(self, machine: Machine) -> ConsoleLog:
+        """Return the machine's console log."""
+        path = self._files.directory(machine.machine_id) / CONSOLE_LOG
+        return ConsoleLog(path, self._console_limit_bytes)
+
+    async def begin(self, machine: Machine, run: Run, session: QmpSession) -> Live:
+        """Watch a process from now on; return what is seen of it.
+
+        Raises:
+            MonitorError: The monitor does not answer.
+        """
+        live = Live(session, run.incarnation, await session.run_state())
+        agent_open = await session.channel_is_open(AGENT_CHARDEV_ID)
+        machine.live = live
+        watch = _Watch(self._machines, machine, live)
+        boot = Boot(
+            self._machines,
+            machine,
+            run,
+            self.console(machine),
+            self._growth,
+            self._sink,
+            watch.ask_agent_again,
+        )
+        directory = self._files.directory(machine.machine_id)
+        macs = tuple(nic.mac for nic in machine.require().spec.nics)
+        watch.agent = AgentWatch(
+            directory / "agent", live, macs, lambda: self._machines.tell(machine), boot.agent_answered
+        )
+        watch.agent.port_changed(is_open=agent_open)
+        self._machines.tell(machine)
+        self._tasks.begin(watch.run(boot), name=f"watch {machine.machine_id}")
+        return live
+
+
+class _Watch:
+    """One watch."""
+
+    agent: AgentWatch
+
+    def __init__(self, machines: Machines, machine: Machine, live: Live) -> None:
+        self._machines = machines
+        self._machine = machine
+        self._live = live
+
+    def ask_agent_again(self) -> None:
+        """Ask the agent again who the guest is."""
+        self.agent.ask_again()
+
+    async def run(self, boot: Boot) -> None:
+        """Watch until the monitor's connection ends."""
+        sides = [asyncio.create_task(boot.follow()), asyncio.create_task(self.agent.run())]
+        events = asyncio.create_task(self._events())
+        try:
+            await asyncio.wait({events, *sides}, return_when=asyncio.FIRST_COMPLETED)
+            if not events.done():
+                # A side ended by a defect or a vanished file; the events are what matters.
+                await asyncio.wait({events})
+        finally:
+            for task in (events, *sides):
+                task.cancel()
+            await asyncio.wait({events, *sides})
+            for task in (events, *sides):
+                if not task.cancelled() and (failure := task.exception()) is not None:
+                    _LOG.error("watch failed", exc_info=failure, extra={"machine": self._machine.machine_id})
+            await self._live.session.close()
+            if self._machine.live is self._live:
+                self._machine.live = None
+                self._machines.tell(self._machine)
+
+    async def _events(self) -> None:
+        async for event in self._live.session.events():
+            await self._take(event)
+
+    async def _take(self, event: Event) -> None:
+        data = event.get("data", {})
+        match event["event"]:
+            case "VSERPORT_CHANGE" if data.get("id") == AGENT_PORT_ID:
+                self.agent.port_changed(is_open=bool(data["open"]))
+            case "SHUTDOWN":
+                self._live.shutdown_cause = str(data.get("reason", ""))
+            case "GUEST_PANICKED":
+                await self._machines.update(self._machine, self._panicked)
+            case name if name == STREAM_DISCONNECTED_EVENT:
+                self._live.network_fault = PASST_EXITED
+            case _:
+                pass
+        if event["event"] in _MOVES_RUN_STATE:
+            await self._look()
+        self._machines.tell(self._machine)
+
+    def _panicked(self, record: MachineRecord) -> MachineRecord:
+        if record.run is None or record.run.incarnation != self._live.incarnation:
+            return record
+        return record.with_run(replace(record.run, panicked=True))
+
+    async def _look(self) -> None:
+        try:
+            self._live.run_state = await self._live.session.run_state()
+        except MonitorError as exc:
+            # A machine that is ending answers no more; vm-host will tell.
+            _LOG.debug("run state unknown", extra={"machine": self._machine.machine_id, "error": str(exc)})

@@ -1,0 +1,244 @@
+"""The gRPC face of the runner: messages in, messages out; every decision is the services'."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from qcontroller.runner.v1 import runner_pb2, runner_pb2_grpc
+from servicekit.telemetry import current_traceparent
+
+from qemu_runner import convert
+from qemu_runner.domain.machine import MachineId
+from qemu_runner.domain.observation import Observation
+from qemu_runner.errors import MachineNotFoundError
+from qemu_runner.service.actions import Actions, Emit
+from qemu_runner.service.doctor import Doctor
+from qemu_runner.service.ending import Ending
+from qemu_runner.service.guest import Guests
+from qemu_runner.service.host import Host
+from qemu_runner.service.hub import NodeChanged, SnapshotComplete
+from qemu_runner.service.machines import Machine, Machines
+from qemu_runner.service.planning import Planning
+from qemu_runner.service.power import Power
+from qemu_runner.service.preparation import Preparation
+from qemu_runner.service.removal import Removal
+from qemu_runner.service.starting import Starting
+from qemu_runner.service.watching import Watching
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the servicers hand their calls to."""
+
+    machines: Machines
+    actions: Actions
+    planning: Planning
+    preparation: Preparation
+    starting: Starting
+    ending: Ending
+    power: Power
+    removal: Removal
+    watching: Watching
+    guests: Guests
+    host: Host
+    doctor: Doctor
+
+
+class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
+    """`MachineService`."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def PlanMachine(  # noqa: N802 - the contract's name, as are all below
+        self, request: runner_pb2.PlanMachineRequest, _context: Any
+    ) -> runner_pb2.PlanMachineResponse:
+        machine_id = convert.machine_id_of(request.machine_id)
+        plan = await self._services.planning.plan(machine_id, convert.spec_of(request.spec))
+        return runner_pb2.PlanMachineResponse(
+            qemu_argv=plan.qemu_argv,
+            accelerator=plan.accelerator,
+            warnings=plan.warnings,
+            networks=plan.networks,
+        )
+
+    async def PrepareMachine(  # noqa: N802
+        self, request: runner_pb2.PrepareMachineRequest, _context: Any
+    ) -> AsyncIterator[runner_pb2.PrepareMachineResponse]:
+        spec, seed = convert.spec_of(request.spec), convert.seed_of(request.spec.seed)
+        fencing = convert.fencing_of(request.fencing)
+
+        async def body(machine: Machine, emit: Emit) -> None:
+            await self._services.preparation.prepare(machine, spec, seed, emit)
+
+        async with self._services.machines.using(fencing.machine_id) as machine:
+            async for part in self._services.actions.stream("prepare", fencing, body, abortable=True):
+                yield convert.prepare_message(part)
+            yield runner_pb2.PrepareMachineResponse(machine=self._message(machine))
+
+    async def StartMachine(  # noqa: N802
+        self, request: runner_pb2.StartMachineRequest, _context: Any
+    ) -> runner_pb2.StartMachineResponse:
+        traceparent = request.traceparent or current_traceparent()
+
+        async def body(machine: Machine, _emit: Emit) -> None:
+            await self._services.starting.start(machine, traceparent)
+
+        seen = await self._services.actions.perform("start", convert.fencing_of(request.fencing), body)
+        return runner_pb2.StartMachineResponse(machine=convert.machine_message(seen))
+
+    async def StopMachine(  # noqa: N802
+        self, request: runner_pb2.StopMachineRequest, _context: Any
+    ) -> AsyncIterator[runner_pb2.StopMachineResponse]:
+        fencing = convert.fencing_of(request.fencing)
+
+        async def body(machine: Machine, emit: Emit) -> None:
+            await self._services.ending.stop(
+                machine, force=request.force, grace_s=request.grace_ms / 1000, emit=emit
+            )
+
+        async with self._services.machines.using(fencing.machine_id) as machine:
+            async for part in self._services.actions.stream("stop", fencing, body, abortable=True):
+                yield convert.stop_message(part)
+            yield runner_pb2.StopMachineResponse(machine=self._message(machine))
+
+    async def PauseMachine(  # noqa: N802
+        self, request: runner_pb2.PauseMachineRequest, _context: Any
+    ) -> runner_pb2.PauseMachineResponse:
+        async def body(machine: Machine, _emit: Emit) -> None:
+            await self._services.power.pause(machine)
+
+        seen = await self._services.actions.perform("pause", convert.fencing_of(request.fencing), body)
+        return runner_pb2.PauseMachineResponse(machine=convert.machine_message(seen))
+
+    async def ResumeMachine(  # noqa: N802
+        self, request: runner_pb2.ResumeMachineRequest, _context: Any
+    ) -> runner_pb2.ResumeMachineResponse:
+        async def body(machine: Machine, _emit: Emit) -> None:
+            await self._services.power.resume(machine)
+
+        seen = await self._services.actions.perform("resume", convert.fencing_of(request.fencing), body)
+        return runner_pb2.ResumeMachineResponse(machine=convert.machine_message(seen))
+
+    async def ResetMachine(  # noqa: N802
+        self, request: runner_pb2.ResetMachineRequest, _context: Any
+    ) -> runner_pb2.ResetMachineResponse:
+        async def body(machine: Machine, _emit: Emit) -> None:
+            await self._services.power.reset(machine, request.fencing.request_id)
+
+        seen = await self._services.actions.perform("reset", convert.fencing_of(request.fencing), body)
+        return runner_pb2.ResetMachineResponse(machine=convert.machine_message(seen))
+
+    async def DeleteMachine(  # noqa: N802
+        self, request: runner_pb2.DeleteMachineRequest, _context: Any
+    ) -> runner_pb2.DeleteMachineResponse:
+        async def body(machine: Machine, emit: Emit) -> None:
+            await self._services.removal.remove(machine, emit)
+
+        await self._services.actions.perform("delete", convert.fencing_of(request.fencing), body)
+        return runner_pb2.DeleteMachineResponse()
+
+    async def QuiesceMachine(  # noqa: N802
+        self, request: runner_pb2.QuiesceMachineRequest, _context: Any
+    ) -> runner_pb2.QuiesceMachineResponse:
+        # Whoever has the lock has waited for all that was in flight; keeping the fence is all that is left.
+        seen = await self._services.actions.perform("quiesce", convert.fencing_of(request.fencing), _nothing)
+        return runner_pb2.QuiesceMachineResponse(machine=convert.machine_message(seen))
+
+    async def GetMachine(  # noqa: N802
+        self, request: runner_pb2.GetMachineRequest, _context: Any
+    ) -> runner_pb2.GetMachineResponse:
+        machine_id = convert.machine_id_of(request.machine_id)
+        async with self._services.machines.using(machine_id) as machine:
+            if request.fence:
+                async with machine.lock:
+                    await self._services.machines.raise_fence(machine, request.fence)
+            return runner_pb2.GetMachineResponse(machine=self._message(machine))
+
+    async def ListMachines(  # noqa: N802
+        self, _request: runner_pb2.ListMachinesRequest, _context: Any
+    ) -> runner_pb2.ListMachinesResponse:
+        return runner_pb2.ListMachinesResponse(
+            machines=[self._message(machine) for machine in self._services.machines]
+        )
+
+    async def WatchMachines(  # noqa: N802
+        self, _request: runner_pb2.WatchMachinesRequest, _context: Any
+    ) -> AsyncIterator[runner_pb2.WatchMachinesResponse]:
+        async for notice in self._services.machines.watch():
+            match notice:
+                case Observation():
+                    yield runner_pb2.WatchMachinesResponse(machine=convert.machine_message(notice))
+                case SnapshotComplete():
+                    yield runner_pb2.WatchMachinesResponse(snapshot_complete=runner_pb2.SnapshotComplete())
+                case NodeChanged():
+                    node = convert.node_message(await self._services.host.node())
+                    yield runner_pb2.WatchMachinesResponse(node=node)
+
+    async def ReadMachineConsole(  # noqa: N802
+        self, request: runner_pb2.ReadMachineConsoleRequest, _context: Any
+    ) -> AsyncIterator[runner_pb2.ReadMachineConsoleResponse]:
+        machine = self._known(convert.machine_id_of(request.machine_id))
+        console = self._services.watching.console(machine)
+        async for chunk in console.read(request.offset, request.length):
+            yield runner_pb2.ReadMachineConsoleResponse(
+                chunk=chunk.data, offset=chunk.offset, total_bytes=chunk.total_bytes
+            )
+
+    async def ExecMachine(  # noqa: N802
+        self, request: runner_pb2.ExecMachineRequest, _context: Any
+    ) -> runner_pb2.ExecMachineResponse:
+        result = await self._services.guests.execute(
+            convert.machine_id_of(request.machine_id),
+            tuple(request.argv),
+            dict(request.env),
+            request.stdin,
+            request.timeout_ms / 1000,
+        )
+        return runner_pb2.ExecMachineResponse(
+            exit_code=result.exit_code,
+            stdout=result.stdout,
+            stderr=result.stderr,
+            truncated=result.truncated,
+        )
+
+    def _message(self, machine: Machine) -> runner_pb2.Machine:
+        return convert.machine_message(self._services.machines.observation(machine))
+
+    def _known(self, machine_id: MachineId) -> Machine:
+        machine = self._services.machines.find(machine_id)
+        if machine is None or machine.record is None:
+            raise MachineNotFoundError(machine_id)
+        return machine
+
+
+class HostServicer(runner_pb2_grpc.HostServiceServicer):
+    """`HostService`."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def GetHost(  # noqa: N802
+        self, _request: runner_pb2.GetHostRequest, _context: Any
+    ) -> runner_pb2.GetHostResponse:
+        host = self._services.host
+        return runner_pb2.GetHostResponse(
+            node=convert.node_message(await host.node()),
+            dependencies=convert.dependency_messages(host.dependencies()),
+        )
+
+    async def ListHostLeaks(  # noqa: N802
+        self, _request: runner_pb2.ListHostLeaksRequest, _context: Any
+    ) -> runner_pb2.ListHostLeaksResponse:
+        leaks = await self._services.host.leaks()
+        return runner_pb2.ListHostLeaksResponse(leaks=convert.leak_messages(leaks))
+
+    async def RunHostDoctor(  # noqa: N802
+        self, _request: runner_pb2.RunHostDoctorRequest, _context: Any
+    ) -> runner_pb2.RunHostDoctorResponse:
+        checks = await self._services.doctor.examine()
+        return runner_pb2.RunHostDoctorResponse(checks=convert.check_messages(checks))
+
+
+async def _nothing(_machine: Machine, _emit: Emit) -> None:
+    """Do nothing under the machine's lock."""

@@ -1,0 +1,1 @@
+"""The other services over gRPC: protobuf and its errors end here."""

@@ -1,0 +1,163 @@
+"""Machines, nodes and specs between the runner's messages and the domain."""
+
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from qcontroller.controller.v1 import host_pb2, instance_pb2
+from qcontroller.runner.v1 import runner_pb2
+
+from controller.domain.machine import (
+    Address,
+    BootPhase,
+    Guest,
+    GuestOs,
+    Machine,
+    MachineExit,
+    MachinePhase,
+    MachineSpec,
+    NicView,
+    Port,
+)
+from controller.domain.node import Accelerator, Check, CheckStatus, Dependency, Leak, Node, NodeState
+
+_PHASE_PREFIX = "MACHINE_PHASE_"
+_NODE_PREFIX = "NODE_STATE_"
+_CHECK_PREFIX = "CHECK_STATUS_"
+
+
+def machine_of(message: runner_pb2.Machine) -> Machine:
+    """Return the observation that a runner sent."""
+    return Machine(
+        id=message.machine_id,
+        phase=_phase(message.phase),
+        run_state=message.run_state,
+        incarnation=message.incarnation,
+        exit=_exit(message.exit) if message.HasField("exit") else None,
+        accelerator=message.accelerator,
+        nics=tuple(_nic(nic) for nic in message.nics),
+        agent_connected=message.agent.connected,
+        guest=_guest(message.agent.info) if message.agent.HasField("info") else None,
+        boot_phases=tuple(
+            BootPhase(phase.name, _time(phase, "start_time"), phase.duration_ms)
+            for phase in message.boot_phases
+        ),
+        start_time=_time(message, "start_time"),
+        record=message.spec.instance_record,
+        revision=message.revision,
+        network_fault=message.network_fault,
+    )
+
+
+def spec_message(spec: MachineSpec) -> runner_pb2.MachineSpec:
+    """Return what a runner is to make; it holds secrets."""
+    return runner_pb2.MachineSpec(
+        name=spec.name,
+        arch=spec.arch,
+        cpus=spec.cpus,
+        memory_mib=spec.memory_mib,
+        disk_bytes=spec.disk_bytes,
+        image=runner_pb2.MachineImage(
+            stored_digest=spec.image.stored_digest,
+            format=spec.image.format,
+            virtual_size_bytes=spec.image.virtual_size_bytes,
+        ),
+        nics=[
+            runner_pb2.MachineNic(
+                network=nic.network,
+                mac=nic.mac,
+                ports=[
+                    instance_pb2.PortMapping(
+                        host=port.host, guest=port.guest, protocol=port.protocol, address=port.address
+                    )
+                    for port in nic.ports
+                ],
+            )
+            for nic in spec.nics
+        ],
+        seed=runner_pb2.MachineSeed(
+            user_data=spec.user_data.encode(), network_config=spec.network_config.encode(), hostname=spec.name
+        ),
+        cluster_id=spec.cluster_id,
+        instance_record=spec.record,
+    )
+
+
+def node_of(message: host_pb2.Node, name: str) -> Node:
+    """Return a node's form under the name that the settings give it."""
+    return Node(
+        name=name,
+        state=_node_state(message.state),
+        arch=message.arch,
+        qemu_version=message.qemu_version,
+        accelerators=tuple(
+            Accelerator(item.name, item.usable, item.reason) for item in message.accelerators
+        ),
+        accelerator=message.accelerator,
+        speed_factor=message.speed_factor or 1.0,
+        cpus_total=message.cpus.total,
+        cpus_allocated=message.cpus.allocated,
+        memory_total_mib=message.memory.total,
+        memory_allocated_mib=message.memory.allocated,
+        disk_total_mib=message.disk.total,
+        disk_free_mib=message.disk.free,
+        message=message.message,
+    )
+
+
+def leak_of(message: host_pb2.Leak) -> Leak:
+    """Return one leak."""
+    return Leak(message.kind, message.name, message.owner, _time(message, "since"))
+
+
+def check_of(message: host_pb2.Check) -> Check:
+    """Return one check of the doctor."""
+    name = host_pb2.CheckStatus.Name(message.status).removeprefix(_CHECK_PREFIX)
+    status = CheckStatus(name) if name in CheckStatus.__members__ else CheckStatus.FAIL
+    return Check(message.name, status, message.detail, message.fix)
+
+
+def dependency_of(message: host_pb2.Dependency) -> Dependency:
+    """Return one dependency of a runner."""
+    return Dependency(message.name, message.up, _time(message, "since"), message.detail)
+
+
+def _phase(value: runner_pb2.MachinePhase) -> MachinePhase:
+    name = runner_pb2.MachinePhase.Name(value).removeprefix(_PHASE_PREFIX)
+    return MachinePhase(name) if name in MachinePhase.__members__ else MachinePhase.ABSENT
+
+
+def _node_state(value: host_pb2.NodeState) -> NodeState:
+    name = host_pb2.NodeState.Name(value).removeprefix(_NODE_PREFIX)
+    return NodeState(name) if name in NodeState.__members__ else NodeState.READY
+
+
+def _exit(message: runner_pb2.MachineExit) -> MachineExit:
+    return MachineExit(message.reason, message.message, message.stderr_tail, message.console_tail)
+
+
+def _nic(message: instance_pb2.NicStatus) -> NicView:
+    return NicView(
+        message.network,
+        message.mac,
+        tuple(Address(item.address, item.family, item.source) for item in message.addresses),
+        tuple(Port(port.host, port.guest, port.protocol, port.address) for port in message.ports),
+    )
+
+
+def _guest(message: instance_pb2.GuestInfo) -> Guest:
+    if not message.HasField("os"):
+        return Guest(message.hostname)
+    os = message.os
+    return Guest(
+        message.hostname,
+        GuestOs(os.id, os.name, os.pretty_name, os.version, os.kernel_release, os.machine),
+    )
+
+
+def _time(
+    message: runner_pb2.Machine | host_pb2.Leak | host_pb2.Dependency | instance_pb2.BootPhase, name: str
+) -> datetime | None:
+    if not message.HasField(name):  # type: ignore[arg-type]  # each of them has its own literal names
+        return None
+    stamp: Timestamp = getattr(message, name)
+    return stamp.ToDatetime(UTC)

@@ -1,0 +1,195 @@
+"""A runner over gRPC. Every call has a deadline."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+import grpc
+from qcontroller.runner.v1 import runner_pb2 as pb
+from qcontroller.runner.v1.runner_pb2_grpc import HostServiceStub, MachineServiceStub
+
+from controller.adapters.machine_messages import (
+    check_of,
+    dependency_of,
+    leak_of,
+    machine_of,
+    node_of,
+    spec_message,
+)
+from controller.adapters.peer import MessageT, Peer
+from controller.domain.machine import (
+    ConsoleChunk,
+    ExecRequest,
+    ExecResult,
+    Machine,
+    MachinePlan,
+    MachineSpec,
+)
+from controller.domain.node import Check, Host, Leak, Node
+from controller.ports import Fencing, SnapshotComplete
+
+_PLAN_S: Final = 10.0
+_HOST_S: Final = 5.0
+_DOCTOR_S: Final = 45.0
+_CONSOLE_IDLE_S: Final = 30.0
+_EXEC_MARGIN_S: Final = 10.0
+_MOST_S: Final = 600.0
+_STOP_STEPS: Final = {
+    pb.STOP_STEP_POWERDOWN: "powerdown",
+    pb.STOP_STEP_QUIT: "quit",
+    pb.STOP_STEP_KILL: "kill",
+}
+
+
+class RunnerClient:
+    """Implements `Runner` for one node."""
+
+    def __init__(self, node: str, channel: grpc.aio.Channel) -> None:
+        self.node = node
+        self._machines = MachineServiceStub(channel)
+        self._host = HostServiceStub(channel)
+        self._peer = Peer(f"the runner of {node}", "RUNNER_UNAVAILABLE")
+
+    async def plan(self, machine_id: str, spec: MachineSpec) -> MachinePlan:
+        request = pb.PlanMachineRequest(machine_id=machine_id, spec=spec_message(spec))
+        with self._peer.errors():
+            answer = await self._machines.PlanMachine(request, timeout=_PLAN_S)
+        return MachinePlan(
+            tuple(answer.qemu_argv), answer.accelerator, tuple(answer.warnings), tuple(answer.networks)
+        )
+
+    async def prepare(
+        self, fencing: Fencing, spec: MachineSpec, progress: Callable[[int, int, str], None]
+    ) -> Machine:
+        request = pb.PrepareMachineRequest(
+            fencing=_fencing(fencing), spec=spec_message(spec), traceparent=fencing.traceparent
+        )
+        machine = None
+        call = self._machines.PrepareMachine(request, timeout=_bounded(fencing.timeout_s))
+        async for message in self._peer.messages(call, idle_s=None):
+            match message.WhichOneof("part"):
+                case "transfer":
+                    progress(message.transfer.done, message.transfer.total, message.transfer.unit)
+                case "machine":
+                    machine = machine_of(message.machine)
+                case None:
+                    continue
+        return machine if machine is not None else await self._get(fencing)
+
+    async def start(self, fencing: Fencing) -> Machine:
+        request = pb.StartMachineRequest(fencing=_fencing(fencing), traceparent=fencing.traceparent)
+        answer = await self._call(self._machines.StartMachine(request, timeout=_bounded(fencing.timeout_s)))
+        return machine_of(answer.machine)
+
+    async def stop(
+        self, fencing: Fencing, *, force: bool, grace_s: float, stage: Callable[[str], Awaitable[None]]
+    ) -> Machine:
+        request = pb.StopMachineRequest(
+            fencing=_fencing(fencing), force=force, grace_ms=int(grace_s * 1000)
+        )
+        machine = None
+        call = self._machines.StopMachine(request, timeout=_bounded(fencing.timeout_s))
+        async for message in self._peer.messages(call, idle_s=None):
+            match message.WhichOneof("part"):
+                case "step":
+                    if message.step in _STOP_STEPS:
+                        await stage(_STOP_STEPS[message.step])
+                case "machine":
+                    machine = machine_of(message.machine)
+                case None:
+                    continue
+        return machine if machine is not None else await self._get(fencing)
+
+    async def pause(self, fencing: Fencing) -> Machine:
+        request = pb.PauseMachineRequest(fencing=_fencing(fencing))
+        answer = await self._call(self._machines.PauseMachine(request, timeout=_bounded(fencing.timeout_s)))
+        return machine_of(answer.machine)
+
+    async def resume(self, fencing: Fencing) -> Machine:
+        request = pb.ResumeMachineRequest(fencing=_fencing(fencing))
+        answer = await self._call(self._machines.ResumeMachine(request, timeout=_bounded(fencing.timeout_s)))
+        return machine_of(answer.machine)
+
+    async def reset(self, fencing: Fencing) -> Machine:
+        request = pb.ResetMachineRequest(fencing=_fencing(fencing))
+        answer = await self._call(self._machines.ResetMachine(request, timeout=_bounded(fencing.timeout_s)))
+        return machine_of(answer.machine)
+
+    async def delete(self, fencing: Fencing) -> None:
+        request = pb.DeleteMachineRequest(fencing=_fencing(fencing))
+        await self._call(self._machines.DeleteMachine(request, timeout=_bounded(fencing.timeout_s)))
+
+    async def quiesce(self, fencing: Fencing) -> Machine:
+        request = pb.QuiesceMachineRequest(fencing=_fencing(fencing))
+        answer = await self._call(
+            self._machines.QuiesceMachine(request, timeout=_bounded(fencing.timeout_s))
+        )
+        return machine_of(answer.machine)
+
+    async def get(self, machine_id: str, *, fence: int = 0, timeout_s: float = 10.0) -> Machine:
+        request = pb.GetMachineRequest(machine_id=machine_id, fence=fence)
+        answer = await self._call(self._machines.GetMachine(request, timeout=timeout_s))
+        return machine_of(answer.machine)
+
+    async def watch(self) -> AsyncIterator[Machine | SnapshotComplete | Node]:
+        # No deadline: the channel's keepalive notices a peer that is frozen or cut off.
+        call = self._machines.WatchMachines(pb.WatchMachinesRequest())
+        async for message in self._peer.messages(call, idle_s=None):
+            match message.WhichOneof("part"):
+                case "machine":
+                    yield machine_of(message.machine)
+                case "snapshot_complete":
+                    yield SnapshotComplete()
+                case "node":
+                    yield node_of(message.node, self.node)
+                case None:
+                    continue
+
+    async def read_console(self, machine_id: str, offset: int, length: int) -> AsyncIterator[ConsoleChunk]:
+        request = pb.ReadMachineConsoleRequest(machine_id=machine_id, offset=offset, length=length)
+        call = self._machines.ReadMachineConsole(request, timeout=_MOST_S)
+        async for message in self._peer.messages(call, idle_s=_CONSOLE_IDLE_S):
+            yield ConsoleChunk(message.chunk, message.offset, message.total_bytes)
+
+    async def execute(self, machine_id: str, request: ExecRequest) -> ExecResult:
+        message = pb.ExecMachineRequest(
+            machine_id=machine_id,
+            argv=request.argv,
+            env=dict(request.env),
+            stdin=request.stdin,
+            timeout_ms=int(request.timeout_s * 1000),
+        )
+        deadline_s = request.timeout_s + _EXEC_MARGIN_S
+        answer = await self._call(self._machines.ExecMachine(message, timeout=deadline_s))
+        return ExecResult(answer.exit_code, answer.stdout, answer.stderr, answer.truncated)
+
+    async def host(self) -> Host:
+        answer = await self._call(self._host.GetHost(pb.GetHostRequest(), timeout=_HOST_S))
+        dependencies = tuple(dependency_of(item) for item in answer.dependencies)
+        return Host(node_of(answer.node, self.node), dependencies)
+
+    async def leaks(self) -> list[Leak]:
+        request = pb.ListHostLeaksRequest()
+        answer = await self._call(self._host.ListHostLeaks(request, timeout=_DOCTOR_S))
+        return [leak_of(item) for item in answer.leaks]
+
+    async def doctor(self) -> list[Check]:
+        request = pb.RunHostDoctorRequest()
+        answer = await self._call(self._host.RunHostDoctor(request, timeout=_DOCTOR_S))
+        return [check_of(item) for item in answer.checks]
+
+    async def _get(self, fencing: Fencing) -> Machine:
+        return await self.get(fencing.machine_id, fence=fencing.fence, timeout_s=fencing.timeout_s)
+
+    async def _call(self, call: Awaitable[MessageT]) -> MessageT:
+        with self._peer.errors():
+            return await call
+
+
+def _fencing(fencing: Fencing) -> pb.Fencing:
+    return pb.Fencing(
+        machine_id=fencing.machine_id, fence=fencing.fence, request_id=fencing.request_id
+    )
+
+
+def _bounded(timeout_s: float) -> float:
+    return min(timeout_s, _MOST_S)

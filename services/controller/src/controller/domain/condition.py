@@ -1,0 +1,148 @@
+"""Conditions: what is true of an instance beside its state, with the reason and the time of the last turn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from controller.domain.machine import Machine, MachinePhase
+from controller.domain.readiness import Readiness
+
+RUNNER_UNREACHABLE: Final = "RUNNER_UNREACHABLE"
+READINESS_TIMEOUT: Final = "READINESS_TIMEOUT"
+
+
+class ConditionStatus(StrEnum):
+    """UNKNOWN is an answer of its own: nobody can tell at the moment."""
+
+    TRUE = "TRUE"
+    FALSE = "FALSE"
+    UNKNOWN = "UNKNOWN"
+
+
+class ConditionType(StrEnum):
+    """The conditions that every instance has."""
+
+    MACHINE_RUNNING = "MachineRunning"
+    ADDRESS_ASSIGNED = "AddressAssigned"
+    AGENT_CONNECTED = "AgentConnected"
+    CLOUD_INIT_DONE = "CloudInitDone"
+    READY = "Ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition; `last_transition_time` moves only when the status does."""
+
+    type: str
+    status: ConditionStatus
+    reason: str
+    message: str
+    last_transition_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    status: ConditionStatus
+    reason: str
+    message: str = ""
+
+
+_TRUE, _FALSE, _UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
+_NOT_OBSERVED: Final = _Finding(_UNKNOWN, "NotObserved", "Nothing in this version observes it.")
+_NOT_STARTED: Final = _Finding(_FALSE, "NotStarted", "The machine has not been started.")
+_UNREACHABLE: Final = _Finding(
+    _UNKNOWN, RUNNER_UNREACHABLE, "The runner of the node cannot be reached; the machine may well run."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What conditions are derived from.
+
+    Attributes:
+        reachable: Whether the runner that made the observation can be reached.
+        speed_factor: Of the node's accelerator, 1 is full speed.
+    """
+
+    machine: Machine | None
+    has_nics: bool
+    readiness: Readiness
+    reachable: bool
+    speed_factor: float
+
+
+def derive(view: View, before: Sequence[Condition], now: datetime) -> tuple[Condition, ...]:
+    """Return all conditions as `view` shows them at `now`."""
+    known = {condition.type: condition for condition in before}
+    return tuple(_turned(known.get(kind), kind, finding, now) for kind, finding in _findings(view, now).items())
+
+
+def _findings(view: View, now: datetime) -> dict[ConditionType, _Finding]:
+    if not view.reachable:
+        return dict.fromkeys(ConditionType, _UNREACHABLE) | {ConditionType.CLOUD_INIT_DONE: _NOT_OBSERVED}
+    return {
+        ConditionType.MACHINE_RUNNING: _machine_running(view.machine),
+        ConditionType.ADDRESS_ASSIGNED: _address_assigned(view),
+        ConditionType.AGENT_CONNECTED: _agent_connected(view.machine),
+        ConditionType.CLOUD_INIT_DONE: _NOT_OBSERVED,
+        ConditionType.READY: _ready(view, now),
+    }
+
+
+def _machine_running(machine: Machine | None) -> _Finding:
+    if machine is None:
+        return _NOT_STARTED
+    match machine.phase:
+        case MachinePhase.ABSENT | MachinePhase.PREPARING | MachinePhase.PREPARED:
+            return _NOT_STARTED
+        case MachinePhase.EXITED:
+            if machine.exit is None:
+                return _Finding(_FALSE, "Exited")
+            return _Finding(_FALSE, machine.exit.reason, machine.exit.message)
+        case MachinePhase.ACTIVE if machine.running:
+            return _Finding(_TRUE, "QemuRunning")
+        case MachinePhase.ACTIVE:
+            return _Finding(_FALSE, "QemuNotRunning", f"QEMU's run state is {machine.run_state or 'not known'}.")
+
+
+def _address_assigned(view: View) -> _Finding:
+    if not view.has_nics:
+        return _Finding(_FALSE, "NoNic", "The instance has no NIC.")
+    machine = view.machine
+    if machine is None or machine.phase is not MachinePhase.ACTIVE:
+        return _Finding(_FALSE, "MachineNotRunning")
+    if machine.network_fault:
+        return _Finding(_FALSE, machine.network_fault, "The guest has lost its network.")
+    if any(nic.addresses for nic in machine.nics):
+        return _Finding(_TRUE, "AddressKnown")
+    return _Finding(_FALSE, "NoAddressYet")
+
+
+def _agent_connected(machine: Machine | None) -> _Finding:
+    if machine is None or machine.phase is not MachinePhase.ACTIVE:
+        return _Finding(_FALSE, "MachineNotRunning")
+    if machine.agent_connected:
+        return _Finding(_TRUE, "AgentAnswered")
+    return _Finding(_FALSE, "NoAnswerYet", "The guest agent has not answered.")
+
+
+def _ready(view: View, now: datetime) -> _Finding:
+    machine = view.machine
+    if machine is None or machine.phase is not MachinePhase.ACTIVE:
+        return _Finding(_FALSE, "MachineNotRunning")
+    missing = view.readiness.missing(machine)
+    if not missing:
+        return _Finding(_TRUE, "ProbesHold")
+    names = ", ".join(missing)
+    give_up = view.readiness.gives_up_at(machine, view.speed_factor)
+    if give_up is not None and now >= give_up:
+        return _Finding(_FALSE, READINESS_TIMEOUT, f"Not in time: {names}.")
+    return _Finding(_FALSE, "ProbesMissing", f"Still missing: {names}.")
+
+
+def _turned(before: Condition | None, kind: ConditionType, finding: _Finding, now: datetime) -> Condition:
+    if before is not None and before.status is finding.status:
+        return replace(before, reason=finding.reason, message=finding.message)
+    return Condition(kind.value, finding.status, finding.reason, finding.message, now)

@@ -1,0 +1,103 @@
+"""The instance: what a user asked for, how it stands, and how its runner saw it last."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, NewType
+
+from controller.domain.condition import Condition
+from controller.domain.lifecycle import InstanceState
+from controller.domain.machine import Machine, MachineNic, NicView
+from controller.domain.readiness import Readiness
+
+InstanceId = NewType("InstanceId", str)
+
+MIB: Final = 1024 * 1024
+
+
+class DesiredPower(StrEnum):
+    """What the user wants; a crash does not change it."""
+
+    RUNNING = "RUNNING"
+    STOPPED = "STOPPED"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceImage:
+    """The image as it was resolved at launch.
+
+    Attributes:
+        digest: Of the bytes as they were uploaded.
+        stored_digest: Of the blob that the machine runs from.
+    """
+
+    name: str
+    digest: str
+    stored_digest: str
+    format: str
+    virtual_size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Size of the machine; `disk_mib` is never below the image's virtual size."""
+
+    cpus: int
+    memory_mib: int
+    disk_mib: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One instance.
+
+    Attributes:
+        generation: Raised with every change of intent.
+        revision: Raised with every change of the representation.
+        observed_generation: The generation that was last carried out.
+        machine: The last observation; None before the first.
+        operation: Id of the operation that holds the instance; empty: none.
+    """
+
+    id: InstanceId
+    name: str
+    image: InstanceImage
+    arch: str
+    resources: Resources
+    nics: tuple[MachineNic, ...]
+    labels: Mapping[str, str]
+    readiness: Readiness
+    node: str
+    state: InstanceState
+    reason: str = ""
+    message: str = ""
+    desired_power: DesiredPower
+    generation: int = 1
+    revision: int = 1
+    observed_generation: int = 0
+    create_time: datetime
+    machine: Machine | None = None
+    conditions: tuple[Condition, ...] = ()
+    operation: str = ""
+
+    @property
+    def etag(self) -> str:
+        """The representation's tag; If-Match compares what stands before the hyphen."""
+        return f"{self.generation}-{self.revision}"
+
+    @property
+    def disk_bytes(self) -> int:
+        """Size that the disk must have."""
+        return self.resources.disk_mib * MIB
+
+    @property
+    def nic_views(self) -> tuple[NicView, ...]:
+        """The NICs as they were seen, or as they will be."""
+        if self.machine is not None and len(self.machine.nics) == len(self.nics):
+            return self.machine.nics
+        return tuple(NicView(nic.network, nic.mac, (), nic.ports) for nic in self.nics)
+
+    def condition(self, kind: str) -> Condition | None:
+        """Return one condition."""
+        return next((condition for condition in self.conditions if condition.type == kind), None)

@@ -1,0 +1,207 @@
+"""A machine as its runner reports it: an observation, which decides nothing by itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class MachinePhase(StrEnum):
+    """What the runner knows of the machine's process and files."""
+
+    ABSENT = "ABSENT"
+    PREPARING = "PREPARING"
+    PREPARED = "PREPARED"
+    ACTIVE = "ACTIVE"
+    EXITED = "EXITED"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineExit:
+    """How the last process ended; `reason` is one of the runner's (GUEST_SHUTDOWN, QEMU_EXITED, …)."""
+
+    reason: str
+    message: str = ""
+    stderr_tail: str = ""
+    console_tail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A guest's port published on the host."""
+
+    host: int
+    guest: int
+    protocol: str = "tcp"
+    address: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address of a NIC and where it is known from."""
+
+    address: str
+    family: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class NicView:
+    """A NIC as it is."""
+
+    network: str
+    mac: str
+    addresses: tuple[Address, ...] = ()
+    ports: tuple[Port, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GuestOs:
+    """The os-release fields that the agent reports."""
+
+    id: str = ""
+    name: str = ""
+    pretty_name: str = ""
+    version: str = ""
+    kernel_release: str = ""
+    machine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """What the agent says of the guest."""
+
+    hostname: str = ""
+    os: GuestOs | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BootPhase:
+    """A part of the boot, with the guest's times."""
+
+    name: str
+    start_time: datetime | None
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """One observation.
+
+    Attributes:
+        run_state: QEMU's RunState (QAPI run-state); empty without a process.
+        incarnation: Raised with every start.
+        exit: Of the last process; None while one runs.
+        start_time: When the process was started.
+        record: The instance record that the machine was prepared with.
+        revision: Rises with every change within one life of the runner.
+        network_fault: Why the guest has lost its network while QEMU runs; empty: it has not.
+    """
+
+    id: str
+    phase: MachinePhase
+    run_state: str = ""
+    incarnation: int = 0
+    exit: MachineExit | None = None
+    accelerator: str = ""
+    nics: tuple[NicView, ...] = ()
+    agent_connected: bool = False
+    guest: Guest | None = None
+    boot_phases: tuple[BootPhase, ...] = ()
+    start_time: datetime | None = None
+    record: str = ""
+    revision: int = 0
+    network_fault: str = ""
+
+    @property
+    def running(self) -> bool:
+        """Whether QEMU says that the guest's CPUs run."""
+        return self.phase is MachinePhase.ACTIVE and self.run_state == "running"
+
+    @property
+    def paused(self) -> bool:
+        """Whether QEMU stands still as if told to."""
+        return self.phase is MachinePhase.ACTIVE and self.run_state == "paused"
+
+
+def absent(machine_id: str) -> Machine:
+    """Return the observation of a machine that does not exist."""
+    return Machine(id=machine_id, phase=MachinePhase.ABSENT)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineImage:
+    """The blob that a machine's disk begins with."""
+
+    stored_digest: str
+    format: str
+    virtual_size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MachineNic:
+    """A NIC as it is to be."""
+
+    network: str
+    mac: str
+    ports: tuple[Port, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSpec:
+    """What the runner is to make. `user_data` and `network_config` are secret; never log or store this."""
+
+    name: str
+    arch: str
+    cpus: int
+    memory_mib: int
+    disk_bytes: int
+    image: MachineImage
+    nics: tuple[MachineNic, ...]
+    user_data: str = ""
+    network_config: str = ""
+    cluster_id: str = ""
+    record: str = ""
+
+    def __repr__(self) -> str:
+        """Show nothing but the name: the rest may be secret."""
+        return f"MachineSpec(name={self.name!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePlan:
+    """What preparing and starting would do."""
+
+    qemu_argv: tuple[str, ...]
+    accelerator: str
+    warnings: tuple[str, ...]
+    networks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """How a program in the guest ended."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExecRequest:
+    """A program to run in the guest. `env` and `stdin` may be secret."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    stdin: bytes
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleChunk:
+    """A piece of the console log: where it begins, and how long the log was at that moment."""
+
+    chunk: bytes
+    offset: int
+    total_bytes: int

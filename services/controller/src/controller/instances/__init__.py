@@ -1,0 +1,1 @@
+"""What the service does: accepts requests, observes machines, files operations of its own."""

@@ -1,0 +1,179 @@
+"""Launching: everything that makes it impossible is found before an operation is filed."""
+
+import secrets
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from servicekit.telemetry import current_traceparent
+from sqlalchemy import Connection
+
+from controller.database import Database
+from controller.domain.instance import MIB, DesiredPower, Instance, InstanceId, InstanceImage, Resources
+from controller.domain.launch_spec import ARCHES, LaunchWish, disk_faults, faults_of
+from controller.domain.lifecycle import InstanceState
+from controller.domain.machine import MachineNic, MachinePlan
+from controller.domain.readiness import Readiness
+from controller.errors import (
+    ControllerError,
+    Fault,
+    ImageDigestMismatch,
+    InstanceAlreadyExists,
+    RequestInvalid,
+)
+from controller.instances.changes import Changes
+from controller.instances.fleet import Fleet
+from controller.instances.submitting import Mutated, Options, Submitting
+from controller.operations import Clock, Submission
+from controller.plans.kinds import LAUNCH_STEPS
+from controller.plans.workbench import machine_spec
+from controller.ports import ImageStore, StoreImage
+from controller.records import instance_rows
+from controller.records.instance_rows import Secrets
+
+# QEMU's own prefix, locally administered (docs/interop of QEMU; IEEE 802c).
+_MAC_PREFIX: Final = "52:54:00"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPreview:
+    """What a launch would do."""
+
+    instance: Instance
+    machine: MachinePlan
+    steps: tuple[str, ...]
+
+
+class Launching:
+    """Accepts launches."""
+
+    def __init__(
+        self,
+        database: Database,
+        fleet: Fleet,
+        store: ImageStore,
+        changes: Changes,
+        submitting: Submitting,
+        clock: Clock,
+        cluster_id: str,
+    ) -> None:
+        self._database = database
+        self._fleet = fleet
+        self._store = store
+        self._changes = changes
+        self._submitting = submitting
+        self._clock = clock
+        self._cluster_id = cluster_id
+
+    async def launch(self, wish: LaunchWish, faults: Sequence[Fault], options: Options) -> Mutated:
+        """File a launch; `faults` are those that reading the request found.
+
+        Raises:
+            RequestInvalid: All faults at once.
+            ControllerError: Name taken, image unknown, no capacity, a service is away, …
+            SubmitRefused: By the engine.
+        """
+        return await self._submitting.once(options, lambda: self._launch(wish, faults, options))
+
+    async def preview(self, wish: LaunchWish, faults: Sequence[Fault]) -> LaunchPreview:
+        """Say what a launch would do; refused as it would be."""
+        instance, machine = await self._planned(wish, faults)
+        steps = LAUNCH_STEPS if wish.start else LAUNCH_STEPS[:2]
+        return LaunchPreview(self._changes.derived(instance), machine, steps)
+
+    async def _launch(self, wish: LaunchWish, faults: Sequence[Fault], options: Options) -> Mutated:
+        instance, _ = await self._planned(wish, faults)
+        hidden = Secrets(wish.user_data, wish.network_config)
+        traceparent = current_traceparent()
+
+        def prepare(conn: Connection) -> Submission:
+            if instance_rows.find_by_name(conn, instance.name) is not None:
+                raise InstanceAlreadyExists(instance.name)
+            self._changes.add(conn, instance, hidden)
+            return Submission(
+                kind="launch",
+                subject=instance.id,
+                subject_name=instance.name,
+                spec={"start": wish.start},
+                traceparent=traceparent,
+                accepted=self._changes.touch,
+            )
+
+        return await self._submitting.submit(prepare, options)
+
+    async def _planned(self, wish: LaunchWish, faults: Sequence[Fault]) -> tuple[Instance, MachinePlan]:
+        found = await self._image(wish, [*faults, *faults_of(wish)])
+        if await self._database.read(lambda conn: instance_rows.find_by_name(conn, wish.name)) is not None:
+            raise InstanceAlreadyExists(wish.name)
+        runner = self._fleet.choose()
+        draft = self._instance(wish, found, runner.node)
+        hidden = Secrets(wish.user_data, wish.network_config)
+        machine = await runner.plan(draft.id, machine_spec(draft, hidden, self._cluster_id))
+        resolved = tuple(
+            replace(nic, network=network) for nic, network in zip(draft.nics, machine.networks, strict=False)
+        )
+        return replace(draft, nics=resolved or draft.nics), machine
+
+    async def _image(self, wish: LaunchWish, faults: list[Fault]) -> StoreImage:
+        """Return the image, or raise all faults, its own among them where it can be asked."""
+        found, refusal = None, None
+        if wish.image:
+            try:
+                found = await self._store.find(wish.image)
+            except ControllerError as exc:
+                refusal = exc
+        if found is not None:
+            if wish.disk_mib:
+                faults += [
+                    fault
+                    for fault in disk_faults(wish.disk_mib, found.image.virtual_size_bytes)
+                    if fault not in faults
+                ]
+            if found.arch not in ARCHES:
+                faults.append(Fault("/image", f"is for {found.arch}, which is not built yet"))
+            elif wish.arch and wish.arch != found.arch and wish.arch in ARCHES:
+                faults.append(Fault("/arch", f"the image is for {found.arch}"))
+        if faults:
+            raise RequestInvalid(faults)
+        if refusal is not None:
+            raise refusal
+        if found is None:
+            raise AssertionError("an empty image name is a fault")
+        if wish.image_digest and wish.image_digest != found.image.digest:
+            raise ImageDigestMismatch(wish.image, wish.image_digest, found.image.digest)
+        return found
+
+    def _instance(self, wish: LaunchWish, found: StoreImage, node: str) -> Instance:
+        return Instance(
+            id=InstanceId(str(uuid.uuid4())),
+            name=wish.name,
+            image=found.image,
+            arch=found.arch,
+            resources=Resources(wish.cpus, wish.memory_mib or 0, _disk_mib(wish.disk_mib or 0, found.image)),
+            nics=_nics(wish),
+            labels=dict(wish.labels),
+            readiness=wish.readiness or Readiness(),
+            node=node,
+            state=InstanceState.CREATING,
+            desired_power=DesiredPower.RUNNING if wish.start else DesiredPower.STOPPED,
+            create_time=self._clock.now(),
+        )
+
+
+def _disk_mib(wanted_mib: int, image: InstanceImage) -> int:
+    return wanted_mib or -(-image.virtual_size_bytes // MIB)
+
+
+def _nics(wish: LaunchWish) -> tuple[MachineNic, ...]:
+    """Return the NICs; published ports belong to the first."""
+    return tuple(
+        MachineNic(
+            nic.network or "default", nic.mac.lower() or _new_mac(), wish.ports if index == 0 else ()
+        )
+        for index, nic in enumerate(wish.wanted_nics)
+    )
+
+
+def _new_mac() -> str:
+    return ":".join((_MAC_PREFIX, *(f"{byte:02x}" for byte in secrets.token_bytes(3))))

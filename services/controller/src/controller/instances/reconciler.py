@@ -1,0 +1,93 @@
+"""Comparing what was observed with the state, and filing an operation where they disagree.
+
+It moves nothing itself: the operation it files looks again, under a fence, and its end moves the state.
+"""
+
+import asyncio
+import logging
+
+from sqlalchemy import Connection
+
+from controller.database import Database, DatabaseError
+from controller.domain.instance import Instance
+from controller.domain.verdict import Verdict, judge
+from controller.instances.observations import Observations
+from controller.operations import (
+    Engine,
+    Event,
+    Initiator,
+    OperationsError,
+    Submission,
+    SubmitRefused,
+    require_idle,
+)
+from controller.records import instance_rows
+
+_log = logging.getLogger(__name__)
+
+
+class _NothingToDo(Exception):  # noqa: N818 - an answer, not a fault
+    """What was observed goes with the state."""
+
+
+class Reconciler:
+    """Judges every instance that was observed or that an operation has let go of."""
+
+    def __init__(self, database: Database, engine: Engine, observations: Observations) -> None:
+        self._database = database
+        self._engine = engine
+        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        observations.on_observed(self._observed)
+        engine.feed.on_event(self._finished)
+
+    async def run(self) -> None:
+        """Work for ever."""
+        while True:
+            instance_id = await self._queue.get()
+            try:
+                await self._reconcile(instance_id)
+            except DatabaseError:
+                # Seen again with the next observation; the stream begins with all of them.
+                _log.exception("reconciling failed", extra={"instance": instance_id})
+
+    def _observed(self, instance: Instance) -> None:
+        if _verdict(instance) is not None:
+            self._queue.put_nowait(instance.id)
+
+    def _finished(self, event: Event) -> None:
+        if event.type == "operation.finished" and event.subject is not None:
+            self._queue.put_nowait(event.subject)
+
+    async def _reconcile(self, instance_id: str) -> None:
+        found = await self._database.read(lambda conn: instance_rows.find(conn, instance_id))
+        if found is None or _verdict(found) is None:
+            return
+
+        def prepare(conn: Connection) -> Submission:
+            require_idle(conn, instance_id)
+            instance = instance_rows.find(conn, instance_id)
+            verdict = None if instance is None else _verdict(instance)
+            if instance is None or verdict is None:
+                raise _NothingToDo
+            return Submission(
+                kind=verdict.observation.value,
+                subject=instance.id,
+                subject_name=instance.name,
+                spec={"from": instance.state.value, "reason": verdict.reason},
+                initiator=Initiator.SYSTEM,
+                requested_by="reconciler",
+            )
+
+        try:
+            await self._engine.submit(prepare)
+        except (_NothingToDo, SubmitRefused):
+            # An operation that holds the instance brings it here again when it ends.
+            return
+        except OperationsError:
+            _log.exception("no operation was filed", extra={"instance": instance_id})
+
+
+def _verdict(instance: Instance) -> Verdict | None:
+    if instance.operation or instance.machine is None:
+        return None
+    return judge(instance.state, instance.machine)

@@ -1,0 +1,201 @@
+"""The verbs: what is asked of an instance that exists.
+
+Precedence of refusals (REST.md): 404, 412, 400, OPERATION_IN_PROGRESS, INSTANCE_STATE_CONFLICT, no-op.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from servicekit.telemetry import current_traceparent
+from sqlalchemy import Connection
+
+from controller.database import Database
+from controller.domain.instance import DesiredPower, Instance
+from controller.domain.lifecycle import GOALS, InstanceState, Verb, admits, event_of
+from controller.errors import Fault, RequestInvalid
+from controller.instances.changes import Changes
+from controller.instances.fleet import Fleet
+from controller.instances.submitting import (
+    Mutated,
+    Options,
+    Submitting,
+    already,
+    conflict,
+    wanted_instance,
+)
+from controller.operations import AlreadyThere, Operation, Submission, Supersede, require_idle
+from controller.plans.workbench import machine_spec
+from controller.records import instance_rows
+
+# Beyond the guest's own time: quit, kill, and what comes after.
+_MARGIN_S: Final = 120.0
+_SUPERSEDING: Final = frozenset({Verb.FORCE_STOP, Verb.DELETE, Verb.FORCE_DELETE})
+_KINDS: Final = {
+    Verb.START: "start",
+    Verb.STOP: "stop",
+    Verb.FORCE_STOP: "stop",
+    Verb.RESTART: "restart",
+    Verb.PAUSE: "pause",
+    Verb.RESUME: "resume",
+    Verb.RESET: "reset",
+    Verb.DELETE: "delete",
+    Verb.FORCE_DELETE: "delete",
+}
+# What a verb says about the power that is wanted; pause, resume and reset say nothing.
+_POWER: Final = {
+    Verb.START: DesiredPower.RUNNING,
+    Verb.RESTART: DesiredPower.RUNNING,
+    Verb.STOP: DesiredPower.STOPPED,
+    Verb.FORCE_STOP: DesiredPower.STOPPED,
+    Verb.DELETE: DesiredPower.STOPPED,
+    Verb.FORCE_DELETE: DesiredPower.STOPPED,
+}
+# Their state moves when they have been carried out, not when they are accepted.
+_IN_PLACE: Final = frozenset({Verb.PAUSE, Verb.RESUME, Verb.RESET})
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One verb for one instance.
+
+    Attributes:
+        grace_s: How long the guest may take to power down.
+        faults: What reading the request found.
+    """
+
+    name: str
+    verb: Verb
+    grace_s: float = 0.0
+    faults: tuple[Fault, ...] = ()
+
+
+class Verbs:
+    """Accepts verbs."""
+
+    def __init__(
+        self,
+        database: Database,
+        fleet: Fleet,
+        changes: Changes,
+        submitting: Submitting,
+        deadline_s: float,
+        cluster_id: str,
+    ) -> None:
+        self._database = database
+        self._fleet = fleet
+        self._changes = changes
+        self._submitting = submitting
+        self._deadline_s = deadline_s
+        self._cluster_id = cluster_id
+
+    async def accept(self, command: Command, options: Options) -> Mutated:
+        """File the operation that carries `command` out, or answer a no-op success.
+
+        Raises:
+            InstanceNotFound: There is no such instance.
+            PreconditionFailed: If-Match names another generation.
+            RequestInvalid: The request has faults.
+            OperationInProgress: Another operation holds the instance.
+            InstanceStateConflict: The state does not allow it.
+            PeerError: A service that is needed is away or refuses beforehand.
+        """
+        traceparent = current_traceparent()
+
+        def prepare(conn: Connection) -> Submission | AlreadyThere:
+            return self._prepare(conn, command, options, traceparent)
+
+        if command.verb is not Verb.START:
+            return await self._submitting.submit(prepare, options)
+
+        async def start() -> Mutated:
+            await self._plan(command, options)
+            return await self._submitting.submit(prepare, options)
+
+        return await self._submitting.once(options, start)
+
+    async def _plan(self, command: Command, options: Options) -> None:
+        """Have the runner refuse at once what it would refuse later."""
+
+        def check(conn: Connection) -> Instance | None:
+            instance = self._checked(conn, command, options)
+            return None if instance.state is GOALS.get(command.verb) else instance
+
+        instance = await self._database.read(check)
+        if instance is not None:
+            hidden = await self._database.read(lambda conn: instance_rows.secrets_of(conn, instance.id))
+            runner = self._fleet.reachable_runner(instance.node)
+            await runner.plan(instance.id, machine_spec(instance, hidden, self._cluster_id))
+
+    def _checked(self, conn: Connection, command: Command, options: Options) -> Instance:
+        verb = command.verb
+        instance = wanted_instance(conn, command.name, options)
+        if command.faults:
+            raise RequestInvalid(command.faults)
+        possible = admits(instance.state, verb)
+        if verb not in _SUPERSEDING or instance.state is InstanceState.DELETING:
+            require_idle(conn, instance.id)
+        holds = instance.state is GOALS.get(verb)
+        if holds:
+            require_idle(conn, instance.id)
+        if not possible and not holds:
+            raise conflict(instance, verb.value)
+        return instance
+
+    def _prepare(
+        self, conn: Connection, command: Command, options: Options, traceparent: str
+    ) -> Submission | AlreadyThere:
+        verb = command.verb
+        instance = self._checked(conn, command, options)
+        if instance.state is GOALS.get(verb):
+            return already(instance)
+        self._fleet.reachable_runner(instance.node)
+        force = verb in {Verb.FORCE_STOP, Verb.FORCE_DELETE}
+        return Submission(
+            kind=_KINDS[verb],
+            subject=instance.id,
+            subject_name=instance.name,
+            spec=_spec(command, instance, force=force),
+            supersede=Supersede.ABANDON if verb in _SUPERSEDING else Supersede.NO,
+            deadline_s=max(self._deadline_s, command.grace_s + _MARGIN_S),
+            traceparent=traceparent,
+            accepted=self._accepted(verb),
+        )
+
+    def _accepted(self, verb: Verb) -> Callable[[Connection, Operation], None]:
+        def accepted(conn: Connection, operation: Operation) -> None:
+            if verb in _IN_PLACE:
+                self._changes.touch(conn, operation)
+                return
+            found = instance_rows.find(conn, operation.subject)
+            if found is None:
+                raise AssertionError("the instance was found in this transaction")
+            moved = instance_rows.moved(found, event_of(verb))
+            self._changes.save(conn, _wanting(moved, _POWER[verb]), operation)
+
+        return accepted
+
+
+def _spec(command: Command, instance: Instance, *, force: bool) -> dict[str, Any]:
+    return {"from": instance.state.value, "force": force, "grace_s": command.grace_s}
+
+
+def _wanting(instance: Instance, power: DesiredPower) -> Instance:
+    if instance.desired_power is power:
+        return instance
+    return replace(instance, desired_power=power, generation=instance.generation + 1)
+
+
+def stop_verb(*, force: bool) -> Verb:
+    """Return the verb of a stop."""
+    return Verb.FORCE_STOP if force else Verb.STOP
+
+
+def delete_verb(*, force: bool) -> Verb:
+    """Return the verb of a delete."""
+    return Verb.FORCE_DELETE if force else Verb.DELETE
+
+
+def command(name: str, verb: Verb, *, grace_s: float = 0.0, faults: Sequence[Fault] = ()) -> Command:
+    """Return a command."""
+    return Command(name, verb, grace_s, tuple(faults))

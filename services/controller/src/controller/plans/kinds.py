@@ -1,0 +1,119 @@
+"""The plans: which steps make up each kind of operation, and where each turns from undoing to going on."""
+
+from controller.domain.verdict import Observation
+from controller.operations import Plan, StepContext
+from controller.plans.image_steps import PinImage, PinImageAgain, UnpinImage
+from controller.plans.machine_steps import (
+    BeginRemoval,
+    MakeMachine,
+    PrepareMachine,
+    RemoveMachine,
+    ResizeMachine,
+    quiesce,
+)
+from controller.plans.observe_steps import LookAgain
+from controller.plans.power_steps import RUNNING, ConfirmRunning, Pause, PowerOff, PowerOn, Reset, Resume
+from controller.plans.settling import Settling
+from controller.plans.workbench import Workbench
+
+LAUNCH_STEPS = ("image", "machine", "power", RUNNING)
+
+_OBSERVE_DEADLINE_S = 60.0
+
+
+def build_plans(bench: Workbench, deadline_s: float) -> list[Plan]:
+    """Return every plan; `deadline_s` bounds operations that name no deadline of their own."""
+    settling = Settling(bench.changes)
+
+    async def quiet(ctx: StepContext) -> None:
+        await quiesce(bench, ctx)
+
+    return [
+        Plan(
+            kind="launch",
+            revision=1,
+            deadline_s=deadline_s,
+            steps=(PinImage(bench), MakeMachine(bench), PowerOn(bench), ConfirmRunning(bench)),
+            keep_after=RUNNING,
+            quiesce=quiet,
+            on_settle=settling.launch,
+        ),
+        Plan(
+            kind="start",
+            revision=1,
+            deadline_s=deadline_s,
+            steps=(PinImageAgain(bench), PrepareMachine(bench), PowerOn(bench), ConfirmRunning(bench)),
+            keep_after=RUNNING,
+            quiesce=quiet,
+            on_settle=settling.start,
+        ),
+        Plan(
+            kind="restart",
+            revision=1,
+            deadline_s=deadline_s,
+            steps=(
+                PowerOff(bench),
+                PinImageAgain(bench),
+                PrepareMachine(bench),
+                PowerOn(bench),
+                ConfirmRunning(bench),
+            ),
+            keep_after=RUNNING,
+            quiesce=quiet,
+            on_settle=settling.restart,
+        ),
+        Plan(
+            kind="stop",
+            revision=1,
+            deadline_s=deadline_s,
+            steps=(PowerOff(bench),),
+            quiesce=quiet,
+            on_settle=settling.stop,
+        ),
+        Plan(
+            kind="pause",
+            revision=1,
+            deadline_s=deadline_s,
+            steps=(Pause(bench),),
+            on_settle=settling.pause,
+        ),
+        Plan(
+            kind="resume",
+            revision=1,
+            deadline_s=deadline_s,
+            steps=(Resume(bench),),
+            on_settle=settling.resume,
+        ),
+        Plan(
+            kind="reset",
+            revision=1,
+            deadline_s=deadline_s,
+            steps=(Reset(bench),),
+            on_settle=settling.reset,
+        ),
+        Plan(
+            kind="update",
+            revision=1,
+            deadline_s=deadline_s,
+            steps=(ResizeMachine(bench),),
+            on_settle=settling.update,
+        ),
+        Plan(
+            kind="delete",
+            revision=1,
+            deadline_s=deadline_s,
+            steps=(BeginRemoval(), RemoveMachine(bench), UnpinImage(bench)),
+            point_of_no_return=BeginRemoval.name,
+            on_settle=settling.delete,
+        ),
+        *(
+            Plan(
+                kind=kind.value,
+                revision=1,
+                deadline_s=_OBSERVE_DEADLINE_S,
+                steps=(LookAgain(bench),),
+                on_settle=settling.observe,
+            )
+            for kind in Observation
+        ),
+    ]

@@ -1,0 +1,113 @@
+"""Steps that make, change and remove a machine's files."""
+
+from typing import Final
+
+from controller.domain.machine import Machine, MachinePhase
+from controller.operations import Look, ReversibleStep, Step, StepContext
+from controller.plans.translation import step_errors
+from controller.plans.workbench import Workbench, record_of
+
+_WITH_FILES: Final = frozenset({MachinePhase.PREPARED, MachinePhase.ACTIVE, MachinePhase.EXITED})
+
+
+class PrepareMachine(Step):
+    """The machine's files match the instance; a start looks again, since an update may have come between."""
+
+    name = "machine"
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+
+    async def look(self, ctx: StepContext) -> Look:
+        with step_errors():
+            machine = await self.bench.look(ctx)
+        if machine.phase not in _WITH_FILES:
+            return Look.ABSENT if machine.phase is MachinePhase.ABSENT else Look.PARTIAL
+        if machine.phase is MachinePhase.ACTIVE:
+            # What runs is not changed under its feet.
+            return Look.DONE
+        instance = await self.bench.instance(ctx)
+        return Look.DONE if machine.record == record_of(instance) else Look.PARTIAL
+
+    async def do(self, ctx: StepContext) -> None:
+        instance = await self.bench.instance(ctx)
+        spec = await self.bench.spec(instance)
+        with step_errors():
+            runner = await self.bench.runner(ctx)
+            machine = await runner.prepare(self.bench.fencing(ctx, self.name), spec, ctx.progress)
+        await self.bench.saw(machine)
+
+    async def verify(self, ctx: StepContext) -> Look:
+        with step_errors():
+            machine = await self.bench.look(ctx)
+        return Look.DONE if machine.phase in _WITH_FILES else Look.PARTIAL
+
+
+class MakeMachine(PrepareMachine, ReversibleStep):
+    """The files of a new machine, which go again if the launch comes to nothing."""
+
+    async def undo(self, ctx: StepContext) -> None:
+        with step_errors():
+            runner = await self.bench.runner(ctx)
+            await runner.delete(self.bench.fencing(ctx, f"undo {self.name}"))
+
+    async def look(self, ctx: StepContext) -> Look:
+        if ctx.undoing:
+            with step_errors():
+                machine = await self.bench.look(ctx)
+            return Look.ABSENT if machine.phase is MachinePhase.ABSENT else Look.PARTIAL
+        return await super().look(ctx)
+
+
+class ResizeMachine(PrepareMachine):
+    """The files match a changed instance; nothing to do where only labels changed or no files exist yet."""
+
+    async def look(self, ctx: StepContext) -> Look:
+        if not ctx.spec["resize"]:
+            return Look.DONE
+        with step_errors():
+            machine = await self.bench.look(ctx)
+        if machine.phase not in {MachinePhase.PREPARED, MachinePhase.EXITED}:
+            return Look.DONE
+        return await super().look(ctx)
+
+
+class BeginRemoval(Step):
+    """The point of no return of a delete: from here on it goes forward whatever happens."""
+
+    name = "begin"
+
+    async def look(self, ctx: StepContext) -> Look:
+        return Look.DONE if ctx.facts.get("begun") else Look.ABSENT
+
+    async def do(self, ctx: StepContext) -> None:
+        await ctx.save_facts(begun=True)
+
+
+class RemoveMachine(Step):
+    """Neither process nor files of the machine are left."""
+
+    name = "machine"
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+
+    async def look(self, ctx: StepContext) -> Look:
+        with step_errors():
+            machine = await self._bench.look(ctx)
+        return Look.DONE if machine.phase is MachinePhase.ABSENT else Look.PARTIAL
+
+    async def do(self, ctx: StepContext) -> None:
+        fencing = self._bench.fencing(ctx, self.name)
+        with step_errors():
+            runner = await self._bench.runner(ctx)
+            # What a superseded operation has in flight ends first.
+            await runner.quiesce(fencing)
+            await runner.delete(fencing)
+
+
+async def quiesce(bench: Workbench, ctx: StepContext) -> Machine:
+    """End what the operation still has in flight, before anything of it is undone."""
+    with step_errors():
+        runner = await bench.runner(ctx)
+        return await runner.quiesce(bench.fencing(ctx, "quiesce"))

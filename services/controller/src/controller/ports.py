@@ -1,0 +1,145 @@
+"""What the service needs of others, as it would like it: runners and the image store.
+
+Each has two implementations: the gRPC client in `adapters` and the fake of the unit tests.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from controller.domain.instance import InstanceImage
+from controller.domain.machine import (
+    ConsoleChunk,
+    ExecRequest,
+    ExecResult,
+    Machine,
+    MachinePlan,
+    MachineSpec,
+)
+from controller.domain.node import Check, Host, Leak, Node
+
+
+@dataclass(frozen=True, slots=True)
+class Fencing:
+    """Identity of a mutation: whose machine, under which fence, asked by which operation and step.
+
+    `timeout_s` bounds the call; `traceparent` is what later work is linked to.
+    """
+
+    machine_id: str
+    fence: int
+    request_id: str
+    timeout_s: float
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotComplete:
+    """All machines that exist have been told."""
+
+
+class Runner(Protocol):
+    """The machines of one host. Every method raises `PeerAway`, `PeerRefused` or, with a fence, `StaleFence`."""
+
+    node: str
+
+    async def plan(self, machine_id: str, spec: MachineSpec) -> MachinePlan:
+        """Say what preparing and starting would do; refused as they would be."""
+
+    async def prepare(
+        self, fencing: Fencing, spec: MachineSpec, progress: Callable[[int, int, str], None]
+    ) -> Machine:
+        """Make the files match `spec`."""
+
+    async def start(self, fencing: Fencing) -> Machine:
+        """Have QEMU run; refused with QEMU's own words if it does not."""
+
+    async def stop(
+        self, fencing: Fencing, *, force: bool, grace_s: float, stage: Callable[[str], Awaitable[None]]
+    ) -> Machine:
+        """Have no process; `stage` is told powerdown, quit and kill as they begin."""
+
+    async def pause(self, fencing: Fencing) -> Machine:
+        """Have the guest's CPUs stand still."""
+
+    async def resume(self, fencing: Fencing) -> Machine:
+        """Have the guest's CPUs run."""
+
+    async def reset(self, fencing: Fencing) -> Machine:
+        """Reset the guest as its button would."""
+
+    async def delete(self, fencing: Fencing) -> None:
+        """Have nothing left of it."""
+
+    async def quiesce(self, fencing: Fencing) -> Machine:
+        """Return when no action of a lower fence is in flight."""
+
+    async def get(self, machine_id: str, *, fence: int = 0, timeout_s: float = 10.0) -> Machine:
+        """Observe one machine; a fence above 0 first shuts out lower ones."""
+
+    def watch(self) -> AsyncIterator[Machine | SnapshotComplete | Node]:
+        """Yield all machines, then every change; ends only by raising `PeerError`."""
+
+    def read_console(self, machine_id: str, offset: int, length: int) -> AsyncIterator[ConsoleChunk]:
+        """Yield the console log from `offset` (negative: from the end); `length` 0 is all."""
+
+    async def execute(self, machine_id: str, request: ExecRequest) -> ExecResult:
+        """Run a program in the guest."""
+
+    async def host(self) -> Host:
+        """Observe the host."""
+
+    async def leaks(self) -> list[Leak]:
+        """List objects that nobody claims."""
+
+    async def doctor(self) -> list[Check]:
+        """Run the host's checks."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreImage:
+    """An image of the store."""
+
+    image: InstanceImage
+    arch: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEvent:
+    """One event of the store's outbox; `resource` as REST shows it."""
+
+    cursor: str
+    time: datetime
+    type: str
+    resource: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ImageStore(Protocol):
+    """The image store. Every method raises `PeerAway` or `PeerRefused`."""
+
+    async def find(self, name: str) -> StoreImage:
+        """Return an image.
+
+        Raises:
+            ImageNotFound: There is none of this name.
+        """
+
+    async def pin(
+        self, instance_id: str, instance_name: str, image: str, digest: str, timeout_s: float
+    ) -> InstanceImage:
+        """Keep the image's blob for the instance; a pin that stands is returned unchanged.
+
+        Raises:
+            ImageNotFound: There is none of this name.
+            ImageDigestMismatch: The name points elsewhere.
+        """
+
+    async def unpin(self, instance_id: str, timeout_s: float) -> None:
+        """Let go of the instance's blob, if it has one."""
+
+    async def ping(self) -> None:
+        """Return if the store answers."""
+
+    def watch(self, cursor: str) -> AsyncIterator[ImageEvent]:
+        """Yield the outbox after `cursor` (empty: all that is kept); ends only by raising `PeerError`."""

@@ -1,0 +1,143 @@
+"""Instances and nodes as REST shows them: the `resource` of events.
+
+It follows the rule of the contract (lowerCamelCase, enums without prefix, times as RFC 3339) and must never
+show a secret.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from controller.domain.condition import Condition
+from controller.domain.instance import Instance
+from controller.domain.lifecycle import InstanceState
+from controller.domain.machine import BootPhase, Guest, NicView
+from controller.domain.node import Node
+from controller.domain.readiness import Readiness
+
+Document = dict[str, Any]
+
+
+def instance_document(instance: Instance) -> Document:
+    """Return `instance` as GET shows it."""
+    return {
+        "name": instance.name,
+        "id": instance.id,
+        "image": instance.image.name,
+        "imageDigest": instance.image.digest,
+        "vm": {
+            "cpus": instance.resources.cpus,
+            "memory": instance.resources.memory_mib,
+            "disk": instance.resources.disk_mib,
+        },
+        "labels": dict(instance.labels),
+        "desiredPower": instance.desired_power.value,
+        "generation": instance.generation,
+        "createTime": time_text(instance.create_time),
+        "status": _status(instance),
+        "arch": instance.arch,
+        "readiness": readiness_document(instance.readiness),
+    }
+
+
+def node_document(node: Node) -> Document:
+    """Return `node` as GET shows it."""
+    return {
+        "name": node.name,
+        "state": node.state.value,
+        "arch": node.arch,
+        "qemuVersion": node.qemu_version,
+        "accelerators": [
+            {"name": item.name, "usable": item.usable, "reason": item.reason} for item in node.accelerators
+        ],
+        "accelerator": node.accelerator,
+        "speedFactor": node.speed_factor,
+        "cpus": {"total": node.cpus_total, "allocated": node.cpus_allocated},
+        "memory": {"total": node.memory_total_mib, "allocated": node.memory_allocated_mib},
+        "disk": {"total": node.disk_total_mib, "free": node.disk_free_mib},
+        "message": node.message,
+    }
+
+
+def readiness_document(readiness: Readiness) -> Document:
+    """Return the contract of readiness as a launch takes it."""
+    return {
+        "all": [{probe.value: {}} for probe in readiness.probes],
+        "deadline": duration_text(readiness.deadline_s),
+    }
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration as the contract writes it."""
+    return f"{int(seconds)}s" if float(seconds).is_integer() else f"{int(seconds * 1000)}ms"
+
+
+def time_text(moment: datetime) -> str:
+    """Return a time as RFC 3339 in UTC."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _status(instance: Instance) -> Document:
+    machine = instance.machine
+    status: Document = {
+        "state": instance.state.value,
+        "reason": instance.reason,
+        "message": instance.message,
+        "observedGeneration": instance.observed_generation,
+        "node": instance.node,
+        "accelerator": machine.accelerator if machine is not None else "",
+        "nics": [_nic(nic) for nic in instance.nic_views],
+        "conditions": [_condition(condition) for condition in instance.conditions],
+        "operation": instance.operation,
+        "bootPhases": [_phase(phase) for phase in machine.boot_phases] if machine is not None else [],
+    }
+    if machine is not None and machine.guest is not None:
+        status["guest"] = _guest(machine.guest)
+    if instance.state is InstanceState.FAILED and machine is not None and machine.exit is not None:
+        tails = {"stderrTail": machine.exit.stderr_tail, "consoleTail": machine.exit.console_tail}
+        status |= {key: tail for key, tail in tails.items() if tail}
+    return status
+
+
+def _nic(nic: NicView) -> Document:
+    return {
+        "network": nic.network,
+        "mac": nic.mac,
+        "addresses": [
+            {"address": item.address, "family": item.family, "source": item.source} for item in nic.addresses
+        ],
+        "ports": [
+            {"host": port.host, "guest": port.guest, "protocol": port.protocol, "address": port.address}
+            for port in nic.ports
+        ],
+    }
+
+
+def _condition(condition: Condition) -> Document:
+    return {
+        "type": condition.type,
+        "status": condition.status.value,
+        "reason": condition.reason,
+        "message": condition.message,
+        "lastTransitionTime": time_text(condition.last_transition_time),
+    }
+
+
+def _guest(guest: Guest) -> Document:
+    document: Document = {"hostname": guest.hostname}
+    if guest.os is not None:
+        document["os"] = {
+            "id": guest.os.id,
+            "name": guest.os.name,
+            "prettyName": guest.os.pretty_name,
+            "version": guest.os.version,
+            "kernelRelease": guest.os.kernel_release,
+            "machine": guest.os.machine,
+        }
+    return document
+
+
+def _phase(phase: BootPhase) -> Document:
+    document: Document = {"name": phase.name, "durationMs": phase.duration_ms}
+    if phase.start_time is not None:
+        document["startTime"] = time_text(phase.start_time)
+    return document

@@ -1,0 +1,173 @@
+"""Rows of `instances` read and written.
+
+Every change raises the revision; a state comes out of the lifecycle's table alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, Select, delete, insert, select, update
+
+from controller.domain.condition import Condition
+from controller.domain.instance import DesiredPower, Instance, InstanceId, InstanceImage, Resources
+from controller.domain.lifecycle import Event, InstanceState, next_state
+from controller.domain.machine import Machine, MachineNic
+from controller.domain.readiness import Readiness
+from controller.operations.rows import subjects
+from controller.records.schema import instance_labels, instance_secrets, instances
+from controller.records.stored_json import from_stored, to_stored
+
+SELECTION: Final[Select[Any]] = select(instances, subjects.c.active_op).outerjoin(
+    subjects, subjects.c.id == instances.c.id
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Conditions:
+    items: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Nics:
+    items: tuple[MachineNic, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What no answer shows."""
+
+    user_data: str
+    network_config: str
+
+    def __repr__(self) -> str:
+        """Show nothing."""
+        return "Secrets()"
+
+
+def to_instance(row: Row[Any]) -> Instance:
+    """Read a row of `SELECTION`."""
+    return Instance(
+        id=InstanceId(row.id),
+        name=row.name,
+        image=from_stored(InstanceImage, row.image),
+        arch=row.arch,
+        resources=Resources(row.cpus, row.memory_mib, row.disk_mib),
+        nics=from_stored(_Nics, row.nics).items,
+        labels=row.labels,
+        readiness=from_stored(Readiness, row.readiness),
+        node=row.node,
+        state=InstanceState(row.state),
+        reason=row.reason,
+        message=row.message,
+        desired_power=DesiredPower(row.desired_power),
+        generation=row.generation,
+        revision=row.revision,
+        observed_generation=row.observed_generation,
+        create_time=row.create_time,
+        machine=None if row.machine is None else from_stored(Machine, row.machine),
+        conditions=from_stored(_Conditions, row.conditions).items,
+        operation=row.active_op or "",
+    )
+
+
+def find_by_name(conn: Connection, name: str) -> Instance | None:
+    """Return the instance of this name."""
+    row = conn.execute(SELECTION.where(instances.c.name == name)).one_or_none()
+    return None if row is None else to_instance(row)
+
+
+def find(conn: Connection, instance_id: str) -> Instance | None:
+    """Return the instance of this id."""
+    row = conn.execute(SELECTION.where(instances.c.id == instance_id)).one_or_none()
+    return None if row is None else to_instance(row)
+
+
+def on_node(conn: Connection, node: str) -> Sequence[Instance]:
+    """Return all instances of a node."""
+    return [to_instance(row) for row in conn.execute(SELECTION.where(instances.c.node == node))]
+
+
+def add(conn: Connection, instance: Instance, secrets: Secrets) -> None:
+    """Insert an instance and what it keeps secret."""
+    conn.execute(insert(instances).values(id=instance.id, **_columns(instance)))
+    _write_labels(conn, instance)
+    conn.execute(
+        insert(instance_secrets).values(
+            instance_id=instance.id,
+            user_data=secrets.user_data.encode(),
+            network_config=secrets.network_config.encode(),
+        )
+    )
+
+
+def moved(instance: Instance, event: Event, *, reason: str = "", message: str = "") -> Instance:
+    """Return `instance` in the state that follows `event`.
+
+    Raises:
+        IllegalTransition: The table has no such entry.
+    """
+    return replace(instance, state=next_state(instance.state, event), reason=reason, message=message)
+
+
+def save(conn: Connection, instance: Instance) -> Instance:
+    """Write `instance` under its next revision and return it so."""
+    written = replace(instance, revision=instance.revision + 1)
+    conn.execute(update(instances).where(instances.c.id == instance.id).values(**_columns(written)))
+    return written
+
+
+def save_labels(conn: Connection, instance: Instance) -> None:
+    """Bring the table that lists filter by in step with the instance's labels."""
+    conn.execute(delete(instance_labels).where(instance_labels.c.instance_id == instance.id))
+    _write_labels(conn, instance)
+
+
+def remove(conn: Connection, instance_id: str) -> None:
+    """Remove an instance with its labels and secrets."""
+    for table in (instance_labels, instance_secrets):
+        conn.execute(delete(table).where(table.c.instance_id == instance_id))
+    conn.execute(delete(instances).where(instances.c.id == instance_id))
+
+
+def secrets_of(conn: Connection, instance_id: str) -> Secrets:
+    """Return what the runner alone is told; nothing if there is none."""
+    row = conn.execute(
+        select(instance_secrets).where(instance_secrets.c.instance_id == instance_id)
+    ).one_or_none()
+    if row is None:
+        return Secrets("", "")
+    return Secrets(row.user_data.decode(), row.network_config.decode())
+
+
+def _write_labels(conn: Connection, instance: Instance) -> None:
+    if instance.labels:
+        conn.execute(
+            insert(instance_labels),
+            [{"instance_id": instance.id, "key": key, "value": value} for key, value in instance.labels.items()],
+        )
+
+
+def _columns(instance: Instance) -> dict[str, Any]:
+    return {
+        "name": instance.name,
+        "image": to_stored(instance.image),
+        "arch": instance.arch,
+        "cpus": instance.resources.cpus,
+        "memory_mib": instance.resources.memory_mib,
+        "disk_mib": instance.resources.disk_mib,
+        "nics": to_stored(_Nics(instance.nics)),
+        "labels": dict(instance.labels),
+        "readiness": to_stored(instance.readiness),
+        "node": instance.node,
+        "state": instance.state.value,
+        "reason": instance.reason,
+        "message": instance.message,
+        "desired_power": instance.desired_power.value,
+        "generation": instance.generation,
+        "revision": instance.revision,
+        "observed_generation": instance.observed_generation,
+        "create_time": instance.create_time,
+        "machine": None if instance.machine is None else to_stored(instance.machine),
+        "conditions": to_stored(_Conditions(instance.conditions)),
+    }

@@ -1,0 +1,82 @@
+"""The domain's tables; migrations make them, and a test compares the two."""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+from controller.database.types import UtcDateTime
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(63), nullable=False),
+    Column("image", JSON, nullable=False),
+    Column("arch", String(16), nullable=False),
+    Column("cpus", Integer, nullable=False),
+    Column("memory_mib", Integer, nullable=False),
+    Column("disk_mib", BigInteger, nullable=False),
+    Column("nics", JSON, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("readiness", JSON, nullable=False),
+    Column("node", String(63), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("message", String, nullable=False),
+    Column("desired_power", String(16), nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("observed_generation", BigInteger, nullable=False),
+    Column("create_time", UtcDateTime, nullable=False),
+    Column("machine", JSON(none_as_null=True)),
+    Column("conditions", JSON, nullable=False),
+    UniqueConstraint("name"),
+    Index("ix_instances_node", "node"),
+    Index("ix_instances_state", "state"),
+)
+
+# Beside the JSON column: lists filter here, answers are made there.
+instance_labels = Table(
+    "instance_labels",
+    metadata,
+    Column("instance_id", String(36), ForeignKey("instances.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", String(128), primary_key=True),
+    Column("value", String(256), nullable=False),
+    Index("ix_instance_labels_key_value", "key", "value"),
+)
+
+# Read by the step that hands them to the runner, by nothing else.
+instance_secrets = Table(
+    "instance_secrets",
+    metadata,
+    Column("instance_id", String(36), ForeignKey("instances.id", ondelete="CASCADE"), primary_key=True),
+    Column("user_data", LargeBinary, nullable=False),
+    Column("network_config", LargeBinary, nullable=False),
+)
+
+# How far another service's outbox has been taken into the one log.
+peer_cursors = Table(
+    "peer_cursors",
+    metadata,
+    Column("peer", String(64), primary_key=True),
+    Column("cursor", String(255), nullable=False),
+)

@@ -40,7 +40,7 @@ class SnapshotComplete:
 
 
 class Runner(Protocol):
-    """The machines of one host. Every method raises `PeerAway`, `PeerRefused` or, with a fence, `StaleFence`."""
+    """The machines of one host. Methods raise `PeerAway`, `PeerRefused` or, with a fence, `StaleFence`."""
 
     node: str
 

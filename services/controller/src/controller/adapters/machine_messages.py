@@ -89,9 +89,7 @@ def node_of(message: host_pb2.Node, name: str) -> Node:
         state=_node_state(message.state),
         arch=message.arch,
         qemu_version=message.qemu_version,
-        accelerators=tuple(
-            Accelerator(item.name, item.usable, item.reason) for item in message.accelerators
-        ),
+        accelerators=tuple(Accelerator(item.name, item.usable, item.reason) for item in message.accelerators),
         accelerator=message.accelerator,
         speed_factor=message.speed_factor or 1.0,
         cpus_total=message.cpus.total,
@@ -121,12 +119,12 @@ def dependency_of(message: host_pb2.Dependency) -> Dependency:
     return Dependency(message.name, message.up, _time(message, "since"), message.detail)
 
 
-def _phase(value: runner_pb2.MachinePhase) -> MachinePhase:
+def _phase(value: runner_pb2.MachinePhase.ValueType) -> MachinePhase:
     name = runner_pb2.MachinePhase.Name(value).removeprefix(_PHASE_PREFIX)
     return MachinePhase(name) if name in MachinePhase.__members__ else MachinePhase.ABSENT
 
 
-def _node_state(value: host_pb2.NodeState) -> NodeState:
+def _node_state(value: host_pb2.NodeState.ValueType) -> NodeState:
     name = host_pb2.NodeState.Name(value).removeprefix(_NODE_PREFIX)
     return NodeState(name) if name in NodeState.__members__ else NodeState.READY
 

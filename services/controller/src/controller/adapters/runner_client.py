@@ -83,9 +83,7 @@ class RunnerClient:
     async def stop(
         self, fencing: Fencing, *, force: bool, grace_s: float, stage: Callable[[str], Awaitable[None]]
     ) -> Machine:
-        request = pb.StopMachineRequest(
-            fencing=_fencing(fencing), force=force, grace_ms=int(grace_s * 1000)
-        )
+        request = pb.StopMachineRequest(fencing=_fencing(fencing), force=force, grace_ms=int(grace_s * 1000))
         machine = None
         call = self._machines.StopMachine(request, timeout=_bounded(fencing.timeout_s))
         async for message in self._peer.messages(call, idle_s=None):
@@ -120,9 +118,7 @@ class RunnerClient:
 
     async def quiesce(self, fencing: Fencing) -> Machine:
         request = pb.QuiesceMachineRequest(fencing=_fencing(fencing))
-        answer = await self._call(
-            self._machines.QuiesceMachine(request, timeout=_bounded(fencing.timeout_s))
-        )
+        answer = await self._call(self._machines.QuiesceMachine(request, timeout=_bounded(fencing.timeout_s)))
         return machine_of(answer.machine)
 
     async def get(self, machine_id: str, *, fence: int = 0, timeout_s: float = 10.0) -> Machine:
@@ -186,9 +182,7 @@ class RunnerClient:
 
 
 def _fencing(fencing: Fencing) -> pb.Fencing:
-    return pb.Fencing(
-        machine_id=fencing.machine_id, fence=fencing.fence, request_id=fencing.request_id
-    )
+    return pb.Fencing(machine_id=fencing.machine_id, fence=fencing.fence, request_id=fencing.request_id)
 
 
 def _bounded(timeout_s: float) -> float:

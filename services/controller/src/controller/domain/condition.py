@@ -76,7 +76,9 @@ class View:
 def derive(view: View, before: Sequence[Condition], now: datetime) -> tuple[Condition, ...]:
     """Return all conditions as `view` shows them at `now`."""
     known = {condition.type: condition for condition in before}
-    return tuple(_turned(known.get(kind), kind, finding, now) for kind, finding in _findings(view, now).items())
+    return tuple(
+        _turned(known.get(kind), kind, finding, now) for kind, finding in _findings(view, now).items()
+    )
 
 
 def _findings(view: View, now: datetime) -> dict[ConditionType, _Finding]:
@@ -104,7 +106,9 @@ def _machine_running(machine: Machine | None) -> _Finding:
         case MachinePhase.ACTIVE if machine.running:
             return _Finding(_TRUE, "QemuRunning")
         case MachinePhase.ACTIVE:
-            return _Finding(_FALSE, "QemuNotRunning", f"QEMU's run state is {machine.run_state or 'not known'}.")
+            return _Finding(
+                _FALSE, "QemuNotRunning", f"QEMU's run state is {machine.run_state or 'not known'}."
+            )
 
 
 def _address_assigned(view: View) -> _Finding:

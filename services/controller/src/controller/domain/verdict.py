@@ -74,7 +74,9 @@ def _of_powered_on(state: InstanceState, machine: Machine) -> Verdict | None:
 def ended(machine: Machine) -> Verdict:
     """Return what the end of a machine that was wanted running means."""
     if machine.phase is not MachinePhase.EXITED or machine.exit is None:
-        return Verdict(Event.IS_LOST, MACHINE_LOST, "The runner has no process of the machine and no record of its end.")
+        return Verdict(
+            Event.IS_LOST, MACHINE_LOST, "The runner has no process of the machine and no record of its end."
+        )
     if machine.exit.reason in _ORDERLY:
         return Verdict(Event.IS_OFF, machine.exit.reason, machine.exit.message)
     return Verdict(Event.IS_LOST, machine.exit.reason, machine.exit.message)

@@ -1,69 +1,63 @@
-"""What is asked of a guest beside its lifecycle: programs run in it, and what it printed."""
+"""What is done inside a guest or read from it: programs and the console. Neither is an operation."""
 
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Sequence
 
-from controller.database import Database
+from controller.domain.condition import ConditionStatus, ConditionType
 from controller.domain.instance import Instance
-from controller.domain.lifecycle import InstanceState, allowed
+from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import ConsoleChunk, ExecRequest, ExecResult
-from controller.errors import AgentUnavailable, InstanceNotFound, InstanceStateConflict
+from controller.errors import AgentUnavailable, Fault, PeerRefused, RequestInvalid
 from controller.instances.fleet import Fleet
-from controller.records import instance_rows
-
-_TAIL_BYTES: Final = 4096
-_TAIL_LINES: Final = 20
+from controller.instances.queries import Queries
+from controller.instances.submitting import conflict
 
 
 class Guests:
-    """Asks runners about the guests of instances."""
+    """Passes on what the guest is asked, where its state allows it."""
 
-    def __init__(self, database: Database, fleet: Fleet) -> None:
-        self._database = database
+    def __init__(self, queries: Queries, fleet: Fleet) -> None:
+        self._queries = queries
         self._fleet = fleet
 
-    async def execute(self, name: str, request: ExecRequest) -> ExecResult:
+    async def execute(self, name: str, request: ExecRequest, faults: Sequence[Fault]) -> ExecResult:
         """Run a program in the guest.
 
         Raises:
             InstanceNotFound: There is no such instance.
-            InstanceStateConflict: Its guest does not run.
-            AgentUnavailable: The guest agent does not answer.
-            PeerError: The runner is away, or refuses (program not found, time is up).
+            RequestInvalid: The request has faults.
+            InstanceStateConflict: It does not run.
+            AgentUnavailable: Its agent does not answer.
+            PeerError: The runner is away or refuses, for instance because the program is missing.
         """
-        instance = await self._find(name)
+        instance = await self._queries.get(name)
+        found = [*faults, *([] if request.argv and request.argv[0] else [Fault("/argv", "names no program")])]
+        if found:
+            raise RequestInvalid(found)
         if instance.state is not InstanceState.RUNNING:
-            verbs = [verb.value for verb in allowed(instance.state)]
-            raise InstanceStateConflict(name, instance.state.value, verbs, "Running a program")
-        if instance.machine is None or not instance.machine.agent_connected:
+            raise conflict(instance, "Running a program in the guest")
+        if _is_false(instance, ConditionType.AGENT_CONNECTED):
             raise AgentUnavailable(name)
-        return await self._fleet.reachable_runner(instance.node).execute(instance.id, request)
+        runner = self._fleet.reachable_runner(instance.node)
+        try:
+            return await runner.execute(instance.id, request)
+        except PeerRefused as exc:
+            if exc.reason == "GUEST_AGENT_UNAVAILABLE":
+                raise AgentUnavailable(name) from exc
+            raise
 
     async def read_console(self, name: str, offset: int, length: int) -> AsyncIterator[ConsoleChunk]:
-        """Yield the console's log from `offset` (negative: from the end); `length` 0 is all.
+        """Yield the console log; of a machine that was never started, nothing.
 
         Raises:
             InstanceNotFound: There is no such instance.
-            PeerError: The runner is away.
+            PeerError: The runner is away or refuses.
         """
-        instance = await self._find(name)
+        instance = await self._queries.get(name)
         runner = self._fleet.reachable_runner(instance.node)
         async for chunk in runner.read_console(instance.id, offset, length):
             yield chunk
 
-    async def console_tail(self, instance: Instance) -> str:
-        """Return the last lines that the guest printed.
 
-        Raises:
-            PeerError: The runner is away.
-        """
-        runner = self._fleet.reachable_runner(instance.node)
-        chunks = [chunk.chunk async for chunk in runner.read_console(instance.id, -_TAIL_BYTES, 0)]
-        lines = b"".join(chunks).decode(errors="replace").splitlines()
-        return "\n".join(lines[-_TAIL_LINES:])
-
-    async def _find(self, name: str) -> Instance:
-        found = await self._database.read(lambda conn: instance_rows.find_by_name(conn, name))
-        if found is None:
-            raise InstanceNotFound(name)
-        return found
+def _is_false(instance: Instance, kind: ConditionType) -> bool:
+    condition = instance.condition(kind)
+    return condition is not None and condition.status is ConditionStatus.FALSE

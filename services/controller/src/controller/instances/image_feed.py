@@ -46,7 +46,7 @@ class ImageFeed:
                     # The store began anew, or we were away too long: go on with what it still has.
                     _log.warning("image events were lost", extra={"reason": exc.reason})
                     await self._write(lambda conn: set_cursor(conn, _PEER, ""))
-            except Exception:
+            except Exception:  # noqa: BLE001 - loops go on, logged
                 _log.exception("following the image store failed")
             await self._clock.sleep(self._wait_s)
             self._wait_s = min(2 * self._wait_s, _MOST_WAIT_S)
@@ -69,7 +69,7 @@ class ImageFeed:
     async def _write(self, work: Callable[[Connection], None]) -> None:
         try:
             await self._database.write(work)
-        except Exception:
+        except Exception:  # noqa: BLE001 - loops go on, logged
             _log.exception("the cursor could not be written")
 
     def _stands(self, *, up: bool, detail: str) -> None:

@@ -168,9 +168,7 @@ def _disk_mib(wanted_mib: int, image: InstanceImage) -> int:
 def _nics(wish: LaunchWish) -> tuple[MachineNic, ...]:
     """Return the NICs; published ports belong to the first."""
     return tuple(
-        MachineNic(
-            nic.network or "default", nic.mac.lower() or _new_mac(), wish.ports if index == 0 else ()
-        )
+        MachineNic(nic.network or "default", nic.mac.lower() or _new_mac(), wish.ports if index == 0 else ())
         for index, nic in enumerate(wish.wanted_nics)
     )
 

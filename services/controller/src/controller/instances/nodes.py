@@ -1,90 +1,123 @@
-"""Nodes for those who ask: their last known form, their leaks and checks, and what this service depends on."""
+"""Nodes as clients see them, and what the service depends on."""
+
+import asyncio
+import base64
+from dataclasses import replace
+from typing import Final
+
+from sqlalchemy import text
 
 from controller.database import Database, DatabaseError
-from controller.domain.node import Check, Dependency, Leak, Node
-from controller.errors import NodeNotFound, PeerError
+from controller.domain.node import Check, Dependency, Host, Leak, Node, NodeState
+from controller.errors import PageTokenForeign, PeerError
 from controller.instances.fleet import Fleet
 from controller.instances.image_feed import ImageFeed
-from controller.operations import Clock
-from controller.ports import Runner
+from controller.ports import ImageStore, Runner
+
+_DEFAULT_PAGE_SIZE: Final = 100
 
 
 class Nodes:
-    """Answers from the fleet's knowledge, freshened by asking the runner where it can be reached."""
+    """Answers questions about hosts; a node that is away is shown as it was last known."""
 
-    def __init__(self, database: Database, fleet: Fleet, images: ImageFeed, clock: Clock) -> None:
+    def __init__(self, database: Database, fleet: Fleet, store: ImageStore, images: ImageFeed) -> None:
         self._database = database
         self._fleet = fleet
+        self._store = store
         self._images = images
-        self._clock = clock
-        self._database_since = clock.now()
 
-    async def list(self) -> list[Node]:
-        """Return all nodes, in the order of the settings."""
-        return [await self._form(runner) for runner in self._fleet.runners]
+    async def page(self, page_size: int, page_token: str) -> tuple[list[Node], str]:
+        """Return a page of nodes in order of name, and the token of the next.
 
-    async def get(self, node: str) -> Node:
-        """Return one node.
+        Raises:
+            PageTokenForeign: The token does not belong to this list.
+        """
+        size = page_size or _DEFAULT_PAGE_SIZE
+        after = _decode(page_token) if page_token else ""
+        runners = sorted(
+            (runner for runner in self._fleet.runners if runner.node > after), key=lambda runner: runner.node
+        )
+        shown = runners[:size]
+        nodes = await asyncio.gather(*(self._form(runner) for runner in shown))
+        return nodes, _encode(shown[-1].node) if len(runners) > size else ""
+
+    async def get(self, name: str) -> Node:
+        """Return a node.
 
         Raises:
             NodeNotFound: There is none of this name.
         """
-        return await self._form(self._fleet.runner(node))
+        return await self._form(self._fleet.runner(name))
 
-    async def leaks(self, node: str) -> "list[Leak]":
-        """List what carries our mark on the node and belongs to no machine.
+    async def leaks(self, name: str) -> list[Leak]:
+        """Return what nobody claims on a node.
 
         Raises:
             NodeNotFound: There is none of this name.
             PeerError: Its runner is away.
         """
-        return await self._known(node).leaks()
+        return await self._fleet.runner(name).leaks()
 
-    async def doctor(self, node: str) -> "list[Check]":
-        """Run the node's checks.
+    async def doctor(self, name: str) -> list[Check]:
+        """Run a node's checks.
 
         Raises:
             NodeNotFound: There is none of this name.
             PeerError: Its runner is away.
         """
-        return await self._known(node).doctor()
+        return await self._fleet.runner(name).doctor()
 
-    async def dependencies(self) -> "list[Dependency]":
-        """Return what this service needs, and whether it is there."""
-        found = [await self._database_stands()]
-        found.append(Dependency("image-store", self._images.up, self._images.since, self._images.detail))
-        for runner in self._fleet.runners:
-            standing = self._fleet.standing(runner.node)
-            try:
-                host = await runner.host()
-            except PeerError as exc:
-                found.append(Dependency(f"runner/{runner.node}", False, standing.since, exc.message))
-                continue
-            # A runner whose stream has not been followed yet knows machines that we do not know of.
-            up = bool(standing.reachable)
-            detail = "" if up else standing.detail or "Its machines are not known yet."
-            found.append(Dependency(f"runner/{runner.node}", up, standing.since, detail))
-            found += host.dependencies
-        return found
-
-    def _known(self, node: str) -> Runner:
-        if node not in {runner.node for runner in self._fleet.runners}:
-            raise NodeNotFound(node)
-        return self._fleet.reachable_runner(node)
+    async def readiness(self) -> list[Dependency]:
+        """Return everything the service needs: database, image store, runners and their vm-hosts."""
+        database, store, *hosts = await asyncio.gather(
+            self._database_up(), self._store_up(), *(self._host_up(runner) for runner in self._fleet.runners)
+        )
+        return [*database, *store, *(dependency for found in hosts for dependency in found)]
 
     async def _form(self, runner: Runner) -> Node:
-        standing = self._fleet.standing(runner.node)
-        if standing.reachable is False:
-            return standing.node
         try:
             return (await runner.host()).node
-        except PeerError:
-            # The stream tells of its absence; until then the last known form is the best there is.
-            return self._fleet.standing(runner.node).node
+        except PeerError as exc:
+            last = self._fleet.standing(runner.node).node
+            return replace(last, state=NodeState.UNREACHABLE, message=exc.message)
 
-    async def _database_stands(self) -> Dependency:
+    async def _database_up(self) -> list[Dependency]:
         try:
-            await self._database.read(lambda conn: conn.exec_driver_sql("SELECT 1").scalar_one())
+            await self._database.read(lambda conn: conn.execute(text("SELECT 1")).scalar_one())
         except DatabaseError as exc:
-            return Dependency("database", False, self._clock.now(), str(exc))
-        return Dependency("database", True, self._database_since, "")
+            return [Dependency("database", up=False, since=None, detail=str(exc))]
+        return [Dependency("database", up=True, since=None, detail="")]
+
+    async def _store_up(self) -> list[Dependency]:
+        try:
+            await self._store.ping()
+        except PeerError as exc:
+            return [Dependency("image-store", up=False, since=self._images.since, detail=exc.message)]
+        return [Dependency("image-store", up=True, since=self._images.since, detail="")]
+
+    async def _host_up(self, runner: Runner) -> list[Dependency]:
+        name = f"runner:{runner.node}"
+        since = self._fleet.standing(runner.node).since
+        try:
+            host: Host = await runner.host()
+        except PeerError as exc:
+            return [
+                Dependency(name, up=False, since=since, detail=exc.message),
+                Dependency("vm-host", up=False, since=None, detail="Not known: the runner is away."),
+            ]
+        return [Dependency(name, up=True, since=since, detail=""), *host.dependencies]
+
+
+def _encode(name: str) -> str:
+    return base64.urlsafe_b64encode(f"node:{name}".encode()).decode().rstrip("=")
+
+
+def _decode(token: str) -> str:
+    try:
+        padded = token + "=" * (-len(token) % 4)
+        kind, _, name = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").partition(":")
+    except ValueError as exc:
+        raise PageTokenForeign from exc
+    if kind != "node" or not name:
+        raise PageTokenForeign
+    return name

@@ -5,8 +5,6 @@ import logging
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection
-
 from controller.database import Database
 from controller.domain.condition import READINESS_TIMEOUT, ConditionStatus, ConditionType
 from controller.domain.instance import Instance
@@ -43,7 +41,7 @@ class ReadinessTimer:
             for node in nodes:
                 try:
                     await self._observations.derive_again(node)
-                except Exception:
+                except Exception:  # noqa: BLE001 - loops go on, logged
                     _log.exception("deriving conditions failed", extra={"node": node})
             await self._until_due()
 

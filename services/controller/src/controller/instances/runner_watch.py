@@ -37,7 +37,7 @@ class RunnerWatch:
                 detail = "The runner has ended its stream."
             except PeerError as exc:
                 detail = exc.message
-            except Exception:
+            except Exception:  # noqa: BLE001 - loops go on, logged
                 # A defect or an outage of the database must not end observing.
                 _log.exception("watching failed", extra={"node": self._runner.node})
                 detail = ""
@@ -49,7 +49,7 @@ class RunnerWatch:
     async def _away(self, detail: str) -> None:
         try:
             await self._observations.runner_is_away(self._runner.node, detail)
-        except Exception:
+        except Exception:  # noqa: BLE001 - loops go on, logged
             _log.exception("noting the runner's absence failed", extra={"node": self._runner.node})
 
     async def _follow(self) -> None:

@@ -1,8 +1,8 @@
 """What all mutations share: identity, precondition, and how they are answered."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
@@ -99,6 +99,19 @@ class Submitting:
                 raise
             return stored
 
+    async def is_stored(self, options: Options) -> bool:
+        """Whether a request was accepted under this key.
+
+        Raises:
+            IdempotencyKeyReused: Another one was.
+        """
+        return await self._stored(options) is not None
+
+    async def store(self, options: Options, response: Mapping[str, Any]) -> None:
+        """Remember an accepted request that files no operation of its own."""
+        if options.key is not None:
+            await self._engine.submit(lambda conn: _answered(conn, response), idempotency=options.key)
+
     async def _stored(self, options: Options) -> Mutated | None:
         if options.key is None:
             return None
@@ -141,6 +154,11 @@ def conflict(instance: Instance, wanted: str) -> InstanceStateConflict:
 def already(instance: Instance) -> AlreadyThere:
     """Return the answer of a no-op success."""
     return AlreadyThere({"instance": instance.id})
+
+
+def _answered(conn: Connection, response: Mapping[str, Any]) -> AlreadyThere:
+    del conn
+    return AlreadyThere(response)
 
 
 def _nothing(conn: Connection) -> Submission | AlreadyThere:

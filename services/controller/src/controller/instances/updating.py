@@ -94,7 +94,11 @@ class Updating:
                 kind="update",
                 subject=instance.id,
                 subject_name=instance.name,
-                spec={"resize": resize, "before": to_stored(instance.resources), "from": instance.state.value},
+                spec={
+                    "resize": resize,
+                    "before": to_stored(instance.resources),
+                    "from": instance.state.value,
+                },
                 traceparent=traceparent,
                 accepted=self._accepted(changed),
             )

@@ -23,9 +23,7 @@ class Settling:
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
 
-    def launch(
-        self, conn: Connection, operation: Operation, outcome: State, error: Problem | None
-    ) -> None:
+    def launch(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """A launch that comes to nothing leaves nothing; one whose QEMU was spawned leaves it FAILED."""
         if _superseded(error):
             return
@@ -37,9 +35,7 @@ class Settling:
         else:
             self._changes.remove(conn, operation)
 
-    def start(
-        self, conn: Connection, operation: Operation, outcome: State, error: Problem | None
-    ) -> None:
+    def start(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """A start that was undone leaves the instance off."""
         if _superseded(error):
             return
@@ -53,9 +49,7 @@ class Settling:
         else:
             self._called_off(conn, operation, error)
 
-    def restart(
-        self, conn: Connection, operation: Operation, outcome: State, error: Problem | None
-    ) -> None:
+    def restart(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """As a start, once the machine was off; before that it still runs."""
         found = instance_rows.find(conn, operation.subject)
         off = found is not None and found.state is InstanceState.STARTING
@@ -64,36 +58,26 @@ class Settling:
         else:
             self.start(conn, operation, outcome, error)
 
-    def stop(
-        self, conn: Connection, operation: Operation, outcome: State, error: Problem | None
-    ) -> None:
+    def stop(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """A stop that was called off leaves the instance as it was before."""
         if outcome is State.SUCCEEDED:
             self._carried_out(conn, operation, Event.IS_OFF)
         elif not _superseded(error):
             self._called_off(conn, operation, error)
 
-    def pause(
-        self, conn: Connection, operation: Operation, outcome: State, error: Problem | None
-    ) -> None:
+    def pause(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """The state moves when it is so."""
         self._in_place(conn, operation, outcome, error, Event.PAUSE)
 
-    def resume(
-        self, conn: Connection, operation: Operation, outcome: State, error: Problem | None
-    ) -> None:
+    def resume(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """The state moves when it is so."""
         self._in_place(conn, operation, outcome, error, Event.RESUME)
 
-    def reset(
-        self, conn: Connection, operation: Operation, outcome: State, error: Problem | None
-    ) -> None:
+    def reset(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """The state stays."""
         self._in_place(conn, operation, outcome, error, Event.RESET)
 
-    def update(
-        self, conn: Connection, operation: Operation, outcome: State, error: Problem | None
-    ) -> None:
+    def update(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """A resize that failed is taken back, or every later start would fail with it."""
         found = instance_rows.find(conn, operation.subject)
         if found is None or _superseded(error):
@@ -112,18 +96,14 @@ class Settling:
             conn, replace(found, resources=resources, generation=found.generation + 1), operation
         )
 
-    def delete(
-        self, conn: Connection, operation: Operation, outcome: State, error: Problem | None
-    ) -> None:
+    def delete(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """The row goes last of all."""
         if outcome is State.SUCCEEDED:
             self._changes.remove(conn, operation)
         elif not _superseded(error):
             self._called_off(conn, operation, error)
 
-    def observe(
-        self, conn: Connection, operation: Operation, outcome: State, error: Problem | None
-    ) -> None:
+    def observe(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """The state follows what was seen under the fence."""
         if outcome is not State.SUCCEEDED or not operation.facts.get("event"):
             if not _superseded(error):
@@ -151,9 +131,7 @@ class Settling:
 
     def _lost(self, conn: Connection, operation: Operation, error: Problem | None) -> None:
         problem = error or _CALLED_OFF
-        self._changes.move(
-            conn, operation, Event.IS_LOST, reason=problem.reason, message=problem.message
-        )
+        self._changes.move(conn, operation, Event.IS_LOST, reason=problem.reason, message=problem.message)
 
     def _called_off(self, conn: Connection, operation: Operation, error: Problem | None) -> None:
         """Put the instance back; the reconciler looks at the machine as soon as the operation has ended."""

@@ -144,7 +144,10 @@ def _write_labels(conn: Connection, instance: Instance) -> None:
     if instance.labels:
         conn.execute(
             insert(instance_labels),
-            [{"instance_id": instance.id, "key": key, "value": value} for key, value in instance.labels.items()],
+            [
+                {"instance_id": instance.id, "key": key, "value": value}
+                for key, value in instance.labels.items()
+            ],
         )
 
 

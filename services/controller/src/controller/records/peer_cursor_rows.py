@@ -7,7 +7,9 @@ from controller.records.schema import peer_cursors
 
 def cursor_of(conn: Connection, peer: str) -> str:
     """Return the last cursor that was taken over; empty before the first."""
-    found = conn.execute(select(peer_cursors.c.cursor).where(peer_cursors.c.peer == peer)).scalar_one_or_none()
+    found = conn.execute(
+        select(peer_cursors.c.cursor).where(peer_cursors.c.peer == peer)
+    ).scalar_one_or_none()
     return found or ""
 
 

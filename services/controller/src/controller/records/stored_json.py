@@ -49,7 +49,7 @@ def _read(kind: Any, stored: Any) -> Any:
     if origin is tuple:
         return tuple(_read(get_args(kind)[0], item) for item in stored)
     if is_dataclass(kind):
-        hints = _hints(kind)
+        hints = _hints(kind)  # type: ignore[arg-type]  # a class, and classes are hashable
         return kind(**{name: _read(hints[name], item) for name, item in stored.items() if name in hints})  # type: ignore[operator]
     if kind is datetime:
         return datetime.fromisoformat(stored)

@@ -1,0 +1,160 @@
+"""Values of the domain as messages of the contract."""
+
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from qcontroller.controller.v1 import host_pb2, instance_pb2
+
+from controller.domain.instance import Instance
+from controller.domain.lifecycle import InstanceState
+from controller.domain.machine import BootPhase, Guest, NicView
+from controller.domain.node import Check, Dependency, Leak, Node
+from controller.domain.readiness import Probe, Readiness
+from controller.records.documents import duration_text
+
+
+def instance_message(instance: Instance) -> instance_pb2.Instance:
+    """Return an instance; it holds no secrets."""
+    return instance_pb2.Instance(
+        name=instance.name,
+        id=instance.id,
+        image=instance.image.name,
+        image_digest=instance.image.digest,
+        vm=instance_pb2.VmResources(
+            cpus=instance.resources.cpus,
+            memory=instance.resources.memory_mib,
+            disk=instance.resources.disk_mib,
+        ),
+        labels=dict(instance.labels),
+        desired_power=instance_pb2.DesiredPower.Value(f"DESIRED_POWER_{instance.desired_power}"),
+        generation=instance.generation,
+        create_time=time_message(instance.create_time),
+        status=_status(instance),
+        arch=instance.arch,
+        readiness=_readiness(instance.readiness),
+        etag=instance.etag,
+    )
+
+
+def node_message(node: Node) -> host_pb2.Node:
+    """Return a node."""
+    return host_pb2.Node(
+        name=node.name,
+        state=host_pb2.NodeState.Value(f"NODE_STATE_{node.state}"),
+        arch=node.arch,
+        qemu_version=node.qemu_version,
+        accelerators=[
+            host_pb2.Accelerator(name=item.name, usable=item.usable, reason=item.reason)
+            for item in node.accelerators
+        ],
+        accelerator=node.accelerator,
+        speed_factor=node.speed_factor,
+        cpus=host_pb2.CpuCapacity(total=node.cpus_total, allocated=node.cpus_allocated),
+        memory=host_pb2.MemoryCapacity(total=node.memory_total_mib, allocated=node.memory_allocated_mib),
+        disk=host_pb2.DiskCapacity(total=node.disk_total_mib, free=node.disk_free_mib),
+        message=node.message,
+    )
+
+
+def leak_message(leak: Leak) -> host_pb2.Leak:
+    """Return a leak."""
+    since = None if leak.since is None else time_message(leak.since)
+    return host_pb2.Leak(kind=leak.kind, name=leak.name, owner=leak.owner, since=since)
+
+
+def check_message(check: Check) -> host_pb2.Check:
+    """Return a check of the doctor."""
+    status = host_pb2.CheckStatus.Value(f"CHECK_STATUS_{check.status}")
+    return host_pb2.Check(name=check.name, status=status, detail=check.detail, fix=check.fix)
+
+
+def dependency_message(dependency: Dependency) -> host_pb2.Dependency:
+    """Return a dependency."""
+    since = None if dependency.since is None else time_message(dependency.since)
+    return host_pb2.Dependency(name=dependency.name, up=dependency.up, since=since, detail=dependency.detail)
+
+
+def time_message(moment: datetime) -> Timestamp:
+    """Return a time."""
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def _status(instance: Instance) -> instance_pb2.InstanceStatus:
+    machine = instance.machine
+    end = machine.exit if machine is not None and instance.state is InstanceState.FAILED else None
+    return instance_pb2.InstanceStatus(
+        state=instance_pb2.InstanceState.Value(f"INSTANCE_STATE_{instance.state}"),
+        reason=instance.reason,
+        message=instance.message,
+        observed_generation=instance.observed_generation,
+        node=instance.node,
+        accelerator="" if machine is None else machine.accelerator,
+        nics=[_nic(nic) for nic in instance.nic_views],
+        conditions=[
+            instance_pb2.Condition(
+                type=condition.type,
+                status=instance_pb2.ConditionStatus.Value(f"CONDITION_STATUS_{condition.status}"),
+                reason=condition.reason,
+                message=condition.message,
+                last_transition_time=time_message(condition.last_transition_time),
+            )
+            for condition in instance.conditions
+        ],
+        guest=None if machine is None or machine.guest is None else _guest(machine.guest),
+        operation=instance.operation,
+        boot_phases=[] if machine is None else [_phase(phase) for phase in machine.boot_phases],
+        stderr_tail="" if end is None else end.stderr_tail,
+        console_tail="" if end is None else end.console_tail,
+    )
+
+
+def _readiness(readiness: Readiness) -> instance_pb2.Readiness:
+    return instance_pb2.Readiness(
+        all=[_probe(probe) for probe in readiness.probes], deadline=duration_text(readiness.deadline_s)
+    )
+
+
+def _probe(probe: Probe) -> instance_pb2.Probe:
+    match probe:
+        case Probe.AGENT:
+            return instance_pb2.Probe(agent=instance_pb2.AgentProbe())
+
+
+def _nic(nic: NicView) -> instance_pb2.NicStatus:
+    return instance_pb2.NicStatus(
+        network=nic.network,
+        mac=nic.mac,
+        addresses=[
+            instance_pb2.NicAddress(address=item.address, family=item.family, source=item.source)
+            for item in nic.addresses
+        ],
+        ports=[
+            instance_pb2.PortMapping(
+                host=port.host, guest=port.guest, protocol=port.protocol, address=port.address
+            )
+            for port in nic.ports
+        ],
+    )
+
+
+def _guest(guest: Guest) -> instance_pb2.GuestInfo:
+    if guest.os is None:
+        return instance_pb2.GuestInfo(hostname=guest.hostname)
+    return instance_pb2.GuestInfo(
+        hostname=guest.hostname,
+        os=instance_pb2.GuestOs(
+            id=guest.os.id,
+            name=guest.os.name,
+            pretty_name=guest.os.pretty_name,
+            version=guest.os.version,
+            kernel_release=guest.os.kernel_release,
+            machine=guest.os.machine,
+        ),
+    )
+
+
+def _phase(phase: BootPhase) -> instance_pb2.BootPhase:
+    start = None if phase.start_time is None else time_message(phase.start_time)
+    return instance_pb2.BootPhase(name=phase.name, start_time=start, duration_ms=phase.duration_ms)

@@ -1,0 +1,172 @@
+"""Requests of the contract as values of the domain; what cannot be read becomes faults, all of them."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from qcontroller.controller.v1 import instance_pb2 as pb
+from servicekit.quantities import QuantityError, parse_duration_s, parse_size_mib
+
+from controller.domain.launch_spec import DEFAULT_MEMORY_MIB, LaunchWish, NicWish
+from controller.domain.lifecycle import InstanceState
+from controller.domain.machine import ExecRequest, Port
+from controller.domain.readiness import Probe, Readiness
+from controller.errors import Fault, RequestInvalid
+from controller.instances.submitting import Options
+from controller.instances.updating import Patch
+from controller.records.instance_pages import InstanceFilter
+
+T = TypeVar("T")
+
+_MAX_DEADLINE_S = 24 * 3600.0
+_MAX_STOP_S = 3600.0
+_MAX_EXEC_S = 600.0
+_EXEC_S = 30.0
+
+
+@dataclass(slots=True)
+class Reading:
+    """Collects what cannot be read."""
+
+    faults: list[Fault] = field(default_factory=list)
+
+    def quantity(self, pointer: str, text: str, parse: Callable[[str], T], default: T) -> T | None:
+        """Return the parsed `text`, `default` for an empty one, None and a fault for an unreadable one."""
+        if not text:
+            return default
+        try:
+            return parse(text)
+        except QuantityError as exc:
+            self.faults.append(Fault(pointer, str(exc)))
+            return None
+
+    def duration_s(self, pointer: str, text: str, default_s: float, most_s: float) -> float:
+        """Return a duration; beyond `most_s` is a fault."""
+        found = self.quantity(pointer, text, parse_duration_s, default_s)
+        if found is not None and found > most_s:
+            self.faults.append(Fault(pointer, f"must be at most {int(most_s)}s"))
+        return default_s if found is None else found
+
+
+def options_of(request: Message, options: pb.MutationOptions) -> Options:
+    """Return identity and precondition; the hash covers all of the request but its key."""
+    bare = type(request)()
+    bare.CopyFrom(request)
+    inner = getattr(bare, "options", None)
+    if isinstance(inner, pb.MutationOptions):
+        inner.request_id = ""
+    kind = request.DESCRIPTOR.full_name.encode()
+    digest = hashlib.sha256(kind + b"\0" + bare.SerializeToString(deterministic=True)).hexdigest()
+    return Options(options.request_id, digest, options.if_match)
+
+
+def launch_wish(request: pb.LaunchInstanceRequest, deadline_s: float) -> tuple[LaunchWish, list[Fault]]:
+    """Return what a launch asks for; `deadline_s` is the default of its readiness."""
+    reading = Reading()
+    wish = LaunchWish(
+        name=request.name,
+        image=request.image,
+        image_digest=request.image_digest,
+        cpus=request.vm.cpus or 1,
+        memory_mib=reading.quantity("/vm/memory", request.vm.memory, parse_size_mib, DEFAULT_MEMORY_MIB),
+        disk_mib=reading.quantity("/vm/disk", request.vm.disk, parse_size_mib, 0),
+        user_data=request.cloud_init.userdata,
+        network_config=request.cloud_init.network_config,
+        start=request.start,
+        labels=dict(request.labels),
+        readiness=_readiness(reading, request.readiness, deadline_s),
+        nics=tuple(NicWish(nic.network, nic.mac, nic.address) for nic in request.nics),
+        ports=ports_of(request.ports),
+        arch=request.arch,
+    )
+    return wish, reading.faults
+
+
+def patch_of(request: pb.UpdateInstanceRequest) -> Patch:
+    """Return what an update asks for."""
+    reading = Reading()
+    memory = (
+        reading.quantity("/vm/memory", request.memory or "0", parse_size_mib, 0)
+        if request.HasField("memory")
+        else None
+    )
+    disk = (
+        reading.quantity("/vm/disk", request.disk or "0", parse_size_mib, 0)
+        if request.HasField("disk")
+        else None
+    )
+    return Patch(
+        name=request.name,
+        labels=dict(request.labels),
+        removed_labels=tuple(request.removed_labels),
+        clear_labels=request.clear_labels,
+        cpus=request.cpus if request.HasField("cpus") else None,
+        memory_mib=memory,
+        disk_mib=disk,
+        ports=ports_of(request.ports.ports) if request.HasField("ports") else None,
+        faults=tuple(reading.faults),
+    )
+
+
+def exec_request(request: pb.ExecInstanceRequest) -> tuple[ExecRequest, list[Fault]]:
+    """Return the program that is to run."""
+    reading = Reading()
+    timeout_s = reading.duration_s("/timeout", request.timeout, _EXEC_S, _MAX_EXEC_S)
+    return ExecRequest(tuple(request.argv), dict(request.env), request.stdin, timeout_s), reading.faults
+
+
+def stop_grace(text: str, default_s: float) -> tuple[float, list[Fault]]:
+    """Return how long the guest may take to power down."""
+    reading = Reading()
+    return reading.duration_s("/timeout", text, default_s, _MAX_STOP_S), reading.faults
+
+
+def wait_seconds(text: str, default_s: float, most_s: float) -> float:
+    """Return how long to wait.
+
+    Raises:
+        RequestInvalid: It cannot be read, or is too long.
+    """
+    reading = Reading()
+    seconds = reading.duration_s("/query/timeout", text, default_s, most_s)
+    if reading.faults:
+        raise RequestInvalid(reading.faults)
+    return seconds
+
+
+def instance_filter(request: pb.ListInstancesRequest) -> InstanceFilter:
+    """Return which instances are asked for.
+
+    Raises:
+        RequestInvalid: A label has no "=", or is asked for with two values.
+    """
+    faults: list[Fault] = []
+    labels: dict[str, str] = {}
+    for label in request.labels:
+        key, equals, value = label.partition("=")
+        if not equals or not key or labels.get(key, value) != value:
+            faults.append(Fault("/query/label", f"{label!r} must be key=value, each key once"))
+        labels[key] = value
+    states = {pb.InstanceState.Name(state).removeprefix("INSTANCE_STATE_") for state in request.states}
+    if "UNSPECIFIED" in states:
+        faults.append(Fault("/query/state", "must be a state"))
+    if faults:
+        raise RequestInvalid(faults)
+    return InstanceFilter(labels, frozenset(InstanceState(state) for state in states))
+
+
+def ports_of(ports: Iterable[pb.PortMapping]) -> tuple[Port, ...]:
+    """Return published ports with their defaults."""
+    return tuple(
+        Port(port.host, port.guest, port.protocol or "tcp", port.address or "127.0.0.1") for port in ports
+    )
+
+
+def _readiness(reading: Reading, readiness: pb.Readiness, default_s: float) -> Readiness:
+    for index, probe in enumerate(readiness.all):
+        if probe.WhichOneof("kind") != "agent":
+            reading.faults.append(Fault(f"/readiness/all/{index}", 'must be {"agent": {}}'))
+    deadline_s = reading.duration_s("/readiness/deadline", readiness.deadline, default_s, _MAX_DEADLINE_S)
+    return Readiness((Probe.AGENT,), deadline_s)

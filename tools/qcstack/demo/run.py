@@ -121,7 +121,8 @@ def _follow_conditions(events: EventStream, rest: RestClient, begin: float, scre
             if condition["status"] == "TRUE" and condition["type"] not in seen:
                 seen.add(condition["type"])
                 screen.say(f"{time.monotonic() - begin:6.2f} s  {condition['type']}")
-        if "Ready" in seen:
+        # What the agent tells of the guest follows its first answer.
+        if "Ready" in seen and "guest" in event["resource"]["status"]:
             return
     # The wait names what is missing and shows the console's last lines.
     rest.call("GET", f"{_INSTANCE}/wait?condition=Ready&timeout=1")

@@ -1,4 +1,4 @@
-"""Command line: ``python -m controller --config FILE``."""
+"""Run the controller: `python -m controller --config FILE`."""
 
 from qcontroller.settings.v1.settings_pb2 import ControllerSettings
 from servicekit.process import run_service

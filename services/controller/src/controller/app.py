@@ -1,8 +1,10 @@
-"""Composition root: puts the parts together, keeps their tasks alive, serves the public services."""
+"""Composition root: puts the parts together and serves the public gRPC services."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import os
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from qcontroller.controller.v1 import host_pb2_grpc, instance_pb2_grpc, operation_pb2_grpc
@@ -28,14 +30,15 @@ from controller.instances.runner_watch import RunnerWatch
 from controller.instances.submitting import Submitting
 from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs
-from controller.operations import Clock, Engine, EngineSettings, Outbox, SystemClock
+from controller.operations import Engine, EngineSettings, Outbox, SystemClock, parse_fail_point
+from controller.operations.failpoints import FailPoints, no_fail_points
 from controller.operations.rows import meta
 from controller.plans.kinds import build_plans
 from controller.plans.workbench import Workbench
 from controller.ports import ImageStore, Runner
 from controller.problems import translate
 from controller.servicers.event_servicer import EventServicer
-from controller.servicers.instance_servicer import InstanceServicer
+from controller.servicers.instance_servicer import InstanceParts, InstanceServicer
 from controller.servicers.node_servicer import NodeServicer
 from controller.servicers.operation_servicer import OperationServicer
 from controller.settings import Settings, parse_settings
@@ -45,11 +48,11 @@ from controller.settings import Settings, parse_settings
 async def application(
     message: ControllerSettings, registry: CollectorRegistry
 ) -> AsyncIterator["asyncio.Future[None]"]:
-    """Run the controller against the peers that the settings name.
+    """Run the controller; what it yields ends only if a part of it has failed.
 
     Raises:
         SettingsError: The settings cannot be used.
-        DatabaseError: The database cannot be opened, or another controller has it.
+        DatabaseError: The database cannot be opened, or another process holds it.
         AddressInUseError: An address is taken.
     """
     settings = parse_settings(message)
@@ -58,9 +61,10 @@ async def application(
         store = ImageStoreClient(await stack.enter_async_context(grpc_channel(settings.image_store)))
         runners = [
             RunnerClient(node, await stack.enter_async_context(grpc_channel(target)))
-            for node, target in settings.runners
+            for node, target in settings.runners.items()
         ]
-        yield await stack.enter_async_context(serve(settings, database, store, runners, registry))
+        work = await stack.enter_async_context(serve(settings, database, store, runners, registry))
+        yield work
 
 
 @asynccontextmanager
@@ -68,70 +72,62 @@ async def serve(
     settings: Settings,
     database: Database,
     store: ImageStore,
-    runners: Sequence[Runner],
+    runners: "list[RunnerClient] | list[Runner]",
     registry: CollectorRegistry,
-    clock: Clock | None = None,
 ) -> AsyncIterator["asyncio.Future[None]"]:
-    """Serve until the context is left; what is yielded ends only if a part has failed."""
-    clock = clock or SystemClock()
+    """Put the parts together on top of a database and peers, and serve until the context is left."""
+    clock = SystemClock()
     cluster_id = await database.read(lambda conn: conn.execute(select(meta.c.db_epoch)).scalar_one())
-    outbox = Outbox(clock)
     fleet = Fleet(runners, clock)
     changes = Changes(fleet, clock)
+    outbox = Outbox(clock)
     observations = Observations(database, fleet, changes, outbox)
     bench = Workbench(database, fleet, store, changes, observations, cluster_id)
     engine = Engine(
         database,
         build_plans(bench, settings.operation_deadline_s),
-        settings=EngineSettings(slots=settings.slots),
+        settings=EngineSettings(slots=settings.operation_slots),
         clock=clock,
+        fail_points=_fail_points(),
         registry=registry,
     )
     submitting = Submitting(database, engine)
     queries = Queries(database, fleet, engine.feed, clock)
     images = ImageFeed(database, store, outbox, clock)
-    instance_servicer = InstanceServicer(
-        Launching(database, fleet, store, changes, submitting, clock, cluster_id),
-        Verbs(database, fleet, changes, submitting, settings.operation_deadline_s, cluster_id),
-        Updating(fleet, changes, submitting),
-        queries,
-        Guests(queries, fleet),
-        settings,
+    parts = InstanceParts(
+        queries=queries,
+        launching=Launching(database, fleet, store, changes, submitting, clock, cluster_id),
+        verbs=Verbs(database, fleet, changes, submitting, settings.operation_deadline_s, cluster_id),
+        updating=Updating(fleet, changes, submitting),
+        guests=Guests(queries, fleet),
+        stop_timeout_s=settings.stop_timeout_s,
+        readiness_deadline_s=settings.readiness_deadline_s,
     )
-    services = _services(
-        instance_servicer,
-        OperationServicer(engine, submitting),
-        EventServicer(engine),
-        NodeServicer(Nodes(database, fleet, store, images)),
-    )
-    work = [
-        engine.run(),
-        Reconciler(database, engine, observations).run(),
-        ReadinessTimer(database, fleet, observations, clock).run(),
+    reconciler = Reconciler(database, engine, observations)
+    timer = ReadinessTimer(database, fleet, observations, clock)
+    loops: list[Coroutine[Any, Any, None]] = [
+        reconciler.run(),
+        timer.run(),
         images.run(),
         *(RunnerWatch(runner, observations, clock).run() for runner in runners),
     ]
-    tasks = [asyncio.ensure_future(part) for part in work]
-    first_end = asyncio.ensure_future(_first_end(tasks))
-    try:
-        async with grpc_server(settings.listen, services=services, translate=translate, registry=registry):
-            yield first_end
-    finally:
-        await engine.stop()
-        for task in (first_end, *tasks[1:]):
-            task.cancel()
-        await asyncio.gather(first_end, *tasks, return_exceptions=True)
+    services = _services(parts, engine, Nodes(database, fleet, store, images))
+    async with AsyncExitStack() as stack:
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        running = asyncio.create_task(engine.run(), name="operations engine")
+        tasks = [running, *(asyncio.create_task(loop) for loop in loops)]
+        for task in tasks:
+            task.add_done_callback(lambda ended: _report(ended, failed))
+        stack.push_async_callback(_end, engine, running, tasks)
+        await stack.enter_async_context(
+            grpc_server(settings.listen, services=services, translate=translate, registry=registry)
+        )
+        yield failed
 
 
-async def _first_end(tasks: Sequence["asyncio.Future[None]"]) -> None:
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        task.result()
-
-
-def _services(
-    instances: InstanceServicer, operations: OperationServicer, events: EventServicer, nodes: NodeServicer
-) -> list[tuple[str, Register]]:
+def _services(parts: InstanceParts, engine: Engine, nodes: Nodes) -> list[tuple[str, Register]]:
+    instances, operations = InstanceServicer(parts), OperationServicer(engine)
+    events, hosts = EventServicer(engine), NodeServicer(nodes)
     package = "qcontroller.controller.v1"
     return [
         (
@@ -148,6 +144,28 @@ def _services(
         ),
         (
             f"{package}.NodeService",
-            lambda server: host_pb2_grpc.add_NodeServiceServicer_to_server(nodes, server),
+            lambda server: host_pb2_grpc.add_NodeServiceServicer_to_server(hosts, server),
         ),
     ]
+
+
+def _report(ended: "asyncio.Task[None]", failed: "asyncio.Future[None]") -> None:
+    """Have the process end with the first part that ended unasked."""
+    if ended.cancelled() or failed.done():
+        return
+    error = ended.exception()
+    failed.set_exception(error or RuntimeError(f"{ended.get_name()} ended by itself"))
+
+
+async def _end(engine: Engine, running: "asyncio.Task[None]", tasks: "list[asyncio.Task[None]]") -> None:
+    """Let steps reach a boundary and give the rows back; then end the rest."""
+    if not running.done():
+        await engine.stop()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _fail_points() -> FailPoints:
+    setting = os.environ.get("QC_FAIL_POINT", "")
+    return parse_fail_point(setting) if setting else no_fail_points

@@ -1,4 +1,4 @@
-"""The service's settings, parsed once."""
+"""The controller's settings, parsed once; defaults stand here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,46 +13,49 @@ _SQLITE: Final = "sqlite:///"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Settings with their defaults."""
+    """Durations in seconds; `runners` maps node names to gRPC targets."""
 
     listen: tuple[str, ...]
     database: Path
     image_store: str
-    runners: tuple[tuple[str, str], ...]
-    stop_timeout_s: float = 45.0
-    readiness_deadline_s: float = 180.0
-    operation_deadline_s: float = 300.0
-    slots: int = 8
+    runners: dict[str, str]
+    stop_timeout_s: float
+    readiness_deadline_s: float
+    operation_deadline_s: float
+    operation_slots: int
 
 
 def parse_settings(message: ControllerSettings) -> Settings:
-    """Return the settings.
+    """Return the settings of `message`.
 
     Raises:
-        SettingsError: One is missing, doubled or unreadable.
+        SettingsError: Something is missing or cannot be used.
     """
-    for name in ("listen", "database_url", "image_store", "runners"):
-        if not getattr(message, name):
-            raise SettingsError(f"{name} is required")
+    if not message.listen:
+        raise SettingsError("listen: name at least one address")
+    if not message.image_store:
+        raise SettingsError("imageStore: name the image store's address")
     if not message.database_url.startswith(_SQLITE):
-        raise SettingsError(f"database_url: only {_SQLITE}/path is built so far")
-    runners = tuple((runner.node, runner.target) for runner in message.runners)
-    if len({node for node, _ in runners}) != len(runners) or not all(node and to for node, to in runners):
-        raise SettingsError("runners: each needs a node of its own and a target")
+        raise SettingsError(f"databaseUrl: must begin with {_SQLITE}; other databases are not built yet")
+    runners = {runner.node: runner.target for runner in message.runners}
+    if not runners or len(runners) != len(message.runners):
+        raise SettingsError("runners: name at least one, each node once")
     return Settings(
         listen=tuple(message.listen),
         database=Path(message.database_url.removeprefix(_SQLITE)),
         image_store=message.image_store,
         runners=runners,
-        stop_timeout_s=_duration("stop_timeout", message.stop_timeout, 45.0),
-        readiness_deadline_s=_duration("readiness_deadline", message.readiness_deadline, 180.0),
-        operation_deadline_s=_duration("operation_deadline", message.operation_deadline, 300.0),
-        slots=message.operation_slots or 8,
+        stop_timeout_s=_duration("stopTimeout", message.stop_timeout, 45.0),
+        readiness_deadline_s=_duration("readinessDeadline", message.readiness_deadline, 180.0),
+        operation_deadline_s=_duration("operationDeadline", message.operation_deadline, 300.0),
+        operation_slots=message.operation_slots or 8,
     )
 
 
 def _duration(name: str, text: str, default_s: float) -> float:
+    if not text:
+        return default_s
     try:
-        return parse_duration_s(text) if text else default_s
+        return parse_duration_s(text)
     except QuantityError as exc:
         raise SettingsError(f"{name}: {exc}") from exc

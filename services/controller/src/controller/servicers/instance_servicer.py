@@ -1,21 +1,20 @@
-"""`InstanceService`: what REST's /v1/instances does."""
-
-# ruff: noqa: N802 - the contract's names
+"""InstanceService: instances for gRPC clients and the gateway."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
-from opentelemetry import trace
 from qcontroller.controller.v1 import instance_pb2 as pb
-from qcontroller.controller.v1.instance_pb2_grpc import InstanceServiceServicer
+from qcontroller.controller.v1 import instance_pb2_grpc
 
+from controller.domain.condition import ConditionType
 from controller.domain.lifecycle import Verb
 from controller.instances.guests import Guests
-from controller.instances.launching import Launching, LaunchPreview
+from controller.instances.launching import Launching
 from controller.instances.queries import MAX_WAIT_S, Queries
 from controller.instances.submitting import Mutated
 from controller.instances.updating import Updating
-from controller.instances.verbs import Command, Verbs, delete_verb, stop_verb
+from controller.instances.verbs import Verbs, command, delete_verb, stop_verb
 from controller.servicers.convert import instance_message
 from controller.servicers.operation_messages import operation_message
 from controller.servicers.requests import (
@@ -27,152 +26,112 @@ from controller.servicers.requests import (
     stop_grace,
     wait_seconds,
 )
-from controller.settings import Settings
 
-_WAIT_S = 60.0
+_WAIT_S: Final = 60.0
 
 
-class InstanceServicer(InstanceServiceServicer):
-    """Serves clients and the gateway."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceParts:
+    """What the servicer hands requests to."""
 
-    def __init__(
-        self,
-        launching: Launching,
-        verbs: Verbs,
-        updating: Updating,
-        queries: Queries,
-        guests: Guests,
-        settings: Settings,
-    ) -> None:
-        self._launching = launching
-        self._verbs = verbs
-        self._updating = updating
-        self._queries = queries
-        self._guests = guests
-        self._settings = settings
+    queries: Queries
+    launching: Launching
+    verbs: Verbs
+    updating: Updating
+    guests: Guests
+    stop_timeout_s: float
+    readiness_deadline_s: float
+
+
+class InstanceServicer(instance_pb2_grpc.InstanceServiceServicer):
+    """Reads requests, hands them on, writes answers; errors pass through to the service's one table."""
+
+    def __init__(self, parts: InstanceParts) -> None:
+        self._parts = parts
 
     async def LaunchInstance(
-        self, request: pb.LaunchInstanceRequest, context: object
+        self, request: pb.LaunchInstanceRequest, context: Any
     ) -> pb.LaunchInstanceResponse:
-        """Create from an image, and start if asked to."""
-        del context
-        _name(request.name)
-        wish, faults = launch_wish(request, self._settings.readiness_deadline_s)
-        if request.validate_only:
-            preview = await self._launching.preview(wish, faults)
-            return pb.LaunchInstanceResponse(plan=_plan(preview))
-        mutated = await self._launching.launch(wish, faults, options_of(request, request.options))
-        return pb.LaunchInstanceResponse(mutation=_mutation(mutated))
+        wish, faults = launch_wish(request, self._parts.readiness_deadline_s)
+        if not request.validate_only:
+            mutated = await self._parts.launching.launch(wish, faults, options_of(request, request.options))
+            return pb.LaunchInstanceResponse(mutation=_mutation(mutated))
+        preview = await self._parts.launching.preview(wish, faults)
+        plan = pb.LaunchPlan(
+            instance=instance_message(preview.instance),
+            node=preview.instance.node,
+            accelerator=preview.machine.accelerator,
+            steps=preview.steps,
+            qemu_argv=preview.machine.qemu_argv,
+            warnings=preview.machine.warnings,
+        )
+        return pb.LaunchInstanceResponse(plan=plan)
 
-    async def GetInstance(self, request: pb.GetInstanceRequest, context: object) -> pb.GetInstanceResponse:
-        """Show one."""
-        del context
-        return pb.GetInstanceResponse(instance=instance_message(await self._queries.get(request.name)))
+    async def GetInstance(self, request: pb.GetInstanceRequest, context: Any) -> pb.GetInstanceResponse:
+        found = await self._parts.queries.get(request.name)
+        return pb.GetInstanceResponse(instance=instance_message(found))
 
-    async def ListInstances(
-        self, request: pb.ListInstancesRequest, context: object
-    ) -> pb.ListInstancesResponse:
-        """Show a page."""
-        del context
+    async def ListInstances(self, request: pb.ListInstancesRequest, context: Any) -> pb.ListInstancesResponse:
         chosen = instance_filter(request)
-        page = await self._queries.list(chosen, request.page_size, request.page_token)
+        page = await self._parts.queries.list(chosen, request.page_size, request.page_token)
         return pb.ListInstancesResponse(
             instances=[instance_message(instance) for instance in page.instances],
             next_page_token=page.next_page_token,
         )
 
     async def UpdateInstance(
-        self, request: pb.UpdateInstanceRequest, context: object
+        self, request: pb.UpdateInstanceRequest, context: Any
     ) -> pb.UpdateInstanceResponse:
-        """Patch labels, resources, ports."""
-        del context
-        _name(request.name)
         patch = patch_of(request)
-        mutated = await self._updating.update(patch, options_of(request, request.options))
+        mutated = await self._parts.updating.update(patch, options_of(request, request.options))
         return pb.UpdateInstanceResponse(mutation=_mutation(mutated), notes=patch.notes)
 
-    async def StartInstance(
-        self, request: pb.StartInstanceRequest, context: object
-    ) -> pb.StartInstanceResponse:
-        """Power on."""
-        del context
-        return pb.StartInstanceResponse(
-            mutation=await self._accept(request, Command(request.name, Verb.START))
-        )
+    async def StartInstance(self, request: pb.StartInstanceRequest, context: Any) -> pb.StartInstanceResponse:
+        return pb.StartInstanceResponse(mutation=await self._simple(request, Verb.START))
 
-    async def StopInstance(self, request: pb.StopInstanceRequest, context: object) -> pb.StopInstanceResponse:
-        """Power off."""
-        del context
-        command = self._stopping(request.name, stop_verb(force=request.force), request.timeout)
-        return pb.StopInstanceResponse(mutation=await self._accept(request, command))
+    async def StopInstance(self, request: pb.StopInstanceRequest, context: Any) -> pb.StopInstanceResponse:
+        verb = stop_verb(force=request.force)
+        return pb.StopInstanceResponse(mutation=await self._powering_down(request, verb))
 
     async def RestartInstance(
-        self, request: pb.RestartInstanceRequest, context: object
+        self, request: pb.RestartInstanceRequest, context: Any
     ) -> pb.RestartInstanceResponse:
-        """Power off, then on."""
-        del context
-        command = self._stopping(request.name, Verb.RESTART, request.timeout)
-        return pb.RestartInstanceResponse(mutation=await self._accept(request, command))
+        return pb.RestartInstanceResponse(mutation=await self._powering_down(request, Verb.RESTART))
 
-    async def PauseInstance(
-        self, request: pb.PauseInstanceRequest, context: object
-    ) -> pb.PauseInstanceResponse:
-        """Have the guest stand still."""
-        del context
-        return pb.PauseInstanceResponse(
-            mutation=await self._accept(request, Command(request.name, Verb.PAUSE))
-        )
+    async def PauseInstance(self, request: pb.PauseInstanceRequest, context: Any) -> pb.PauseInstanceResponse:
+        return pb.PauseInstanceResponse(mutation=await self._simple(request, Verb.PAUSE))
 
     async def ResumeInstance(
-        self, request: pb.ResumeInstanceRequest, context: object
+        self, request: pb.ResumeInstanceRequest, context: Any
     ) -> pb.ResumeInstanceResponse:
-        """Have the guest go on."""
-        del context
-        return pb.ResumeInstanceResponse(
-            mutation=await self._accept(request, Command(request.name, Verb.RESUME))
-        )
+        return pb.ResumeInstanceResponse(mutation=await self._simple(request, Verb.RESUME))
 
-    async def ResetInstance(
-        self, request: pb.ResetInstanceRequest, context: object
-    ) -> pb.ResetInstanceResponse:
-        """Press the guest's reset button."""
-        del context
-        return pb.ResetInstanceResponse(
-            mutation=await self._accept(request, Command(request.name, Verb.RESET))
-        )
+    async def ResetInstance(self, request: pb.ResetInstanceRequest, context: Any) -> pb.ResetInstanceResponse:
+        return pb.ResetInstanceResponse(mutation=await self._simple(request, Verb.RESET))
 
     async def DeleteInstance(
-        self, request: pb.DeleteInstanceRequest, context: object
+        self, request: pb.DeleteInstanceRequest, context: Any
     ) -> pb.DeleteInstanceResponse:
-        """Leave nothing of it."""
-        del context
-        command = Command(request.name, delete_verb(force=request.force))
-        return pb.DeleteInstanceResponse(mutation=await self._accept(request, command))
+        verb = delete_verb(force=request.force)
+        return pb.DeleteInstanceResponse(mutation=await self._simple(request, verb))
 
-    async def WaitInstance(self, request: pb.WaitInstanceRequest, context: object) -> pb.WaitInstanceResponse:
-        """Answer as soon as a condition is true."""
-        del context
-        _name(request.name)
+    async def WaitInstance(self, request: pb.WaitInstanceRequest, context: Any) -> pb.WaitInstanceResponse:
         timeout_s = wait_seconds(request.timeout, _WAIT_S, MAX_WAIT_S)
-        instance = await self._queries.wait(request.name, request.condition or "Ready", timeout_s)
+        condition = request.condition or ConditionType.READY.value
+        instance = await self._parts.queries.wait(request.name, condition, timeout_s)
         return pb.WaitInstanceResponse(instance=instance_message(instance))
 
     async def ReadConsole(
-        self, request: pb.ReadConsoleRequest, context: object
+        self, request: pb.ReadConsoleRequest, context: Any
     ) -> AsyncIterator[pb.ReadConsoleResponse]:
-        """Send the console log."""
-        del context
-        async for chunk in self._guests.read_console(request.name, request.offset, request.length):
+        async for piece in self._parts.guests.read_console(request.name, request.offset, request.length):
             yield pb.ReadConsoleResponse(
-                chunk=chunk.chunk, offset=chunk.offset, total_bytes=chunk.total_bytes
+                chunk=piece.chunk, offset=piece.offset, total_bytes=piece.total_bytes
             )
 
-    async def ExecInstance(self, request: pb.ExecInstanceRequest, context: object) -> pb.ExecInstanceResponse:
-        """Run a program in the guest."""
-        del context
-        _name(request.name)
-        program, faults = exec_request(request)
-        result = await self._guests.execute(request.name, program, faults)
+    async def ExecInstance(self, request: pb.ExecInstanceRequest, context: Any) -> pb.ExecInstanceResponse:
+        wanted, faults = exec_request(request)
+        result = await self._parts.guests.execute(request.name, wanted, faults)
         return pb.ExecInstanceResponse(
             exit_code=result.exit_code,
             stdout=result.stdout,
@@ -180,34 +139,32 @@ class InstanceServicer(InstanceServiceServicer):
             truncated=result.truncated,
         )
 
-    def _stopping(self, name: str, verb: Verb, timeout: str) -> Command:
-        grace_s, faults = stop_grace(timeout, self._settings.stop_timeout_s)
-        return Command(name, verb, 0.0 if verb is Verb.FORCE_STOP else grace_s, tuple(faults))
+    async def _simple(
+        self,
+        request: pb.StartInstanceRequest
+        | pb.PauseInstanceRequest
+        | pb.ResumeInstanceRequest
+        | pb.ResetInstanceRequest
+        | pb.DeleteInstanceRequest,
+        verb: Verb,
+    ) -> pb.Mutation:
+        mutated = await self._parts.verbs.accept(
+            command(request.name, verb), options_of(request, request.options)
+        )
+        return _mutation(mutated)
 
-    async def _accept(self, request: Any, command: Command) -> pb.Mutation:
-        _name(command.name)
-        return _mutation(await self._verbs.accept(command, options_of(request, request.options)))
-
-
-def _name(name: str) -> None:
-    trace.get_current_span().set_attribute("qcontroller.instance.name", name)
+    async def _powering_down(
+        self, request: pb.StopInstanceRequest | pb.RestartInstanceRequest, verb: Verb
+    ) -> pb.Mutation:
+        grace_s, faults = stop_grace(request.timeout, self._parts.stop_timeout_s)
+        mutated = await self._parts.verbs.accept(
+            command(request.name, verb, grace_s=grace_s, faults=faults),
+            options_of(request, request.options),
+        )
+        return _mutation(mutated)
 
 
 def _mutation(mutated: Mutated) -> pb.Mutation:
-    mutation = pb.Mutation(replayed=mutated.replayed)
-    if mutated.operation is not None:
-        mutation.operation.CopyFrom(operation_message(mutated.operation))
-    if mutated.instance is not None:
-        mutation.instance.CopyFrom(instance_message(mutated.instance))
-    return mutation
-
-
-def _plan(preview: LaunchPreview) -> pb.LaunchPlan:
-    return pb.LaunchPlan(
-        instance=instance_message(preview.instance),
-        node=preview.instance.node,
-        accelerator=preview.machine.accelerator,
-        steps=preview.steps,
-        qemu_argv=preview.machine.qemu_argv,
-        warnings=preview.machine.warnings,
-    )
+    operation = None if mutated.operation is None else operation_message(mutated.operation)
+    instance = None if mutated.instance is None else instance_message(mutated.instance)
+    return pb.Mutation(operation=operation, instance=instance, replayed=mutated.replayed)

@@ -1,45 +1,35 @@
-"""`NodeService`: hosts, their checks, and whether the service is ready."""
+"""NodeService: hosts, and what this service depends on."""
 
-# ruff: noqa: N802 - the contract's names
+from typing import Any
 
 from qcontroller.controller.v1 import host_pb2 as pb
-from qcontroller.controller.v1.host_pb2_grpc import NodeServiceServicer
+from qcontroller.controller.v1 import host_pb2_grpc
 
 from controller.instances.nodes import Nodes
 from controller.servicers.convert import check_message, dependency_message, leak_message, node_message
 
 
-class NodeServicer(NodeServiceServicer):
-    """Serves clients and the gateway."""
+class NodeServicer(host_pb2_grpc.NodeServiceServicer):
+    """Asks `Nodes`; errors pass through to the service's one table."""
 
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
 
-    async def ListNodes(self, request: pb.ListNodesRequest, context: object) -> pb.ListNodesResponse:
-        """Show a page."""
-        del context
+    async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         nodes, token = await self._nodes.page(request.page_size, request.page_token)
         return pb.ListNodesResponse(nodes=[node_message(node) for node in nodes], next_page_token=token)
 
-    async def GetNode(self, request: pb.GetNodeRequest, context: object) -> pb.GetNodeResponse:
-        """Show one."""
-        del context
+    async def GetNode(self, request: pb.GetNodeRequest, context: Any) -> pb.GetNodeResponse:
         return pb.GetNodeResponse(node=node_message(await self._nodes.get(request.name)))
 
-    async def ListLeaks(self, request: pb.ListLeaksRequest, context: object) -> pb.ListLeaksResponse:
-        """Show what nobody claims."""
-        del context
+    async def ListLeaks(self, request: pb.ListLeaksRequest, context: Any) -> pb.ListLeaksResponse:
         leaks = await self._nodes.leaks(request.node)
         return pb.ListLeaksResponse(leaks=[leak_message(leak) for leak in leaks])
 
-    async def RunDoctor(self, request: pb.RunDoctorRequest, context: object) -> pb.RunDoctorResponse:
-        """Run the node's checks."""
-        del context
+    async def RunDoctor(self, request: pb.RunDoctorRequest, context: Any) -> pb.RunDoctorResponse:
         checks = await self._nodes.doctor(request.node)
         return pb.RunDoctorResponse(checks=[check_message(check) for check in checks])
 
-    async def GetReadiness(self, request: pb.GetReadinessRequest, context: object) -> pb.GetReadinessResponse:
-        """Show what the service depends on."""
-        del request, context
-        dependencies = await self._nodes.readiness()
-        return pb.GetReadinessResponse(dependencies=[dependency_message(item) for item in dependencies])
+    async def GetReadiness(self, request: pb.GetReadinessRequest, context: Any) -> pb.GetReadinessResponse:
+        found = await self._nodes.readiness()
+        return pb.GetReadinessResponse(dependencies=[dependency_message(item) for item in found])

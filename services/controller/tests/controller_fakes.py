@@ -1,0 +1,412 @@
+"""A runner and an image store in memory, and the service before them on a real socket."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+from controller.app import serve
+from controller.database import Database
+from controller.domain.instance import InstanceImage
+from controller.domain.machine import (
+    Address,
+    ConsoleChunk,
+    ExecRequest,
+    ExecResult,
+    Machine,
+    MachineExit,
+    MachinePhase,
+    MachinePlan,
+    MachineSpec,
+    NicView,
+    absent,
+)
+from controller.domain.node import Check, CheckStatus, Dependency, Host, Leak, Node, NodeState
+from controller.errors import (
+    ImageDigestMismatch,
+    ImageNotFound,
+    PeerAway,
+    PeerRefused,
+    Refusal,
+    StaleFence,
+)
+from controller.ports import Fencing, ImageEvent, SnapshotComplete, StoreImage
+from controller.settings import Settings
+from google.rpc import error_details_pb2, status_pb2
+from prometheus_client import CollectorRegistry
+from qcontroller.controller.v1 import instance_pb2 as pb
+from qcontroller.controller.v1 import operation_pb2
+from qcontroller.controller.v1.host_pb2_grpc import EventServiceStub, NodeServiceStub
+from qcontroller.controller.v1.instance_pb2_grpc import InstanceServiceStub
+from qcontroller.controller.v1.operation_pb2_grpc import OperationServiceStub
+
+DIGEST = "sha256:" + "ab" * 32
+SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
+NODE = Node(
+    name="node-1",
+    state=NodeState.READY,
+    arch="x86_64",
+    qemu_version="7.2.22",
+    accelerator="tcg",
+    speed_factor=0.5,
+    cpus_total=2,
+    memory_total_mib=4096,
+)
+
+
+def refusal(reason: str, code: str = "FAILED_PRECONDITION") -> PeerRefused:
+    return PeerRefused(Refusal(code, reason, f"{reason} happened."))
+
+
+@dataclass
+class FakeRunner:
+    """Machines as values. `faults` are raised by the next call of that name; `gates` hold a call up."""
+
+    node: str = "node-1"
+    machines: dict[str, Machine] = field(default_factory=dict)
+    specs: dict[str, MachineSpec] = field(default_factory=dict)
+    fences: dict[str, int] = field(default_factory=dict)
+    locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    faults: dict[str, list[Exception]] = field(default_factory=dict)
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    reached: dict[str, asyncio.Event] = field(default_factory=dict)
+    away: bool = False
+    console: bytes = b"login: "
+    watchers: set["asyncio.Queue[Any]"] = field(default_factory=set)
+    watched: asyncio.Event = field(default_factory=asyncio.Event)
+    revision: int = 0
+
+    def at(self, call: str) -> asyncio.Event:
+        """Hold up calls of that name; the result is set when one has arrived."""
+        self.gates[call] = asyncio.Event()
+        return self.reached.setdefault(call, asyncio.Event())
+
+    def report(self, machine_id: str, **changes: Any) -> None:
+        """Change a machine from outside and tell the watchers."""
+        self._set(replace(self.machines[machine_id], **changes))
+
+    def break_off(self) -> None:
+        """Be away: streams end and calls fail."""
+        self.away = True
+        for queue in self.watchers:
+            queue.put_nowait(PeerAway("RUNNER_UNAVAILABLE", "gone"))
+
+    async def plan(self, machine_id: str, spec: MachineSpec) -> MachinePlan:
+        await self._enter("plan")
+        networks = tuple("user" if nic.network == "default" else nic.network for nic in spec.nics)
+        return MachinePlan(("qemu-system-x86_64", "-uuid", machine_id), "tcg", (), networks)
+
+    async def prepare(
+        self, fencing: Fencing, spec: MachineSpec, progress: Callable[[int, int, str], None]
+    ) -> Machine:
+        async with self._act("prepare", fencing):
+            progress(1, 2, "bytes")
+            self.specs[fencing.machine_id] = spec
+            before = self.machines.get(fencing.machine_id, absent(fencing.machine_id))
+            phase = MachinePhase.EXITED if before.phase is MachinePhase.EXITED else MachinePhase.PREPARED
+            return self._set(replace(before, phase=phase, record=spec.record))
+
+    async def start(self, fencing: Fencing) -> Machine:
+        async with self._act("start", fencing):
+            before = self.machines[fencing.machine_id]
+            nics = tuple(
+                NicView(nic.network, nic.mac, (Address("10.77.0.15", "ipv4", "user"),), nic.ports)
+                for nic in self.specs[fencing.machine_id].nics
+            )
+            return self._set(
+                replace(
+                    before,
+                    phase=MachinePhase.ACTIVE,
+                    run_state="running",
+                    incarnation=before.incarnation + 1,
+                    exit=None,
+                    accelerator="tcg",
+                    nics=nics,
+                    start_time=datetime.now(UTC),
+                )
+            )
+
+    async def stop(
+        self, fencing: Fencing, *, force: bool, grace_s: float, stage: Callable[[str], Awaitable[None]]
+    ) -> Machine:
+        async with self._act("stop", fencing):
+            before = self.machines.get(fencing.machine_id, absent(fencing.machine_id))
+            if before.phase is not MachinePhase.ACTIVE:
+                return before
+            await stage("quit" if force else "powerdown")
+            return self._set(_ended(before, "STOPPED"))
+
+    async def pause(self, fencing: Fencing) -> Machine:
+        async with self._act("pause", fencing):
+            return self._set(replace(self.machines[fencing.machine_id], run_state="paused"))
+
+    async def resume(self, fencing: Fencing) -> Machine:
+        async with self._act("resume", fencing):
+            return self._set(replace(self.machines[fencing.machine_id], run_state="running"))
+
+    async def reset(self, fencing: Fencing) -> Machine:
+        async with self._act("reset", fencing):
+            return self._set(replace(self.machines[fencing.machine_id], agent_connected=False))
+
+    async def delete(self, fencing: Fencing) -> None:
+        async with self._act("delete", fencing):
+            if self.machines.pop(fencing.machine_id, None) is not None:
+                self._tell(replace(absent(fencing.machine_id), revision=self._next()))
+
+    async def quiesce(self, fencing: Fencing) -> Machine:
+        async with self._act("quiesce", fencing):
+            return self.machines.get(fencing.machine_id, absent(fencing.machine_id))
+
+    async def get(self, machine_id: str, *, fence: int = 0, timeout_s: float = 10.0) -> Machine:
+        await self._enter("get")
+        self._compare(machine_id, fence)
+        return self.machines.get(machine_id, absent(machine_id))
+
+    async def watch(self) -> AsyncIterator[Machine | SnapshotComplete | Node]:
+        await self._enter("watch")
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        self.watchers.add(queue)
+        try:
+            yield NODE
+            for machine in list(self.machines.values()):
+                yield machine
+            yield SnapshotComplete()
+            self.watched.set()
+            while True:
+                item = await queue.get()
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            self.watchers.discard(queue)
+
+    async def read_console(self, machine_id: str, offset: int, length: int) -> AsyncIterator[ConsoleChunk]:
+        await self._enter("console")
+        yield ConsoleChunk(self.console, 0, len(self.console))
+
+    async def execute(self, machine_id: str, request: ExecRequest) -> ExecResult:
+        await self._enter("execute")
+        return ExecResult(0, b"out\n", b"", truncated=False)
+
+    async def host(self) -> Host:
+        await self._enter("host")
+        return Host(NODE, (Dependency("vm-host", up=True, since=None, detail=""),))
+
+    async def leaks(self) -> list[Leak]:
+        return [Leak("tap", "qc1", "", None)]
+
+    async def doctor(self) -> list[Check]:
+        return [Check("tun", CheckStatus.PASS, "fine", "")]
+
+    @asynccontextmanager
+    async def _act(self, call: str, fencing: Fencing) -> AsyncIterator[None]:
+        await self._enter(call)
+        async with self.locks.setdefault(fencing.machine_id, asyncio.Lock()):
+            self._compare(fencing.machine_id, fencing.fence)
+            if call in self.gates:
+                self.reached[call].set()
+                await self.gates[call].wait()
+            yield
+
+    async def _enter(self, call: str) -> None:
+        if self.away:
+            raise PeerAway("RUNNER_UNAVAILABLE", "gone")
+        self.calls.append(call)
+        if self.faults.get(call):
+            raise self.faults[call].pop(0)
+
+    def _compare(self, machine_id: str, fence: int) -> None:
+        if 0 < fence < self.fences.get(machine_id, 0):
+            raise StaleFence("a higher fence was seen")
+        self.fences[machine_id] = max(fence, self.fences.get(machine_id, 0))
+
+    def _set(self, machine: Machine) -> Machine:
+        told = replace(machine, revision=self._next())
+        self.machines[machine.id] = told
+        self._tell(told)
+        return told
+
+    def _next(self) -> int:
+        self.revision += 1
+        return self.revision
+
+    def _tell(self, item: Any) -> None:
+        for queue in self.watchers:
+            queue.put_nowait(item)
+
+
+def _ended(machine: Machine, reason: str) -> Machine:
+    return replace(
+        machine,
+        phase=MachinePhase.EXITED,
+        run_state="",
+        agent_connected=False,
+        exit=MachineExit(reason, f"{reason}.", "qemu: stderr", "last console line"),
+    )
+
+
+def ended(reason: str) -> dict[str, Any]:
+    """Return the changes of a machine that ended."""
+    return {
+        "phase": MachinePhase.EXITED,
+        "run_state": "",
+        "agent_connected": False,
+        "exit": MachineExit(reason, f"{reason}.", "qemu: stderr", "last console line"),
+    }
+
+
+@dataclass
+class FakeStore:
+    """One image, "tiny" of 64 MiB, and pins."""
+
+    pins: dict[str, str] = field(default_factory=dict)
+    away: bool = False
+    events: "asyncio.Queue[ImageEvent]" = field(default_factory=asyncio.Queue)
+    cursors: list[str] = field(default_factory=list)
+
+    async def find(self, name: str) -> StoreImage:
+        self._there()
+        if name != "tiny":
+            raise ImageNotFound(name)
+        return StoreImage(InstanceImage("tiny", DIGEST, DIGEST, "qcow2", 64 << 20), "x86_64")
+
+    async def pin(
+        self, instance_id: str, instance_name: str, image: str, digest: str, timeout_s: float
+    ) -> InstanceImage:
+        found = (await self.find(image)).image
+        if digest and digest != found.digest:
+            raise ImageDigestMismatch(image, digest, found.digest)
+        self.pins[instance_id] = found.digest
+        return found
+
+    async def unpin(self, instance_id: str, timeout_s: float) -> None:
+        self._there()
+        self.pins.pop(instance_id, None)
+
+    async def ping(self) -> None:
+        self._there()
+
+    async def watch(self, cursor: str) -> AsyncIterator[ImageEvent]:
+        self._there()
+        self.cursors.append(cursor)
+        while True:
+            yield await self.events.get()
+
+    def _there(self) -> None:
+        if self.away:
+            raise PeerAway("IMAGE_STORE_UNAVAILABLE", "gone")
+
+
+@dataclass
+class Cloud:
+    """The service before its fakes, through its public stubs."""
+
+    path: Path
+    runner: FakeRunner
+    store: FakeStore
+    database: Database
+    channel: grpc.aio.Channel
+
+    def __post_init__(self) -> None:
+        self.instances: Any = InstanceServiceStub(self.channel)
+        self.operations: Any = OperationServiceStub(self.channel)
+        self.events: Any = EventServiceStub(self.channel)
+        self.nodes: Any = NodeServiceStub(self.channel)
+
+    async def launch(self, name: str = "web-1", *, start: bool = True, **fields: Any) -> pb.Instance:
+        request = pb.LaunchInstanceRequest(name=name, image="tiny", start=start, **fields)
+        answer = await self.instances.LaunchInstance(request, timeout=10)
+        await self.done(answer.mutation)
+        return await self.get(name)
+
+    async def get(self, name: str = "web-1") -> pb.Instance:
+        instance: pb.Instance = (
+            await self.instances.GetInstance(pb.GetInstanceRequest(name=name), timeout=10)
+        ).instance
+        return instance
+
+    async def verb(self, verb: str, name: str = "web-1", **fields: Any) -> pb.Instance:
+        await self.done(await self.ask(verb, name, **fields))
+        return await self.get(name)
+
+    async def ask(self, verb: str, name: str = "web-1", **fields: Any) -> pb.Mutation:
+        request = getattr(pb, f"{verb}InstanceRequest")(name=name, **fields)
+        mutation: pb.Mutation = (
+            await getattr(self.instances, f"{verb}Instance")(request, timeout=10)
+        ).mutation
+        return mutation
+
+    async def done(self, mutation: pb.Mutation) -> operation_pb2.Operation:
+        operation = await self.ended(mutation.operation.id)
+        assert operation.state == SUCCEEDED, operation
+        return operation
+
+    async def ended(self, operation_id: str) -> operation_pb2.Operation:
+        request = operation_pb2.WaitOperationRequest(id=operation_id, timeout="10s")
+        operation: operation_pb2.Operation = (
+            await self.operations.WaitOperation(request, timeout=15)
+        ).operation
+        return operation
+
+    async def until(self, holds: Callable[[pb.Instance], bool], name: str = "web-1") -> pb.Instance:
+        """Follow the event log until the instance is as wanted."""
+        async with asyncio.timeout(10):
+            stream = self.events.WatchEvents(_now())
+            await stream.initial_metadata()
+            while not holds(instance := await self.get(name)):
+                await anext(stream.__aiter__())
+            stream.cancel()
+            return instance
+
+
+def _now() -> Any:
+    from qcontroller.controller.v1.host_pb2 import WatchEventsRequest  # noqa: PLC0415 - only here
+
+    return WatchEventsRequest()
+
+
+@asynccontextmanager
+async def running_cloud(
+    path: Path, runner: FakeRunner | None = None, store: FakeStore | None = None
+) -> AsyncIterator[Cloud]:
+    """Run the service on a socket below `path`."""
+    runner, store = runner or FakeRunner(), store or FakeStore()
+    runner.watched.clear()
+    settings = Settings(
+        listen=(f"unix:{path}/c.sock",),
+        database=path / "controller.db",
+        image_store="",
+        runners=(("node-1", ""),),
+    )
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database(settings.database))
+        await stack.enter_async_context(serve(settings, database, store, [runner], CollectorRegistry()))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(settings.listen[0]))
+        if not runner.away:
+            await asyncio.wait_for(runner.watched.wait(), 10)
+        yield Cloud(path, runner, store, database, channel)
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> tuple[str, dict[str, str]]:
+    """Return reason and metadata of an error's ErrorInfo."""
+    raw = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
+    info = error_details_pb2.ErrorInfo()
+    for detail in status_pb2.Status.FromString(raw).details:
+        if detail.Unpack(info):
+            return info.reason, dict(info.metadata)
+    raise AssertionError("an error without ErrorInfo")
+
+
+def pointers_of(error: grpc.aio.AioRpcError) -> set[str]:
+    """Return the fields that a FIELD_INVALID names."""
+    raw = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
+    faults = error_details_pb2.BadRequest()
+    for detail in status_pb2.Status.FromString(raw).details:
+        if detail.Unpack(faults):
+            return {violation.field for violation in faults.field_violations}
+    return set()

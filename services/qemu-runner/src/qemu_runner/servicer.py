@@ -50,7 +50,7 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    async def PlanMachine(  # noqa: N802 - the contract's name, as are all below
+    async def PlanMachine(
         self, request: runner_pb2.PlanMachineRequest, _context: Any
     ) -> runner_pb2.PlanMachineResponse:
         machine_id = convert.machine_id_of(request.machine_id)
@@ -62,7 +62,7 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
             networks=plan.networks,
         )
 
-    async def PrepareMachine(  # noqa: N802
+    async def PrepareMachine(
         self, request: runner_pb2.PrepareMachineRequest, _context: Any
     ) -> AsyncIterator[runner_pb2.PrepareMachineResponse]:
         spec, seed = convert.spec_of(request.spec), convert.seed_of(request.spec.seed)
@@ -76,7 +76,7 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
                 yield convert.prepare_message(part)
             yield runner_pb2.PrepareMachineResponse(machine=self._message(machine))
 
-    async def StartMachine(  # noqa: N802
+    async def StartMachine(
         self, request: runner_pb2.StartMachineRequest, _context: Any
     ) -> runner_pb2.StartMachineResponse:
         traceparent = request.traceparent or current_traceparent()
@@ -87,7 +87,7 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
         seen = await self._services.actions.perform("start", convert.fencing_of(request.fencing), body)
         return runner_pb2.StartMachineResponse(machine=convert.machine_message(seen))
 
-    async def StopMachine(  # noqa: N802
+    async def StopMachine(
         self, request: runner_pb2.StopMachineRequest, _context: Any
     ) -> AsyncIterator[runner_pb2.StopMachineResponse]:
         fencing = convert.fencing_of(request.fencing)
@@ -102,7 +102,7 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
                 yield convert.stop_message(part)
             yield runner_pb2.StopMachineResponse(machine=self._message(machine))
 
-    async def PauseMachine(  # noqa: N802
+    async def PauseMachine(
         self, request: runner_pb2.PauseMachineRequest, _context: Any
     ) -> runner_pb2.PauseMachineResponse:
         async def body(machine: Machine, _emit: Emit) -> None:
@@ -111,7 +111,7 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
         seen = await self._services.actions.perform("pause", convert.fencing_of(request.fencing), body)
         return runner_pb2.PauseMachineResponse(machine=convert.machine_message(seen))
 
-    async def ResumeMachine(  # noqa: N802
+    async def ResumeMachine(
         self, request: runner_pb2.ResumeMachineRequest, _context: Any
     ) -> runner_pb2.ResumeMachineResponse:
         async def body(machine: Machine, _emit: Emit) -> None:
@@ -120,7 +120,7 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
         seen = await self._services.actions.perform("resume", convert.fencing_of(request.fencing), body)
         return runner_pb2.ResumeMachineResponse(machine=convert.machine_message(seen))
 
-    async def ResetMachine(  # noqa: N802
+    async def ResetMachine(
         self, request: runner_pb2.ResetMachineRequest, _context: Any
     ) -> runner_pb2.ResetMachineResponse:
         async def body(machine: Machine, _emit: Emit) -> None:
@@ -129,7 +129,7 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
         seen = await self._services.actions.perform("reset", convert.fencing_of(request.fencing), body)
         return runner_pb2.ResetMachineResponse(machine=convert.machine_message(seen))
 
-    async def DeleteMachine(  # noqa: N802
+    async def DeleteMachine(
         self, request: runner_pb2.DeleteMachineRequest, _context: Any
     ) -> runner_pb2.DeleteMachineResponse:
         async def body(machine: Machine, emit: Emit) -> None:
@@ -138,14 +138,14 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
         await self._services.actions.perform("delete", convert.fencing_of(request.fencing), body)
         return runner_pb2.DeleteMachineResponse()
 
-    async def QuiesceMachine(  # noqa: N802
+    async def QuiesceMachine(
         self, request: runner_pb2.QuiesceMachineRequest, _context: Any
     ) -> runner_pb2.QuiesceMachineResponse:
         # Whoever has the lock has waited for all that was in flight; keeping the fence is all that is left.
         seen = await self._services.actions.perform("quiesce", convert.fencing_of(request.fencing), _nothing)
         return runner_pb2.QuiesceMachineResponse(machine=convert.machine_message(seen))
 
-    async def GetMachine(  # noqa: N802
+    async def GetMachine(
         self, request: runner_pb2.GetMachineRequest, _context: Any
     ) -> runner_pb2.GetMachineResponse:
         machine_id = convert.machine_id_of(request.machine_id)
@@ -155,14 +155,14 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
                     await self._services.machines.raise_fence(machine, request.fence)
             return runner_pb2.GetMachineResponse(machine=self._message(machine))
 
-    async def ListMachines(  # noqa: N802
+    async def ListMachines(
         self, _request: runner_pb2.ListMachinesRequest, _context: Any
     ) -> runner_pb2.ListMachinesResponse:
         return runner_pb2.ListMachinesResponse(
             machines=[self._message(machine) for machine in self._services.machines]
         )
 
-    async def WatchMachines(  # noqa: N802
+    async def WatchMachines(
         self, _request: runner_pb2.WatchMachinesRequest, _context: Any
     ) -> AsyncIterator[runner_pb2.WatchMachinesResponse]:
         async for notice in self._services.machines.watch():
@@ -175,7 +175,7 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
                     node = convert.node_message(await self._services.host.node())
                     yield runner_pb2.WatchMachinesResponse(node=node)
 
-    async def ReadMachineConsole(  # noqa: N802
+    async def ReadMachineConsole(
         self, request: runner_pb2.ReadMachineConsoleRequest, _context: Any
     ) -> AsyncIterator[runner_pb2.ReadMachineConsoleResponse]:
         machine = self._known(convert.machine_id_of(request.machine_id))
@@ -185,7 +185,7 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
                 chunk=chunk.data, offset=chunk.offset, total_bytes=chunk.total_bytes
             )
 
-    async def ExecMachine(  # noqa: N802
+    async def ExecMachine(
         self, request: runner_pb2.ExecMachineRequest, _context: Any
     ) -> runner_pb2.ExecMachineResponse:
         result = await self._services.guests.execute(
@@ -218,7 +218,7 @@ class HostServicer(runner_pb2_grpc.HostServiceServicer):
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    async def GetHost(  # noqa: N802
+    async def GetHost(
         self, _request: runner_pb2.GetHostRequest, _context: Any
     ) -> runner_pb2.GetHostResponse:
         host = self._services.host
@@ -227,13 +227,13 @@ class HostServicer(runner_pb2_grpc.HostServiceServicer):
             dependencies=convert.dependency_messages(host.dependencies()),
         )
 
-    async def ListHostLeaks(  # noqa: N802
+    async def ListHostLeaks(
         self, _request: runner_pb2.ListHostLeaksRequest, _context: Any
     ) -> runner_pb2.ListHostLeaksResponse:
         leaks = await self._services.host.leaks()
         return runner_pb2.ListHostLeaksResponse(leaks=convert.leak_messages(leaks))
 
-    async def RunHostDoctor(  # noqa: N802
+    async def RunHostDoctor(
         self, _request: runner_pb2.RunHostDoctorRequest, _context: Any
     ) -> runner_pb2.RunHostDoctorResponse:
         checks = await self._services.doctor.examine()

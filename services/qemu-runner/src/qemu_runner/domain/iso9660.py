@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Final
 
 _SECTOR: Final = 2048
+# As others pad: busybox gives up on a device that ends before the places where it looks for labels.
+_PAD_SECTORS: Final = 150
 _ROOT_SECTOR: Final = 20  # after the system area (16), the descriptors (2) and both path tables
 _EPOCH: Final = bytes([126, 1, 1, 0, 0, 0, 0])  # 2026-01-01 in a directory record
 _EPOCH_LONG: Final = b"2026010100000000\0"
@@ -46,13 +48,13 @@ def build_iso(label: str, files: Mapping[str, bytes]) -> bytes:
         raise ValueError("too many files for one sector of directory")
     parts = (
         bytes(16 * _SECTOR),
-        _primary_descriptor(label, sector),
+        _primary_descriptor(label, sector + _PAD_SECTORS),
         _sector(b"\xffCD001\x01"),
         _sector(_path_table("<")),
         _sector(_path_table(">")),
         _sector(root),
     )
-    return b"".join((*parts, *contents))
+    return b"".join((*parts, *contents, bytes(_PAD_SECTORS * _SECTOR)))
 
 
 def _sector(data: bytes) -> bytes:

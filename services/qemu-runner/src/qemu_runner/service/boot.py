@@ -8,7 +8,7 @@ from typing import Final
 
 from qemu_runner.adapters.console_log import ConsoleLog
 from qemu_runner.adapters.file_growth import FileGrowth
-from qemu_runner.domain.boot import NETWORK, BootClock, ConsoleParser, ReachedPhase
+from qemu_runner.domain.boot import CLOUD_INIT, NETWORK, BootClock, ConsoleParser, ReachedPhase
 from qemu_runner.domain.record import MachineRecord, Run
 from qemu_runner.errors import RunnerError
 from qemu_runner.service.machines import Machine, Machines
@@ -30,7 +30,7 @@ class Boot:
         log: Its console.
         growth: Tells when the console grows.
         sink: Is told each phase.
-        network_changed: Called when the guest says that it has an address.
+        guest_changed: Called when the guest says that its address or its name may be another.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class Boot:
         log: ConsoleLog,
         growth: FileGrowth,
         sink: PhaseSink,
-        network_changed: Callable[[], None],
+        guest_changed: Callable[[], None],
     ) -> None:
         self._machines = machines
         self._machine = machine
         self._log = log
         self._growth = growth
         self._sink = sink
-        self._network_changed = network_changed
+        self._guest_changed = guest_changed
         self._incarnation = run.incarnation
         self._offset = run.console_offset
         self._clock = BootClock(run.start_time, run.kernel_start, run.phases)
@@ -64,8 +64,8 @@ class Boot:
                     offset += len(chunk)
                     for milestone in parser.feed(chunk):
                         await self._record(self._clock.reached(milestone, datetime.now(UTC)))
-                        if milestone.name == NETWORK:
-                            self._network_changed()
+                        if milestone.name in {NETWORK, CLOUD_INIT}:
+                            self._guest_changed()
                 if offset - trimmed_at > _TRIM_EVERY_BYTES:
                     trimmed_at = offset
                     await self._log.trim()

@@ -381,7 +381,11 @@ async def running_cloud(
         listen=(f"unix:{path}/c.sock",),
         database=path / "controller.db",
         image_store="",
-        runners=(("node-1", ""),),
+        runners={"node-1": "unix:/nowhere"},
+        stop_timeout_s=45.0,
+        readiness_deadline_s=180.0,
+        operation_deadline_s=300.0,
+        operation_slots=8,
     )
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database(settings.database))

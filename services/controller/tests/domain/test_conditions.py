@@ -1,0 +1,59 @@
+"""Conditions derived from what was observed."""
+
+from datetime import UTC, datetime, timedelta
+
+from controller.domain.condition import Condition, ConditionStatus, View, derive
+from controller.domain.machine import Address, Machine, MachinePhase, NicView
+from controller.domain.readiness import Readiness
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+RUNNING = Machine(
+    id="m",
+    phase=MachinePhase.ACTIVE,
+    run_state="running",
+    nics=(NicView("user", "52:54:00:00:00:01", (Address("10.0.0.1", "ipv4", "user"),)),),
+    start_time=NOW,
+)
+
+
+def view(machine: Machine | None = RUNNING, *, reachable: bool = True, speed: float = 1.0) -> View:
+    return View(machine, has_nics=True, readiness=Readiness(), reachable=reachable, speed_factor=speed)
+
+
+def statuses(found: tuple[Condition, ...]) -> dict[str, tuple[str, str]]:
+    return {condition.type: (condition.status.value, condition.reason) for condition in found}
+
+
+def test_a_running_machine_without_an_agent_is_not_ready() -> None:
+    found = statuses(derive(view(), (), NOW))
+    assert found["MachineRunning"] == ("TRUE", "QemuRunning")
+    assert found["AddressAssigned"][0] == "TRUE"
+    assert found["Ready"] == ("FALSE", "ProbesMissing")
+    assert found["CloudInitDone"] == ("UNKNOWN", "NotObserved")
+
+
+def test_a_runner_that_is_away_makes_everything_unknown() -> None:
+    found = statuses(derive(view(reachable=False), (), NOW))
+    assert found["MachineRunning"] == ("UNKNOWN", "RUNNER_UNREACHABLE")
+    assert found["Ready"][0] == "UNKNOWN"
+
+
+def test_the_deadline_of_readiness_is_divided_by_the_hosts_speed() -> None:
+    late = NOW + timedelta(seconds=200)
+    assert statuses(derive(view(speed=1.0), (), late))["Ready"][1] == "READINESS_TIMEOUT"
+    assert statuses(derive(view(speed=0.5), (), late))["Ready"][1] == "ProbesMissing"
+
+
+def test_the_time_of_transition_moves_only_with_the_status() -> None:
+    first = derive(view(), (), NOW)
+    later = NOW + timedelta(seconds=200)
+    second = derive(view(), first, later)
+    ready = next(condition for condition in second if condition.type == "Ready")
+    assert ready.status is ConditionStatus.FALSE
+    assert ready.reason == "READINESS_TIMEOUT"
+    assert ready.last_transition_time == NOW
+
+
+def test_a_lost_network_is_told_while_the_machine_runs() -> None:
+    broken = Machine(id="m", phase=MachinePhase.ACTIVE, run_state="running", network_fault="PASST_EXITED")
+    assert statuses(derive(view(broken), (), NOW))["AddressAssigned"] == ("FALSE", "PASST_EXITED")

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -72,7 +72,7 @@ async def serve(
     settings: Settings,
     database: Database,
     store: ImageStore,
-    runners: "list[RunnerClient] | list[Runner]",
+    runners: Sequence[Runner],
     registry: CollectorRegistry,
 ) -> AsyncIterator["asyncio.Future[None]"]:
     """Put the parts together on top of a database and peers, and serve until the context is left."""

@@ -56,7 +56,11 @@ def test_the_body_of_the_readme_works_without_start(cloud: Cloud) -> None:
     cloud.wait_ready("path-2")
     sectors = cloud.exec("path-2", "/bin/cat", "/sys/block/vda/size")["stdout"]
     assert int(sectors) * 512 == 1024 * 2**20, "the disk has grown to what was asked for"
-    assert cloud.exec("path-2", "/bin/hostname")["stdout"].strip() == "from-user-data"
+    # The agent answers before cloud-init is done.
+    eventually(
+        lambda: cloud.exec("path-2", "/bin/hostname")["stdout"].strip() == "from-user-data",
+        "the guest has taken its name from the user-data",
+    )
     cloud.delete("path-2")
 
 

@@ -66,3 +66,9 @@ def test_boot_phases_are_spans_with_the_guests_times(launch_trace: list[otlp.Spa
     assert set(phases) >= PHASES
     assert phases["kernel"].start_ns < phases["userspace"].start_ns <= phases["agent"].start_ns
     assert all(span.end_ns >= span.start_ns for span in phases.values())
+
+
+def test_requests_of_one_connection_are_traces_of_their_own(cloud: Cloud) -> None:
+    cloud.upload("tiny", guests.tiny())  # a handler that pauses and resumes reading
+    ids = {document(cloud.api.request("GET", "/v1/images/none"))["traceId"] for _ in range(3)}
+    assert len(ids) == 3

@@ -46,14 +46,14 @@ def test_what_already_holds_is_a_success_without_an_operation(cloud: Cloud) -> N
 
 def test_a_stopped_instance_keeps_its_disk_over_stop_and_start(cloud: Cloud) -> None:
     """The tiny guest lives in its initramfs; what it writes to the raw disk beyond its partition stays."""
-    name = cloud.launch_ready(vm={"cpus": 1, "memory": "256M", "disk": "128M"})["name"]
-    write = "echo kept | dd of=/dev/vda bs=512 seek=200000 conv=sync,fsync 2>/dev/null"
+    name = cloud.launch_ready(vm={"cpus": 1, "memory": "256M", "disk": "512M"})["name"]
+    write = "echo kept | dd of=/dev/vda bs=512 seek=900000 conv=sync,fsync 2>/dev/null"
     assert cloud.exec(name, "/bin/sh", "-c", write)["exitCode"] == 0
     cloud.verb(name, "stop")
     cloud.verb(name, "start")
     cloud.wait_ready(name)
     answer = cloud.exec(
-        name, "/bin/sh", "-c", "dd if=/dev/vda bs=512 skip=200000 count=1 2>/dev/null | head -c 4"
+        name, "/bin/sh", "-c", "dd if=/dev/vda bs=512 skip=900000 count=1 2>/dev/null | head -c 4"
     )
     assert answer["stdout"] == "kept"
     cloud.delete(name)
@@ -69,15 +69,15 @@ def test_patch_changes_labels_always_and_resources_when_stopped(cloud: Cloud) ->
     assert refused.status_code == 409
     assert document(refused)["reason"] == "INSTANCE_STATE_CONFLICT"
     cloud.verb(name, "stop", force=True)
-    changed = document(patch(cloud, name, {"vm": {"cpus": 2, "memory": 384, "disk": "256M"}}))
-    assert changed["vm"] == {"cpus": 2, "memory": 384, "disk": 256}
+    changed = document(patch(cloud, name, {"vm": {"cpus": 2, "memory": 384, "disk": "512M"}}))
+    assert changed["vm"] == {"cpus": 2, "memory": 384, "disk": 512}
     shrunk = patch(cloud, name, {"vm": {"disk": "128M"}})
     assert shrunk.status_code == 400
     assert document(shrunk)["errors"][0]["pointer"] == "/vm/disk"
     cloud.verb(name, "start")
     cloud.wait_ready(name)
-    assert cloud.exec(name, "/bin/nproc")["stdout"].strip() == "2"
-    assert int(cloud.exec(name, "/bin/cat", "/sys/block/vda/size")["stdout"]) * 512 == 256 * 2**20
+    assert cloud.exec(name, "/bin/grep", "-c", "^processor", "/proc/cpuinfo")["stdout"].strip() == "2"
+    assert int(cloud.exec(name, "/bin/cat", "/sys/block/vda/size")["stdout"]) * 512 == 512 * 2**20
     cloud.delete(name)
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from qcstack.layout import StackLayout
@@ -86,6 +87,8 @@ def launch_supervisor(layout: StackLayout) -> "subprocess.Popen[bytes]":
             stdout=log,
             stderr=log,
             start_new_session=True,
+            # The package is run from the checkout, not installed.
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         )
 
 

@@ -22,6 +22,7 @@ from gateway.boundary import Boundary
 from gateway.contract import Contract, load_contract
 from gateway.dispatch import Handler, connexion_app
 from gateway.events import HEARTBEAT_S, Events
+from gateway.fresh_context import FreshContext
 from gateway.health import Health
 from gateway.images import Images
 from gateway.instances import Instances
@@ -85,7 +86,7 @@ def rest_app(
         exception_handlers={HTTPException: _hand_on},
     )
     starlette.router.redirect_slashes = False
-    return OpenTelemetryMiddleware(starlette, exclude_spans=["receive", "send"])
+    return FreshContext(OpenTelemetryMiddleware(starlette, exclude_spans=["receive", "send"]))
 
 
 async def _hand_on(request: Request, error: Exception) -> Response:

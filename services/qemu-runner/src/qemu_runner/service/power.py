@@ -1,6 +1,7 @@
 """Pause, resume and reset: what holds afterwards is what counts, however often it is asked."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from qemu_runner.errors import MachineStateError, VmHostUnavailableError
 from qemu_runner.service.live import Live
@@ -52,6 +53,10 @@ class Power:
         # Recorded first: of the two ways to be cut off here, no reset is the harmless one.
         await self._machines.update(machine, lambda now: replace(now, reset_request=request_id))
         await live.session.execute("system_reset")
+        # QEMU answers before it resets: until it has told that the port is closed, a caller would take the
+        # agent of the boot that has just ended for that of the new one.
+        live.agent = replace(live.agent, connected=False, since=datetime.now(UTC))
+        self._machines.tell(machine)
 
     async def _move(self, machine: Machine, *, command: str, begin: str, goal: str) -> None:
         machine.require()

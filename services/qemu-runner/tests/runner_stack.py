@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,14 @@ class BlobServicer(internal_pb2_grpc.BlobServiceServicer):
 class RunnerStack:
     """The processes and the calls that tests make."""
 
-    def __init__(self, directory: Path, blobs: BlobServicer, vm_host_settings: dict[str, object]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        blobs: BlobServicer,
+        vm_host_settings: dict[str, object],
+        enter: Sequence[str] = (),
+    ) -> None:
+        self._enter = enter
         self.directory = directory
         self.blobs = blobs
         self.state_dir = directory / "runner"
@@ -95,7 +102,7 @@ class RunnerStack:
     async def _spawn(self, module: str, config: Path) -> asyncio.subprocess.Process:
         with (self.directory / f"{module}.log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", module, "--config", str(config)),
+                *(*self._enter, sys.executable, "-m", module, "--config", str(config)),
                 stderr=log,
                 env={key: value for key, value in os.environ.items() if not key.startswith("QC_")},
             )
@@ -190,14 +197,19 @@ class RunnerStack:
 
 
 @asynccontextmanager
-async def running_stack(directory: Path, **vm_host_settings: object) -> AsyncIterator[RunnerStack]:
-    """Run the stack until the block ends; nothing of it outlives the block."""
+async def running_stack(
+    directory: Path, *, enter: Sequence[str] = (), **vm_host_settings: object
+) -> AsyncIterator[RunnerStack]:
+    """Run the stack until the block ends; nothing of it outlives the block.
+
+    `enter` is put before the commands of both processes: words that enter a namespace.
+    """
     blobs = BlobServicer(await asyncio.to_thread(tiny_guest))
     images = grpc.aio.server()
     internal_pb2_grpc.add_BlobServiceServicer_to_server(blobs, images)  # type: ignore[no-untyped-call]
     images.add_insecure_port(f"unix:{directory}/images.sock")
     await images.start()
-    stack = RunnerStack(directory, blobs, vm_host_settings)
+    stack = RunnerStack(directory, blobs, vm_host_settings, enter)
     await stack.start_vm_host()
     try:
         await stack.start_runner()

@@ -218,9 +218,7 @@ class HostServicer(runner_pb2_grpc.HostServiceServicer):
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    async def GetHost(
-        self, _request: runner_pb2.GetHostRequest, _context: Any
-    ) -> runner_pb2.GetHostResponse:
+    async def GetHost(self, _request: runner_pb2.GetHostRequest, _context: Any) -> runner_pb2.GetHostResponse:
         host = self._services.host
         return runner_pb2.GetHostResponse(
             node=convert.node_message(await host.node()),

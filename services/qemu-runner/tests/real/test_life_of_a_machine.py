@@ -5,21 +5,8 @@ import uuid
 from pathlib import Path
 
 from qcontroller.runner.v1 import runner_pb2
+from real_host import qemu_pids
 from runner_stack import UID_BASE, RunnerStack
-
-
-def qemu_pids(machine_id: str) -> list[int]:
-    """Return the processes whose command line carries the machine's UUID."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if b"-uuid" in words and machine_id.encode() in words and b"qemu-system" in words[0]:
-                found.append(int(entry.name))
-    return found
 
 
 async def test_a_machine_lives_and_leaves_nothing(stack: RunnerStack) -> None:

@@ -206,7 +206,7 @@ async def running_stack(
     """
     blobs = BlobServicer(await asyncio.to_thread(tiny_guest))
     images = grpc.aio.server()
-    internal_pb2_grpc.add_BlobServiceServicer_to_server(blobs, images)  # type: ignore[no-untyped-call]
+    internal_pb2_grpc.add_BlobServiceServicer_to_server(blobs, images)
     images.add_insecure_port(f"unix:{directory}/images.sock")
     await images.start()
     stack = RunnerStack(directory, blobs, vm_host_settings, enter)

@@ -34,7 +34,7 @@ from qemu_runner.service.exits import Exits
 from qemu_runner.service.guest import Guests
 from qemu_runner.service.host import Host, host_size
 from qemu_runner.service.hub import Hub
-from qemu_runner.service.machines import Machines
+from qemu_runner.service.machines import Machine, Machines
 from qemu_runner.service.networking import Networking
 from qemu_runner.service.planning import Planning
 from qemu_runner.service.power import Power
@@ -127,10 +127,23 @@ async def running_core(
         actions = Actions(machines, tasks)
         capacity = Capacity(host_size(configuration.cpus, configuration.memory_mib), machines.records)
         exits = Exits(machines, files)
-        watching = Watching(machines, files, growth, sink, configuration.console_limit_bytes, tasks)
-        adoption = Adoption(machines, files, exits, watching, hub)
-        links = [VmHostLink(path, door, adoption) for path in configuration.vm_hosts]
-        ending = Ending(machines, lambda run: _link_of(links, run))
+        links: list[VmHostLink] = []
+
+        async def monitor_lost(machine: Machine) -> None:
+            await adoption.monitor_lost(machine)
+
+        watching = Watching(
+            machines,
+            files,
+            growth,
+            sink,
+            configuration.console_limit_bytes,
+            monitor_lost,
+            tasks,
+        )
+        adoption = Adoption(machines, files, exits, watching, hub, lambda run: _link_of(links, run), tasks)
+        links += [VmHostLink(path, door, adoption) for path in configuration.vm_hosts]
+        ending = Ending(machines, lambda run: _link_of(links, run), adoption.settle)
         services = Services(
             machines=machines,
             actions=actions,
@@ -147,6 +160,7 @@ async def running_core(
                 ending,
                 watching,
                 lambda: links[-1],
+                adoption.settle,
                 configuration.accelerator,
             ),
             ending=ending,

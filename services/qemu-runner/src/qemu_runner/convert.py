@@ -152,8 +152,8 @@ def node_message(node: NodeState) -> host_pb2.Node:
     """Return what is told of the host."""
     return host_pb2.Node(
         name=node.name,
-        # Not READY for lack of vm-host or QEMU: it can be asked, but takes no new machines.
-        state=host_pb2.NODE_STATE_READY if node.ready else host_pb2.NODE_STATE_UNREACHABLE,
+        # It answers; what keeps it from taking machines stands in `message` and in the dependencies.
+        state=host_pb2.NODE_STATE_READY,
         arch="x86_64",
         qemu_version=node.qemu_version,
         accelerators=[

@@ -1,6 +1,7 @@
 """The gRPC face of the runner: messages in, messages out; every decision is the services'."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,8 +73,11 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
             await self._services.preparation.prepare(machine, spec, seed, emit)
 
         async with self._services.machines.using(fencing.machine_id) as machine:
-            async for part in self._services.actions.stream("prepare", fencing, body, abortable=True):
-                yield convert.prepare_message(part)
+            parts = self._services.actions.stream("prepare", fencing, body, abortable=True)
+            # Closed at once when the caller hangs up, not when the collector finds it.
+            async with aclosing(parts):
+                async for part in parts:
+                    yield convert.prepare_message(part)
             yield runner_pb2.PrepareMachineResponse(machine=self._message(machine))
 
     async def StartMachine(
@@ -98,8 +102,11 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
             )
 
         async with self._services.machines.using(fencing.machine_id) as machine:
-            async for part in self._services.actions.stream("stop", fencing, body, abortable=True):
-                yield convert.stop_message(part)
+            parts = self._services.actions.stream("stop", fencing, body, abortable=True)
+            # Closed at once when the caller hangs up, not when the collector finds it.
+            async with aclosing(parts):
+                async for part in parts:
+                    yield convert.stop_message(part)
             yield runner_pb2.StopMachineResponse(machine=self._message(machine))
 
     async def PauseMachine(

@@ -4,7 +4,7 @@ import os
 import signal
 import tempfile
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -25,7 +25,7 @@ NIC = runner_pb2.MachineNic(network="user", mac=MAC, ports=[PORT])
 
 
 @pytest.fixture(name="world")
-def _world() -> "AsyncIterator[World]":
+def _world() -> Iterator[World]:
     with made_world() as world:
         yield world
 
@@ -53,7 +53,8 @@ async def test_a_guest_on_the_user_network_is_reached_by_its_published_port_alon
     )
     assert own.exit_code == 0
     script = "echo from-the-guest | nc -l -p 7777 >/dev/null 2>&1 &"
-    await stack.execute(machine_id, "/bin/sh", "-c", f"({script}); until grep -q :1E61 /proc/net/tcp*; do :; done")
+    listening = "until grep -q :1E61 /proc/net/tcp*; do :; done"
+    await stack.execute(machine_id, "/bin/sh", "-c", f"({script}); {listening}")
     assert "qcontroller" in world.run("nft", "list", "tables")
     with world.connect(world.host, LOOPBACK, PORT.host) as client:
         client.sendall(b"hello\n")

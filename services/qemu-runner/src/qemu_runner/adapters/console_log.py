@@ -6,13 +6,14 @@ system without moving anything, so offsets mean the same for ever.
 Source: fallocate(2).
 """
 
-import asyncio
 import ctypes
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from qemu_runner.adapters.threads import in_thread
 
 _KEEP_SIZE: Final = 0x01
 _PUNCH_HOLE: Final = 0x02
@@ -54,14 +55,14 @@ class ConsoleLog:
         What has been given back is skipped: the first chunk's offset tells. An empty log is one empty
         chunk. A length of 0 means no limit.
         """
-        size = await asyncio.to_thread(self._size)
+        size = await in_thread(self._size)
         begin = max(size + offset, 0) if offset < 0 else min(offset, size)
         begin = max(begin, self._kept_from(size))
         end = min(size, begin + length) if length else size
         if begin >= end:
             yield ConsoleChunk(begin, b"", size)
         while begin < end:
-            data = await asyncio.to_thread(self._read, begin, min(_CHUNK_BYTES, end - begin))
+            data = await in_thread(self._read, begin, min(_CHUNK_BYTES, end - begin))
             if not data:
                 return
             yield ConsoleChunk(begin, data, size)
@@ -69,15 +70,15 @@ class ConsoleLog:
 
     async def read_chunk(self, offset: int) -> bytes:
         """Return some bytes at `offset`; none at the end."""
-        return await asyncio.to_thread(self._read, offset, _CHUNK_BYTES)
+        return await in_thread(self._read, offset, _CHUNK_BYTES)
 
     async def first_kept(self, offset: int) -> int:
         """Return `offset`, or where the log begins by now if that is later."""
-        return max(offset, self._kept_from(await asyncio.to_thread(self._size)))
+        return max(offset, self._kept_from(await in_thread(self._size)))
 
     async def trim(self) -> None:
         """Give back what is beyond the limit."""
-        await asyncio.to_thread(self._trim)
+        await in_thread(self._trim)
 
     def _kept_from(self, size: int) -> int:
         return max(0, size - self._limit_bytes) // _BLOCK * _BLOCK

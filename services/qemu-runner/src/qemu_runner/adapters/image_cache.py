@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from qemu_runner.adapters.files import disk_errors, sync_directory
+from qemu_runner.adapters.threads import in_thread
 from qemu_runner.domain.machine import Image
 from qemu_runner.errors import ImageCorruptError, ImageStoreUnavailableError
 from qemu_runner.ports import BlobInfo, BlobSource
@@ -55,7 +56,7 @@ class ImageCache:
 
     async def create(self) -> None:
         """Make the directory and remove what broken fetches left."""
-        await asyncio.to_thread(self._create)
+        await in_thread(self._create)
 
     async def fetch(self, image: Image, progress: Progress) -> Path:
         """Return the image's file, fetched and verified if it is not here yet.
@@ -69,7 +70,7 @@ class ImageCache:
             DiskFullError: There is no room.
         """
         path = self._directory / image.sha256
-        if await asyncio.to_thread(_touch, path):
+        if await in_thread(_touch, path):
             return path
         fetch = self._fetches.get(image.sha256)
         if fetch is None:
@@ -90,18 +91,18 @@ class ImageCache:
 
     async def evict(self) -> None:
         """Remove unused images, the least recently used first, until the limit is kept."""
-        await asyncio.to_thread(self._evict)
+        await in_thread(self._evict)
 
     async def leftovers(self) -> list[Path]:
         """Return partial files that no fetch in flight writes."""
         if self._fetches:
             return []
-        return await asyncio.to_thread(lambda: sorted(self._directory.glob(f"{_PARTIAL_PREFIX}*")))
+        return await in_thread(lambda: sorted(self._directory.glob(f"{_PARTIAL_PREFIX}*")))
 
     async def _download(self, image: Image, fetch: _Fetch) -> Path:
         path = self._directory / image.sha256
         temporary = self._directory / f"{_PARTIAL_PREFIX}{image.sha256}-{secrets.token_hex(4)}"
-        file = await asyncio.to_thread(_open_new, temporary)
+        file = await in_thread(_open_new, temporary)
         digest = hashlib.sha256()
         total = done = 0
         try:
@@ -109,13 +110,13 @@ class ImageCache:
                 if isinstance(part, BlobInfo):
                     total = part.size_bytes
                 else:
-                    await asyncio.to_thread(_append, file, digest.update, part)
+                    await in_thread(_append, file, digest.update, part)
                     done += len(part)
                 fetch.tell(done, total)
             _verify(image, f"sha256:{digest.hexdigest()}", done, total)
-            await asyncio.to_thread(_publish, file, temporary, path)
+            await in_thread(_publish, file, temporary, path)
         except BaseException:
-            await asyncio.to_thread(_abandon, file, temporary)
+            await in_thread(_abandon, file, temporary)
             raise
         _LOG.info("image fetched", extra={"digest": image.stored_digest, "sizeBytes": done})
         await self.evict()

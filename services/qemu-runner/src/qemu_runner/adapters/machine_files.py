@@ -16,6 +16,7 @@ from typing import Final
 
 from qemu_runner.adapters.files import disk_errors, replace_file, sync_directory
 from qemu_runner.adapters.machine_store import RECORD_NAME
+from qemu_runner.adapters.threads import in_thread
 from qemu_runner.domain.iso9660 import build_iso
 from qemu_runner.domain.machine import DiskFormat, Image, Layer, MachineId, Seed
 from qemu_runner.domain.qcow2 import empty_overlay
@@ -51,16 +52,16 @@ class MachineFiles:
 
     async def create(self, machine_id: MachineId, uid: int | None) -> None:
         """Make the directory; harmless if it exists."""
-        await asyncio.to_thread(self._create, machine_id, uid)
+        await in_thread(self._create, machine_id, uid)
 
     async def exists(self, machine_id: MachineId) -> bool:
         """Tell whether the directory exists."""
-        return await asyncio.to_thread(self.directory(machine_id).is_dir)
+        return await in_thread(self.directory(machine_id).is_dir)
 
     async def make_disk(
-        self, machine_id: MachineId, image: Image, cached: Path, size_bytes: int, uid: int | None
+        self, machine_id: MachineId, image: Image, cached: Path | None, size_bytes: int, uid: int | None
     ) -> tuple[Layer, ...]:
-        """Make the disk on the cached image, or grow it; what has the right size stays.
+        """Make the disk on the cached image (None: it has been made before), or grow it.
 
         Returns:
             Its layers, topmost first.
@@ -69,7 +70,7 @@ class MachineFiles:
             DiskFullError: There is no room.
         """
         directory = self.directory(machine_id)
-        current = await asyncio.to_thread(self._make_disk, directory, image, cached, size_bytes, uid)
+        current = await in_thread(self._make_disk, directory, image, cached, size_bytes, uid)
         if current < size_bytes:
             await self._grow(directory / OVERLAY, size_bytes)
         return (Layer(OVERLAY, DiskFormat.QCOW2), Layer(BASE, image.format, image.stored_digest))
@@ -81,7 +82,7 @@ class MachineFiles:
             DiskFullError: There is no room.
         """
         directory = self.directory(machine_id)
-        return await asyncio.to_thread(_make_seed, directory / SEED, machine_id, seed, uid)
+        return await in_thread(_make_seed, directory / SEED, machine_id, seed, uid)
 
     async def open_logs(self, machine_id: MachineId, uid: int | None) -> tuple[dict[str, int], int]:
         """Make the logs of a new start; the caller closes the descriptors.
@@ -89,23 +90,23 @@ class MachineFiles:
         Returns:
             Descriptors by file name for what QEMU and passt say, and the length of the console log.
         """
-        return await asyncio.to_thread(_open_logs, self.directory(machine_id), uid)
+        return await in_thread(_open_logs, self.directory(machine_id), uid)
 
     async def listen(self, machine_id: MachineId) -> dict[str, socket.socket]:
         """Bind the machine's sockets anew and listen; the caller closes them when QEMU has them."""
-        return await asyncio.to_thread(_listen, self.directory(machine_id))
+        return await in_thread(_listen, self.directory(machine_id))
 
     async def tail(self, machine_id: MachineId, name: str, length: int) -> str:
         """Return the last `length` bytes of a log as text; "" if there is none."""
-        return await asyncio.to_thread(_tail, self.directory(machine_id) / name, length)
+        return await in_thread(_tail, self.directory(machine_id) / name, length)
 
     async def remove(self, machine_id: MachineId) -> None:
         """Remove the directory with everything in it; harmless if there is none."""
-        await asyncio.to_thread(_remove, self.directory(machine_id))
+        await in_thread(_remove, self.directory(machine_id))
 
     async def remove_sockets(self, machine_id: MachineId) -> None:
         """Remove the sockets that nobody listens on any more."""
-        await asyncio.to_thread(_unlink_all, self.directory(machine_id), SOCKETS)
+        await in_thread(_unlink_all, self.directory(machine_id), SOCKETS)
 
     def _create(self, machine_id: MachineId, uid: int | None) -> None:
         path = self.directory(machine_id)
@@ -118,11 +119,11 @@ class MachineFiles:
             sync_directory(path.parent)
 
     def _make_disk(
-        self, directory: Path, image: Image, cached: Path, size_bytes: int, uid: int | None
+        self, directory: Path, image: Image, cached: Path | None, size_bytes: int, uid: int | None
     ) -> int:
         base, overlay = directory / BASE, directory / OVERLAY
         with disk_errors(directory):
-            if not base.exists():
+            if cached is not None and not base.exists():
                 # A link of its own: the cache may forget the image, and no other machine's can reach it.
                 base.hardlink_to(cached)
             if overlay.exists():

@@ -4,12 +4,12 @@ Owns the two directories' names and the files that hold records and fences. It n
 other files, and never a directory that it does not know.
 """
 
-import asyncio
 import logging
 from pathlib import Path
 
 from qemu_runner.adapters.files import replace_file
 from qemu_runner.adapters.record_codec import RecordUnreadableError, decode_record, encode_record
+from qemu_runner.adapters.threads import in_thread
 from qemu_runner.domain.machine import MachineId, parse_machine_id
 from qemu_runner.domain.record import MachineRecord
 
@@ -30,11 +30,11 @@ class MachineStore:
         Machines run as uids of their own, which must pass through to their own directory and may
         list nothing.
         """
-        await asyncio.to_thread(self._create)
+        await in_thread(self._create)
 
     async def load(self) -> list[MachineRecord]:
         """Read all records; a directory that holds none is left alone."""
-        return await asyncio.to_thread(self._load)
+        return await in_thread(self._load)
 
     async def save(self, record: MachineRecord) -> None:
         """Write `record`, durably; its directory must exist.
@@ -43,11 +43,11 @@ class MachineStore:
             DiskFullError: There is no room; the record before is still there.
         """
         path = self._machines / record.machine_id / RECORD_NAME
-        await asyncio.to_thread(replace_file, path, encode_record(record).encode())
+        await in_thread(replace_file, path, encode_record(record).encode())
 
     async def tombstone(self, machine_id: MachineId) -> int:
         """Return the highest fence that is known of a machine without a directory; 0 if none is."""
-        return await asyncio.to_thread(self._read_tombstone, machine_id)
+        return await in_thread(self._read_tombstone, machine_id)
 
     async def bury(self, machine_id: MachineId, fence: int) -> None:
         """Keep the fence of a machine that has no directory, or is about to lose it.
@@ -55,15 +55,15 @@ class MachineStore:
         Raises:
             DiskFullError: There is no room.
         """
-        await asyncio.to_thread(replace_file, self._tombstones / machine_id, f"{fence}\n".encode())
+        await in_thread(replace_file, self._tombstones / machine_id, f"{fence}\n".encode())
 
     async def unbury(self, machine_id: MachineId) -> None:
         """Remove the tombstone of a machine whose record holds the fence again."""
-        await asyncio.to_thread((self._tombstones / machine_id).unlink, missing_ok=True)
+        await in_thread((self._tombstones / machine_id).unlink, missing_ok=True)
 
     async def unknown(self) -> list[Path]:
         """Return the entries of machines/ that hold no readable record."""
-        return await asyncio.to_thread(self._unknown)
+        return await in_thread(self._unknown)
 
     def _create(self) -> None:
         for path, mode in ((self._machines, 0o711), (self._tombstones, 0o700)):

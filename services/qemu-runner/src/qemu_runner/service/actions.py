@@ -6,7 +6,7 @@ for, everything else runs to its own deadline. A repeated request joins the acti
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from qemu_runner.domain.fencing import Fencing
 from qemu_runner.domain.machine import MachineId
@@ -79,7 +79,7 @@ class Actions:
 
     async def stream(
         self, kind: str, fencing: Fencing, body: Body, *, abortable: bool = False
-    ) -> AsyncIterator[Part]:
+    ) -> AsyncGenerator[Part, None]:
         """Run `body` under the machine's lock and yield what it tells; a slow reader gets the newest."""
         async with self._machines.using(fencing.machine_id) as machine:
             action = self._join_or_begin(machine, kind, fencing, body, abortable=abortable)
@@ -140,7 +140,7 @@ class Actions:
         action.moved.set()
 
 
-async def _follow(action: _Action) -> AsyncIterator[Part]:
+async def _follow(action: _Action) -> AsyncGenerator[Part, None]:
     told: Part | None = None
     while True:
         finished = action.task.done()

@@ -5,7 +5,7 @@ An end is proved by vm-host's word alone; a monitor that falls silent proves not
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -31,6 +31,8 @@ _QUIT_S: Final = 5.0
 _KILL_S: Final = 10.0
 _MONITOR_S: Final = 2.0
 
+Settle = Callable[[Machine], Awaitable[None]]
+
 
 class Ending:
     """Ends machines.
@@ -38,11 +40,13 @@ class Ending:
     Args:
         machines: The machines.
         link_of: Returns the link to the vm-host of a run.
+        settle: Asks vm-host what became of a machine's process.
     """
 
-    def __init__(self, machines: Machines, link_of: Callable[[Run], VmHostLink]) -> None:
+    def __init__(self, machines: Machines, link_of: Callable[[Run], VmHostLink], settle: Settle) -> None:
         self._machines = machines
         self._link_of = link_of
+        self._settle = settle
 
     async def stop(self, machine: Machine, *, force: bool, grace_s: float, emit: Emit) -> None:
         """End the machine's process and wait until it has ended; its lock must be held.
@@ -88,8 +92,9 @@ class Ending:
         try:
             await self._link_of(run).connection.signal(handle, ChildSignal.KILL)
         except VmHostRefused as exc:
-            if exc.code is not RefusalCode.HANDLE_EXITED:
+            if exc.code not in {RefusalCode.HANDLE_EXITED, RefusalCode.HANDLE_UNKNOWN}:
                 raise VmHostUnavailableError(str(exc)) from exc
+            await self._settle(machine)
         except VmHostError as exc:
             raise VmHostUnavailableError(str(exc)) from exc
         if not await _ended_within(machine, _KILL_S):

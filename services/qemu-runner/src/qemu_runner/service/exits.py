@@ -70,10 +70,11 @@ class Exits:
 
         # What is left of the watch belongs to the process that ended.
         live, machine.live = machine.live, None
-        record = await self._machines.update(machine, change)
         if live is not None:
             await live.session.close()
+        # Before the end is told: whoever waits for it may bind new ones at once.
         await self._files.remove_sockets(machine.machine_id)
+        record = await self._machines.update(machine, change)
         if record.exit is not None:
             _LOG.info(
                 "machine ended",

@@ -34,8 +34,7 @@ class NodeState:
 
     Attributes:
         name: The node's name.
-        ready: Whether machines can be started.
-        message: Why not; empty if they can.
+        message: Why no machine can be started; empty if they can.
         qemu_version: Empty where it is not known.
         accelerators: Each with the reason why it cannot be used.
         accelerator: The one that new machines get; empty where it is not known.
@@ -47,7 +46,6 @@ class NodeState:
     """
 
     name: str
-    ready: bool
     message: str
     qemu_version: str
     accelerators: tuple[AcceleratorState, ...]
@@ -131,7 +129,6 @@ class Host:
             message = "vm-host is stopping."
         return NodeState(
             name=self._node,
-            ready=not message,
             message=message,
             qemu_version="" if offer is None else offer.version,
             accelerators=() if offer is None else accelerator_states(offer),
@@ -200,7 +197,8 @@ class Host:
                 child.started_at,
             )
             for child in children
-            if child.exit is None and not self._claimed(child)
+            # vm-host ends a passt with its QEMU: one that lives for another moment is none.
+            if child.exit is None and child.handle.role is ChildRole.QEMU and not self._claimed(child)
         ]
 
     def _claimed(self, child: ChildRecord) -> bool:
@@ -210,9 +208,6 @@ class Host:
         machine = self._machines.find(machine_id)
         if machine is None or machine.record is None:
             return False
-        if child.handle.role is ChildRole.PASST and machine.run is None:
-            # It leaves within two seconds of its QEMU.
-            return machine.record.incarnation == child.handle.incarnation
         return machine.run is not None and machine.run.incarnation == child.handle.incarnation
 
 

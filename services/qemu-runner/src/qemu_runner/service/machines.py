@@ -18,6 +18,7 @@ from qemu_runner.domain.record import MachineRecord, Run
 from qemu_runner.errors import MachineNotFoundError, StaleFenceError
 from qemu_runner.service.hub import Hub
 from qemu_runner.service.live import Live
+from qemu_runner.service.tasks import settled
 from qemu_runner.service.view import observe
 
 
@@ -29,6 +30,12 @@ class Machine:
         lock: Held by the one action at work on it.
         record: What machine.json holds; None while there is none.
         live: What is seen of its process; None without one, or while nobody could look.
+        bringing_up: Whether a start is at work between recording the process and watching it.
+        settling: Whether vm-host is being asked again and again what became of the process.
+        lost_network: Incarnation whose passt was seen to end.
+        tombstone: Fence of a machine without a record.
+        users: How many hold this object.
+        last_told: What watchers were told last.
         ended: Set while it has no process; waited for by those who end it.
     """
 
@@ -38,6 +45,9 @@ class Machine:
         self.writing = asyncio.Lock()
         self.record = record
         self.live: Live | None = None
+        self.bringing_up = False
+        self.settling = False
+        self.lost_network = 0
         self.ended = asyncio.Event()
         self.tombstone = 0
         self.users = 0
@@ -138,11 +148,7 @@ class Machines:
 
     async def adopt(self, machine: Machine, record: MachineRecord) -> None:
         """Give a machine without a record its first one; its directory must exist."""
-        async with machine.writing:
-            await self._store.save(record)
-            machine.record = record
-            await self._store.unbury(machine.machine_id)
-        self.tell(machine)
+        await settled(self._write_first(machine, record))
 
     async def update(
         self, machine: Machine, change: Callable[[MachineRecord], MachineRecord]
@@ -153,18 +159,7 @@ class Machines:
             MachineNotFoundError: There is no record.
             DiskFullError: It could not be written; nothing changed.
         """
-        async with machine.writing:
-            before = machine.require()
-            after = change(before)
-            if after != before:
-                await self._store.save(after)
-                machine.record = after
-        if after.run is None:
-            machine.ended.set()
-        else:
-            machine.ended.clear()
-        self.tell(machine)
-        return after
+        return await settled(self._rewrite(machine, change))
 
     async def bury(self, machine: Machine) -> None:
         """Keep the fence of a machine that is about to lose its directory."""
@@ -201,6 +196,29 @@ class Machines:
     def absent(self, machine_id: MachineId) -> Observation:
         """Return the observation of a machine that is not there."""
         return Observation(machine_id, MachinePhase.ABSENT)
+
+    async def _write_first(self, machine: Machine, record: MachineRecord) -> None:
+        async with machine.writing:
+            await self._store.save(record)
+            machine.record = record
+            await self._store.unbury(machine.machine_id)
+        self.tell(machine)
+
+    async def _rewrite(
+        self, machine: Machine, change: Callable[[MachineRecord], MachineRecord]
+    ) -> MachineRecord:
+        async with machine.writing:
+            before = machine.require()
+            after = change(before)
+            if after != before:
+                await self._store.save(after)
+                machine.record = after
+        if after.run is None:
+            machine.ended.set()
+        else:
+            machine.ended.clear()
+        self.tell(machine)
+        return after
 
     def _look(self, machine: Machine) -> Observation:
         if machine.record is None:

@@ -116,7 +116,9 @@ class Preparation:
             await self._update_active(machine, record, spec)
             return
         record = await self._claim(machine, spec)
-        cached = await self._images.fetch(spec.image, lambda done, total: emit(Transfer(done, total)))
+        cached = None
+        if not record.layers:
+            cached = await self._images.fetch(spec.image, lambda done, total: emit(Transfer(done, total)))
         layers = await self._files.make_disk(
             machine.machine_id, spec.image, cached, spec.disk_bytes, record.uid
         )

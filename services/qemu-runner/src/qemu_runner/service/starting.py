@@ -39,7 +39,7 @@ from qemu_runner.errors import (
     VmHostUnavailableError,
 )
 from qemu_runner.service.capacity import Capacity
-from qemu_runner.service.ending import Ending
+from qemu_runner.service.ending import Ending, Settle
 from qemu_runner.service.exits import Exits
 from qemu_runner.service.hardware import choose_hardware
 from qemu_runner.service.machines import Machine, Machines
@@ -67,6 +67,7 @@ class Starting:
         ending: Ends what a failed start leaves.
         watching: Begins to watch what runs.
         newest_link: Returns the vm-host that new machines go to.
+        settle: Asks vm-host what became of a machine's process.
         accelerator: The setting.
     """
 
@@ -80,6 +81,7 @@ class Starting:
         ending: Ending,
         watching: Watching,
         newest_link: Callable[[], VmHostLink],
+        settle: Settle,
         accelerator: AcceleratorMode,
     ) -> None:
         self._machines = machines
@@ -90,6 +92,7 @@ class Starting:
         self._ending = ending
         self._watching = watching
         self._newest_link = newest_link
+        self._settle = settle
         self._accelerator = accelerator
 
     async def start(self, machine: Machine, traceparent: str) -> None:
@@ -107,17 +110,21 @@ class Starting:
         if record.phase is MachinePhase.ACTIVE and await self._goes_on(machine):
             return
         record = machine.require()
-        async with self._networking.guard:
-            run = await self._spawn(machine, record, traceparent)
+        machine.bringing_up = True
         try:
-            async with asyncio.timeout(START_DEADLINE_S):
-                await self._run_guest(machine, run)
-        except (RunnerError, TimeoutError) as exc:
-            await self._give_up(machine, exc)
+            async with self._networking.guard:
+                run = await self._spawn(machine, record, traceparent)
+            await self._bring_up(machine, run)
+        finally:
+            machine.bringing_up = False
 
     async def _goes_on(self, machine: Machine) -> bool:
         """Tell whether the machine's process runs on; what cannot run any more is ended first."""
+        if machine.live is None:
+            await self._settle(machine)
         live = machine.live
+        if machine.run is None:
+            return False
         if live is None:
             raise VmHostUnavailableError("whether the machine runs is not known yet")
         state = await live.session.run_state()
@@ -238,6 +245,13 @@ class Starting:
         except VmHostError as exc:
             # Whether it was started is unknown; the run stays recorded until vm-host can be asked.
             raise VmHostUnavailableError(str(exc)) from exc
+
+    async def _bring_up(self, machine: Machine, run: Run) -> None:
+        try:
+            async with asyncio.timeout(START_DEADLINE_S):
+                await self._run_guest(machine, run)
+        except (RunnerError, TimeoutError) as exc:
+            await self._give_up(machine, exc)
 
     async def _run_guest(self, machine: Machine, run: Run) -> None:
         session = await self._session_or_end(machine)

@@ -7,9 +7,10 @@ is logged and the others go on.
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 _LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 class Tasks:
@@ -38,3 +39,13 @@ class Tasks:
         self._tasks.discard(task)
         if not task.cancelled() and (failure := task.exception()) is not None:
             _LOG.error("task failed", exc_info=failure, extra={"task": task.get_name()})
+
+
+async def settled(work: Coroutine[Any, Any, _T]) -> _T:
+    """Await `work`, which must not be cut in two: when cancelled, wait for its end first."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise

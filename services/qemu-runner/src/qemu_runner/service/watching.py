@@ -6,6 +6,7 @@ machine has ended (vm-host tells that).
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 
@@ -29,6 +30,8 @@ _MOVES_RUN_STATE: Final = frozenset(
     {"STOP", "RESUME", "SHUTDOWN", "RESET", "GUEST_PANICKED", "SUSPEND", "WAKEUP", "BLOCK_IO_ERROR"}
 )
 
+MonitorLost = Callable[[Machine], Awaitable[None]]
+
 
 class Watching:
     """Begins to watch machines.
@@ -39,6 +42,7 @@ class Watching:
         growth: Tells when a console grows.
         sink: Is told each phase of each boot.
         console_limit_bytes: How much of a console log is kept.
+        monitor_lost: Awaited when a monitor's connection ends; most often the machine has, too.
         tasks: Owner of the watches.
     """
 
@@ -49,6 +53,7 @@ class Watching:
         growth: FileGrowth,
         sink: PhaseSink,
         console_limit_bytes: int,
+        monitor_lost: MonitorLost,
         tasks: Tasks,
     ) -> None:
         self._machines = machines
@@ -56,6 +61,7 @@ class Watching:
         self._growth = growth
         self._sink = sink
         self._console_limit_bytes = console_limit_bytes
+        self._monitor_lost = monitor_lost
         self._tasks = tasks
 
     def console(self, machine: Machine) -> ConsoleLog:
@@ -71,6 +77,8 @@ class Watching:
         """
         live = Live(session, run.incarnation, await session.run_state())
         agent_open = await session.channel_is_open(AGENT_CHARDEV_ID)
+        if machine.lost_network == run.incarnation:
+            live.network_fault = PASST_EXITED
         machine.live = live
         watch = _Watch(self._machines, machine, live)
         boot = Boot(
@@ -89,8 +97,13 @@ class Watching:
         )
         watch.agent.port_changed(is_open=agent_open)
         self._machines.tell(machine)
-        self._tasks.begin(watch.run(boot), name=f"watch {machine.machine_id}")
+        self._tasks.begin(self._keep(machine, watch, boot), name=f"watch {machine.machine_id}")
         return live
+
+    async def _keep(self, machine: Machine, watch: "_Watch", boot: Boot) -> None:
+        await watch.run(boot)
+        if machine.run is not None:
+            await self._monitor_lost(machine)
 
 
 class _Watch:

@@ -26,6 +26,8 @@ async def grpc_channel(target: str) -> AsyncIterator[grpc.aio.Channel]:
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
+            # By default a stream on which nothing is sent may be pinged twice, and then never again.
+            ("grpc.http2.max_pings_without_data", 0),
             ("grpc.max_receive_message_length", 4 * 1024 * 1024),
             # Two channels of one process to one target are two connections.
             ("grpc.use_local_subchannel_pool", 1),

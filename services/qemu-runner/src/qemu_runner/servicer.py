@@ -17,7 +17,7 @@ from qemu_runner.service.doctor import Doctor
 from qemu_runner.service.ending import Ending
 from qemu_runner.service.guest import Guests
 from qemu_runner.service.host import Host
-from qemu_runner.service.hub import NodeChanged, SnapshotComplete
+from qemu_runner.service.hub import Heartbeat, NodeChanged, SnapshotComplete
 from qemu_runner.service.machines import Machine, Machines
 from qemu_runner.service.planning import Planning
 from qemu_runner.service.power import Power
@@ -181,6 +181,8 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
                 case NodeChanged():
                     node = convert.node_message(await self._services.host.node())
                     yield runner_pb2.WatchMachinesResponse(node=node)
+                case Heartbeat():
+                    yield runner_pb2.WatchMachinesResponse()
 
     async def ReadMachineConsole(
         self, request: runner_pb2.ReadMachineConsoleRequest, _context: Any

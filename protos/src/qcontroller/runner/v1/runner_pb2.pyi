@@ -868,6 +868,8 @@ Global___WatchMachinesRequest: _TypeAlias = WatchMachinesRequest  # noqa: Y015
 
 @_typing.final
 class WatchMachinesResponse(_message.Message):
+    """An empty message every few seconds says that the runner lives."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MACHINE_FIELD_NUMBER: _builtins.int

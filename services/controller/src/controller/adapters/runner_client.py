@@ -31,6 +31,9 @@ _PLAN_S: Final = 10.0
 _HOST_S: Final = 5.0
 _DOCTOR_S: Final = 45.0
 _CONSOLE_IDLE_S: Final = 30.0
+# The runner sends an empty message every 5 s: one that is frozen or cut off says nothing, and the
+# channel's keepalive was seen not to notice it on a unix socket.
+_WATCH_IDLE_S: Final = 15.0
 _EXEC_MARGIN_S: Final = 10.0
 _MOST_S: Final = 600.0
 _STOP_STEPS: Final = {
@@ -127,9 +130,8 @@ class RunnerClient:
         return machine_of(answer.machine)
 
     async def watch(self) -> AsyncIterator[Machine | SnapshotComplete | Node]:
-        # No deadline: the channel's keepalive notices a peer that is frozen or cut off.
         call = self._machines.WatchMachines(pb.WatchMachinesRequest())
-        async for message in self._peer.messages(call, idle_s=None):
+        async for message in self._peer.messages(call, idle_s=_WATCH_IDLE_S):
             match message.WhichOneof("part"):
                 case "machine":
                     yield machine_of(message.machine)

@@ -105,7 +105,10 @@ class Nodes:
                 Dependency(name, up=False, since=since, detail=exc.message),
                 Dependency("vm-host", up=False, since=None, detail="Not known: the runner is away."),
             ]
-        return [Dependency(name, up=True, since=since, detail=""), *host.dependencies]
+        # One whose stream is not followed yet may have machines that nobody here knows of.
+        followed = self._fleet.standing(runner.node).reachable is True
+        detail = "" if followed else "Its machines are not known yet."
+        return [Dependency(name, up=followed, since=since, detail=detail), *host.dependencies]
 
 
 def _encode(name: str) -> str:

@@ -21,9 +21,17 @@ class NodeChanged:
     """The word that the host, not a machine, changed."""
 
 
+class Heartbeat:
+    """The word that nothing changed: the runner lives."""
+
+
 SNAPSHOT_COMPLETE: Final = SnapshotComplete()
 NODE_CHANGED: Final = NodeChanged()
-Notice = Observation | SnapshotComplete | NodeChanged
+HEARTBEAT: Final = Heartbeat()
+Notice = Observation | SnapshotComplete | NodeChanged | Heartbeat
+
+# A watcher that hears nothing for a few of these takes the runner for frozen or cut off.
+HEARTBEAT_S: Final = 5.0
 
 
 class _Watcher:
@@ -60,7 +68,11 @@ class Hub:
             yield SNAPSHOT_COMPLETE
             yield NODE_CHANGED
             while True:
-                await watcher.woken.wait()
+                try:
+                    await asyncio.wait_for(watcher.woken.wait(), HEARTBEAT_S)
+                except TimeoutError:
+                    yield HEARTBEAT
+                    continue
                 watcher.woken.clear()
                 node, watcher.node = watcher.node, False
                 machines, watcher.machines = watcher.machines, {}

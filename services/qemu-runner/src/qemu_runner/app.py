@@ -1,6 +1,7 @@
 """Composition root: wires the runner together and keeps it together while it runs."""
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -34,6 +35,7 @@ from qemu_runner.service.exits import Exits
 from qemu_runner.service.guest import Guests
 from qemu_runner.service.host import Host, host_size
 from qemu_runner.service.hub import Hub
+from qemu_runner.service.leaving import WORD_WITHIN_S, Leaving
 from qemu_runner.service.machines import Machine, Machines
 from qemu_runner.service.networking import Networking
 from qemu_runner.service.planning import Planning
@@ -49,6 +51,7 @@ from qemu_runner.settings import Configuration, parse_settings
 from qemu_runner.user_network.service import UserNetwork
 from qemu_runner.user_network.wiring import UserNetworkSettings, build_user_network
 
+_LOG = logging.getLogger(__name__)
 _SETTLE_S: Final = 10.0
 
 
@@ -107,6 +110,7 @@ async def running_core(
     user_network: UserNetwork,
     door: VmHostDoor,
     sink: PhaseSink,
+    word_within_s: float = WORD_WITHIN_S,
 ) -> AsyncIterator[tuple[Services, asyncio.Future[None]]]:
     """Run everything but the gRPC server; yield the services and what must not end.
 
@@ -188,7 +192,15 @@ async def running_core(
                 await link.settled.wait()
         work = asyncio.ensure_future(_first_end(running))
         stack.callback(work.cancel)
+        # Left first, while the links still tell what becomes of vm-host.
+        stack.push_async_callback(Leaving(machines, links, user_network, word_within_s=word_within_s).leave)
+        # The first launch need not wait for what can be known before.
+        tasks.begin(_probe_early(user_network), name="probe of passt")
         yield services, work
+
+
+async def _probe_early(user_network: UserNetwork) -> None:
+    _LOG.info("user network", extra={"availability": str(await user_network.availability())})
 
 
 async def _first_end(tasks: Sequence[asyncio.Task[None]]) -> None:

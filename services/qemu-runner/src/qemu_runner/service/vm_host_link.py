@@ -59,6 +59,8 @@ class VmHostLink:
         self._told_lost = False
         self.since = datetime.now(UTC)
         """Since when it has been there, or away."""
+        self.stopping = asyncio.Event()
+        """Set when it has announced its end, until another one is there."""
         self.settled = asyncio.Event()
         """Set once the first attempt has succeeded or failed."""
 
@@ -106,6 +108,7 @@ class VmHostLink:
         children = await connection.list_children()
         self._connection = connection
         self._told_lost = False
+        self.stopping.clear()
         self.since = datetime.now(UTC)
         _LOG.info(
             "vm-host connected", extra={"socket": str(self.socket_path), "startId": connection.hello.start_id}
@@ -118,6 +121,7 @@ class VmHostLink:
                     await self._listener.ended(self, event)
                 case Stopping():
                     _LOG.info("vm-host is stopping", extra={"socket": str(self.socket_path)})
+                    self.stopping.set()
                     await connection.refresh_hello()
 
     async def _tell_lost(self, *, was_there: bool) -> None:

@@ -1,0 +1,77 @@
+"""What the service does with the host's rules when it is told to end.
+
+Being restarted and being taken down look alike from here. What tells them apart is vm-host's word that it is
+stopping: without it nothing is touched, since machines run on behind their guard.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from qemu_runner.service.machines import Machines
+from qemu_runner.service.vm_host_link import VmHostLink
+from qemu_runner.user_network import UserNetworkError
+from qemu_runner.user_network.service import UserNetwork
+
+_LOG = logging.getLogger(__name__)
+
+WORD_WITHIN_S: Final = 2.0
+"""A stop of everything reaches vm-host within this time of reaching us."""
+
+GONE_WITHIN_S: Final = 130.0
+"""vm-host's grace period for guests, and a little more."""
+
+
+class Leaving:
+    """Removes the guard if no machine needs it any more.
+
+    Args:
+        machines: The machines.
+        links: Links to the vm-hosts; they must be kept while `leave` runs.
+        user_network: Owner of the guard.
+        word_within_s: How long to wait for vm-host's word.
+    """
+
+    def __init__(
+        self,
+        machines: Machines,
+        links: Sequence[VmHostLink],
+        user_network: UserNetwork,
+        *,
+        word_within_s: float = WORD_WITHIN_S,
+    ) -> None:
+        self._machines = machines
+        self._links = links
+        self._user_network = user_network
+        self._word_within_s = word_within_s
+
+    async def leave(self) -> None:
+        """Wait for the end of machines that are being taken down; leave those that are not."""
+        if self._running() and await self._is_stopping():
+            try:
+                async with asyncio.timeout(GONE_WITHIN_S):
+                    for machine in list(self._machines):
+                        await machine.ended.wait()
+            except TimeoutError:
+                _LOG.error("machines did not end with their vm-host")
+        if self._running():
+            return
+        try:
+            await self._user_network.remove_guard()
+        except UserNetworkError as exc:
+            _LOG.error("the guard stays", extra={"error": str(exc)})
+
+    def _running(self) -> bool:
+        return any(machine.run is not None for machine in self._machines)
+
+    async def _is_stopping(self) -> bool:
+        words = [asyncio.ensure_future(link.stopping.wait()) for link in self._links]
+        try:
+            done, _ = await asyncio.wait(
+                words, timeout=self._word_within_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for word in words:
+                word.cancel()
+        return bool(done)

@@ -1,0 +1,55 @@
+"""What becomes of the guard when the service is told to end."""
+
+import asyncio
+
+from qemu_runner.service.leaving import Leaving
+
+
+class Machine:
+    def __init__(self, *, runs: bool) -> None:
+        self.run = object() if runs else None
+        self.ended = asyncio.Event()
+
+    def end(self) -> None:
+        self.run = None
+        self.ended.set()
+
+
+class Link:
+    def __init__(self) -> None:
+        self.stopping = asyncio.Event()
+
+
+class Network:
+    def __init__(self) -> None:
+        self.removed = False
+
+    async def remove_guard(self) -> None:
+        self.removed = True
+
+
+def leaving(machines: list[Machine], link: Link, network: Network) -> Leaving:
+    return Leaving(machines, [link], network, word_within_s=0.05)  # type: ignore[arg-type, list-item]
+
+
+async def test_without_machines_the_guard_goes_at_once() -> None:
+    network = Network()
+    await leaving([], Link(), network).leave()
+    assert network.removed
+
+
+async def test_machines_that_run_on_keep_their_guard() -> None:
+    network = Network()
+    await leaving([Machine(runs=True)], Link(), network).leave()
+    assert not network.removed
+
+
+async def test_when_vm_host_stops_the_guard_goes_behind_the_last_machine() -> None:
+    network, link, machine = Network(), Link(), Machine(runs=True)
+    work = asyncio.create_task(leaving([machine], link, network).leave())
+    link.stopping.set()
+    await asyncio.sleep(0)
+    assert not network.removed
+    machine.end()
+    await work
+    assert network.removed

@@ -16,3 +16,11 @@ async def stack() -> AsyncIterator[RunnerStack]:
         directory.chmod(0o711)
         async with running_stack(directory) as running:
             yield running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this folder: they boot QEMU and belong to the integration tests."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.real)

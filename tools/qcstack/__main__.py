@@ -4,13 +4,13 @@ import argparse
 import asyncio
 import logging
 import os
-import shutil
 import sys
 from pathlib import Path
 
 from qcstack import lifecycle
 from qcstack.demo.run import run_demo
 from qcstack.layout import LayoutError, StackLayout
+from qcstack.processes import ProcessId
 from qcstack.supervisor import Supervisor
 
 
@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("--otlp-endpoint", default="")
     parser.add_argument("--stop-grace", default="120s")
     parser.add_argument("--accelerator", default="auto", choices=["auto", "kvm", "tcg"])
+    parser.add_argument("--owner", type=_process, help="supervise: PID:TICKS; end when this process ends")
     parser.add_argument("--guest", type=Path, help="image that the demo launches")
     arguments = parser.parse_args()
     layout = StackLayout(
@@ -45,13 +46,20 @@ def main() -> int:
         accelerator=arguments.accelerator,
     )
     try:
-        return _run(arguments.command, layout, arguments.guest)
+        return _run(arguments.command, layout, arguments.guest, arguments.owner)
     except (lifecycle.StackError, LayoutError) as exc:
         sys.stderr.write(f"qcontroller: {exc}\n")
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
-def _run(command: str, layout: StackLayout, guest: Path | None) -> int:
+def _process(text: str) -> ProcessId:
+    pid, _, ticks = text.partition(":")
+    return ProcessId(int(pid), int(ticks))
+
+
+def _run(command: str, layout: StackLayout, guest: Path | None, owner: ProcessId | None) -> int:
     match command:
         case "up":
             lifecycle.up(layout)
@@ -63,20 +71,21 @@ def _run(command: str, layout: StackLayout, guest: Path | None) -> int:
             lifecycle.down(layout)
             print("qcontroller is stopped; images, disks and databases stay until `make clean`")
         case "status":
+            layout.refuse_foreign()
             return _show_status(layout)
         case "logs":
+            layout.refuse_foreign()
             files = sorted(str(path) for path in (layout.state / "log").glob("*.log"))
             if not files:
                 raise lifecycle.StackError(f"no logs in {layout.state / 'log'}: start a stack with `make up`")
             os.execvp("tail", ["tail", "-n", "50", "-F", *files])
         case "clean":
-            lifecycle.down(layout)
-            shutil.rmtree(layout.state, ignore_errors=True)
+            lifecycle.clean(layout)
             print(f"removed {layout.state}")
         case "supervise":
             layout.create()
             logging.basicConfig(level="INFO", format="%(asctime)s %(message)s")
-            asyncio.run(Supervisor(layout).run())
+            asyncio.run(Supervisor(layout, owner).run())
         case "demo":
             return run_demo(layout, guest)
     return 0
@@ -85,7 +94,10 @@ def _run(command: str, layout: StackLayout, guest: Path | None) -> int:
 def _show_status(layout: StackLayout) -> int:
     found = lifecycle.status(layout)
     if found.supervisor is None:
-        print("qcontroller is not running")
+        if found.left:
+            print(f"the supervisor is gone, and left {', '.join(found.left)}: `make down` ends them")
+        else:
+            print("qcontroller is not running")
         return 1
     for name, service in found.services.items():
         process = f"pid {service.process.pid}" if service.process else "starting"

@@ -1,24 +1,29 @@
-"""`up`, `down` and `status` of a native stack that runs in the background."""
+"""`up`, `down`, `clean` and `status` of a native stack that runs in the background.
+
+What runs is read from the process list, not from files: a supervisor that was killed, or has only just been
+started, left no file that could be trusted.
+"""
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from qcstack.layout import StackLayout
-from qcstack.processes import ProcessId
+from qcstack.layout import ENDING, SERVICES, StackLayout
+from qcstack.processes import ProcessId, find
 
 _READY_WITHIN_S: Final = 60.0
-_DOWN_WITHIN_S: Final = 160.0
+_KILLED_WITHIN_S: Final = 10.0
+_SUPERVISOR: Final = "supervisor"
 
 
 class StackError(Exception):
@@ -27,32 +32,43 @@ class StackError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """What the supervisor tells of one service."""
+    """What is known of one service."""
 
     process: ProcessId | None
-    starts: int
-    exits: tuple[str, ...]
+    starts: int = 0
+    exits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class StackStatus:
-    """What is running: the supervisor, if it lives, and its services."""
+    """What is running: the supervisor, if it lives, and its services; `base_url` may be unknown ("")."""
 
     supervisor: ProcessId | None
     services: dict[str, ServiceStatus] = field(default_factory=dict)
+    base_url: str = ""
+
+    @property
+    def left(self) -> list[str]:
+        """Names of services that run although their supervisor does not."""
+        if self.supervisor is not None:
+            return []
+        return [name for name, service in self.services.items() if service.process is not None]
 
 
 def status(layout: StackLayout) -> StackStatus:
-    """Read the supervisor's status file; processes that have ended are not shown."""
-    try:
-        document = json.loads(layout.status_file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return StackStatus(None)
-    services = {
-        name: ServiceStatus(_living(entry), int(entry["starts"]), tuple(entry["exits"]))
-        for name, entry in document["services"].items()
-    }
-    return StackStatus(_living(document), services)
+    """Look which processes of this stack run; what the supervisor noted of them is added."""
+    found = _processes(layout)
+    noted = _noted(layout)
+    supervisor = found[_SUPERVISOR][0] if found[_SUPERVISOR] else _noted_supervisor(noted)
+    services = {}
+    for name in SERVICES:
+        entry = noted.get("services", {}).get(name, {})
+        services[name] = ServiceStatus(
+            found[name][0] if found[name] else None,
+            int(entry.get("starts", 0)),
+            tuple(entry.get("exits", ())),
+        )
+    return StackStatus(supervisor, services, str(noted.get("baseUrl", "")))
 
 
 def refuse_taken_ports(layout: StackLayout) -> None:
@@ -70,6 +86,10 @@ def refuse_taken_ports(layout: StackLayout) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
+            except PermissionError as exc:
+                raise StackError(
+                    f"127.0.0.1:{port} needs a privilege that you lack; choose another with {variable}="
+                ) from exc
             except OSError as exc:
                 raise StackError(
                     f"127.0.0.1:{port} is taken ({exc.strerror}): another stack or program listens there. "
@@ -77,25 +97,33 @@ def refuse_taken_ports(layout: StackLayout) -> None:
                 ) from exc
 
 
-def launch_supervisor(layout: StackLayout) -> "subprocess.Popen[bytes]":
-    """Create the layout and start a supervisor for it in a session of its own."""
+def launch_supervisor(layout: StackLayout, *, owner: ProcessId | None = None) -> "subprocess.Popen[bytes]":
+    """Create the layout and start a supervisor for it in a session of its own.
+
+    However `owner` ends, if one is given, the stack ends with it.
+
+    Raises:
+        LayoutError: The state directory cannot hold a stack.
+    """
     layout.create()
-    with layout.log_file("supervisor").open("ab") as log:
+    with layout.log_file(_SUPERVISOR).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "qcstack", "supervise", *arguments_of(layout)],
+            [
+                sys.executable,
+                *_supervisor_arguments(layout),
+                *arguments_of(layout),
+                *([f"--owner={owner.pid}:{owner.start_ticks}"] if owner else []),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
-            # The package is run from the checkout, not installed.
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         )
 
 
 def arguments_of(layout: StackLayout) -> list[str]:
-    """Return the command line options that describe `layout`."""
+    """Return the command line options that describe `layout`, but for its state directory."""
     return [
-        f"--state={layout.state}",
         f"--port={layout.gateway_port}",
         f"--controller-port={layout.controller_port}",
         f"--image-store-port={layout.image_store_port}",
@@ -109,74 +137,158 @@ def up(layout: StackLayout) -> None:
     """Start a stack in the background and wait until /readyz says READY; a running one is left alone.
 
     Raises:
-        StackError: A port is taken, or the stack is not ready in time (it is ended again).
+        StackError: A port is taken, the stack runs already on another port, or it is not ready in time (it
+            is ended again).
+        LayoutError: The state directory cannot hold a stack.
     """
-    if status(layout).supervisor is not None:
-        wait_ready(layout, None)
-        return
-    end_leftovers(layout)
-    refuse_taken_ports(layout)
-    process = launch_supervisor(layout)
+    layout.claim()
+    process = None
     try:
+        with _alone(layout):
+            running = status(layout)
+            _refuse_other_port(layout, running)
+            if running.supervisor is None:
+                if running.left:
+                    print(f"ending what a killed supervisor left: {', '.join(running.left)}", file=sys.stderr)
+                    end_leftovers(layout)
+                refuse_taken_ports(layout)
+                process = launch_supervisor(layout)
         wait_ready(layout, process)
     except BaseException:
-        down(layout)
+        if process is not None:
+            down(layout)
         raise
 
 
+def _refuse_other_port(layout: StackLayout, running: StackStatus) -> None:
+    if running.supervisor is not None and running.base_url not in {"", layout.base_url}:
+        raise StackError(
+            f"the stack in {layout.state} runs already, at {running.base_url}: stop it first "
+            "(`make down`), or give another STATE="
+        )
+
+
 def wait_ready(layout: StackLayout, process: "subprocess.Popen[bytes] | None") -> None:
-    """Wait until /readyz answers 200.
+    """Wait until /readyz says READY; `process` is the supervisor if the caller started it.
 
     Raises:
         StackError: It did not in time, or the supervisor ended.
     """
     last = "no answer yet"
     give_up = time.monotonic() + _READY_WITHIN_S
+    supervisor = None if process is not None else status(layout).supervisor
     while time.monotonic() < give_up:
-        if process is not None and process.poll() is not None:
-            raise StackError(f"the supervisor ended; see {layout.log_file('supervisor')}")
+        gone = process.poll() is not None if process is not None else not (supervisor and supervisor.alive())
+        if gone:
+            raise StackError(
+                f"the supervisor ended: {_last_line(layout)}; see {layout.log_file(_SUPERVISOR)}"
+            )
         ready, last = _ask_ready(layout)
         if ready:
             return
         # Before the gateway listens there is nobody who could tell when it will.
         time.sleep(0.05)
-    raise StackError(f"not ready after {_READY_WITHIN_S:.0f} s: {last}; logs are in {layout.state / 'log'}")
+    died = [
+        f"{name} ({service.exits[-1]})" for name, service in status(layout).services.items() if service.exits
+    ]
+    raise StackError(
+        f"not ready after {_READY_WITHIN_S:.0f} s: {last}; "
+        + (f"ended and restarted: {', '.join(died)}; " if died else "")
+        + f"logs are in {layout.state / 'log'}"
+    )
 
 
 def down(layout: StackLayout) -> None:
-    """End the stack: guests are powered down, no process, socket or rule stays.
+    """End the stack: guests are powered down, no process or socket stays.
 
     Raises:
         StackError: Something did not end.
+        LayoutError: The state directory is somebody else's.
     """
-    supervisor = status(layout).supervisor
-    if supervisor is not None:
-        supervisor.signal(signal.SIGTERM)
-        if not supervisor.wait_gone(_DOWN_WITHIN_S):
-            raise StackError(
-                f"the supervisor (pid {supervisor.pid}) does not end; see {layout.state / 'log'}"
-            )
-    end_leftovers(layout)
-    run = layout.state / "run"
-    if run.is_dir():
-        shutil.rmtree(run)
+    layout.refuse_foreign()
+    with _alone(layout):
+        supervisor = status(layout).supervisor
+        if supervisor is not None:
+            _end(supervisor, sum(map(layout.end_within_s, ENDING)) + _KILLED_WITHIN_S)
+        end_leftovers(layout)
+        left = {name: [one.pid for one in group] for name, group in _processes(layout).items() if group}
+        if left:
+            raise StackError(f"these do not end: {left}; logs are in {layout.state / 'log'}")
+        layout.clear_run()
+
+
+def clean(layout: StackLayout) -> None:
+    """End the stack and remove its state.
+
+    Raises:
+        StackError: Something did not end.
+        LayoutError: The state directory is not a stack's, or cannot be removed.
+    """
+    down(layout)
+    layout.remove()
 
 
 def end_leftovers(layout: StackLayout) -> None:
-    """End services whose supervisor was killed."""
-    left = [service.process for service in status(layout).services.values() if service.process is not None]
-    for process in left:
-        process.signal(signal.SIGTERM)
-    for process in left:
-        if not process.wait_gone(_DOWN_WITHIN_S):
-            process.signal(signal.SIGKILL)
-            process.wait_gone(5)
-    layout.status_file.unlink(missing_ok=True)
+    """End services that run without their supervisor, in the order in which it would have ended them."""
+    for name in ENDING:
+        for process in _processes(layout)[name]:
+            _end(process, layout.end_within_s(name))
 
 
-def _living(entry: dict[str, int]) -> ProcessId | None:
-    process = ProcessId(entry["pid"], entry["startTicks"])
+def _end(process: ProcessId, within_s: float) -> None:
+    process.signal(signal.SIGTERM)
+    # One that was stopped would not hear it.
+    process.signal(signal.SIGCONT)
+    if not process.wait_gone(within_s):
+        process.signal(signal.SIGKILL)
+        process.wait_gone(_KILLED_WITHIN_S)
+
+
+@contextlib.contextmanager
+def _alone(layout: StackLayout) -> Iterator[None]:
+    """Keep other `up`s and `down`s of this stack waiting, until this process leaves or dies."""
+    if not layout.state.is_dir():
+        yield
+        return
+    with (layout.state / "lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for another `up` or `down` of this stack", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _processes(layout: StackLayout) -> dict[str, list[ProcessId]]:
+    services = {name: layout.service_arguments(name) for name in SERVICES}
+    return find({_SUPERVISOR: _supervisor_arguments(layout), **services})
+
+
+def _supervisor_arguments(layout: StackLayout) -> list[str]:
+    return ["-m", "qcstack", "supervise", f"--state={layout.state}"]
+
+
+def _noted(layout: StackLayout) -> dict[str, Any]:
+    """Return what the supervisor wrote last; empty where there is nothing whole."""
+    try:
+        document = json.loads(layout.status_file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _noted_supervisor(noted: dict[str, Any]) -> ProcessId | None:
+    """Return the supervisor that wrote the file, if it lives: one started by hand has other arguments."""
+    process = ProcessId(int(noted.get("pid", 0)), int(noted.get("startTicks", 0)))
     return process if process.pid and process.alive() else None
+
+
+def _last_line(layout: StackLayout) -> str:
+    try:
+        lines = layout.log_file(_SUPERVISOR).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return "it left no log"
+    return lines[-1] if lines else "it said nothing"
 
 
 def _ask_ready(layout: StackLayout) -> tuple[bool, str]:
@@ -185,6 +297,16 @@ def _ask_ready(layout: StackLayout) -> tuple[bool, str]:
         try:
             connection.request("GET", "/readyz")
             response = connection.getresponse()
-            return response.status == http.HTTPStatus.OK, response.read().decode(errors="replace")
+            text = response.read().decode(errors="replace")
         except OSError as exc:
             return False, os.strerror(exc.errno) if exc.errno else str(exc)
+        except http.client.HTTPException as exc:
+            return False, f"what answers there is no gateway: {exc!r}"
+    if response.status != http.HTTPStatus.OK:
+        return False, text
+    try:
+        # Whatever has the port may answer 200 to anything.
+        ready = json.loads(text)["status"] == "READY"
+    except (ValueError, KeyError, TypeError):
+        return False, "what answers there is no gateway"
+    return ready, text

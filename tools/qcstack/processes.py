@@ -1,8 +1,12 @@
-"""Processes named so that a recycled pid is never mistaken for one of ours."""
+"""Processes named so that a recycled pid is never mistaken for one of ours, and found by what they were told.
+
+Owns the reading of /proc. It must never end or signal a process that it was not asked for by identity.
+"""
 
 import os
 import select
 import signal
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +65,29 @@ class ProcessId:
             return bool(poll.poll(timeout_s * 1000))
         finally:
             os.close(descriptor)
+
+
+def find(wanted: Mapping[str, Sequence[str]]) -> dict[str, list[ProcessId]]:
+    """Return the caller's own processes whose arguments begin as wanted, by the names given to them.
+
+    The program itself is not compared. A status file can be late, lost or of another boot: the process list
+    never is. The oldest comes first: a child that has not executed its program yet shows its parent's words.
+    """
+    found: dict[str, list[ProcessId]] = {name: [] for name in wanted}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            # The identity first: whoever has the pid when the words are read has it still, or is not alive.
+            process = ProcessId.of(int(entry.name))
+            mine = entry.stat().st_uid == os.geteuid()
+            words = [os.fsdecode(word) for word in (entry / "cmdline").read_bytes().split(b"\0")][1:]
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        for name, beginning in wanted.items():
+            if mine and words[: len(beginning)] == list(beginning) and process.alive():
+                found[name].append(process)
+    return {name: sorted(group, key=lambda process: process.start_ticks) for name, group in found.items()}
 
 
 def _start_ticks(pid: int) -> int | None:

@@ -1,11 +1,12 @@
 """The steps of `make demo`.
 
-Runs in a state directory of its own and removes it; never touches a stack that is running.
+Runs in a state directory of its own and removes it, however it ends; killed, it leaves the directory to the
+next demo, while its stack ends by itself. It must never touch a stack that is running.
 """
 
+import http.client
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -13,17 +14,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from qcstack import host_snapshot, lifecycle
+from qcstack.demo.interruption import Interruption
 from qcstack.demo.rest import CallError, EventStream, RestClient
 from qcstack.demo.screen import Screen
 from qcstack.layout import StackLayout
+from qcstack.processes import ProcessId
 
 _INSTANCE: Final = "/v1/instances/demo-1"
 _IMAGE: Final = "/v1/images/tiny"
 _READY_WITHIN_S: Final = 120
+# Not below a private home: a machine's own uid must be able to reach its disk.
+_STATE_PARENT: Final = Path("/var/tmp")  # noqa: S108 - only names that mkdtemp made are used there
+_STATE_PREFIX: Final = "qc-demo-"
 # What outlives an instance on purpose: databases, logs and sockets of the running services, the cache of
 # base images, and the fence that a deleted machine leaves behind.
 _KEPT: Final = ("controller", "image-store", "log", "run", "etc", "runner/images", "runner/tombstones")
@@ -34,18 +39,33 @@ def run_demo(layout: StackLayout, guest: Path | None) -> int:
     if guest is None or not guest.is_file():
         raise lifecycle.StackError("no guest image: run `make demo`, which builds it, or give --guest=FILE")
     lifecycle.refuse_taken_ports(layout)
-    signal.signal(signal.SIGTERM, _interrupt)
     screen = Screen()
+    interruption = Interruption()
+    interruption.arm()
     before = host_snapshot.take()
     with _temporary_state() as state:
         own = replace(layout, state=state, stop_grace="20s")
         try:
-            _run_stack(own, guest, screen)
+            try:
+                _run_stack(own, guest, screen)
+            finally:
+                # From here on nothing may come between the stack and its end: a signal that arrives before
+                # this takes effect is the first, and no later one raises.
+                interruption.disarm()
+                screen.cleaning()
         except KeyboardInterrupt:
-            print("\ninterrupted: cleaning up", flush=True)
+            screen.line("\ninterrupted: cleaning up, which further signals do not hasten")
             return 130
         except CallError as exc:
-            print(f"\nthe gateway refused: {exc}", flush=True)
+            screen.line(f"\nthe gateway refused: {exc}")
+            _show_logs(own)
+            return 1
+        except lifecycle.StackError as exc:
+            screen.line(f"\nthe stack does not start: {exc}")
+            _show_logs(own)
+            return 1
+        except (OSError, http.client.HTTPException) as exc:
+            screen.line(f"\nthe gateway broke off: {exc!r}")
             _show_logs(own)
             return 1
         finally:
@@ -60,13 +80,14 @@ def run_demo(layout: StackLayout, guest: Path | None) -> int:
         screen.say(
             "processes, links, mounts and packet filter rules are as before; the state directory is gone"
         )
-    print(f"\nThe whole demo took {screen.elapsed_s():.1f} s.", flush=True)
+    screen.line(f"\nThe whole demo took {screen.elapsed_s():.1f} s.")
     return 0
 
 
 def _run_stack(layout: StackLayout, guest: Path, screen: Screen) -> None:
     with screen.step(f"Start the stack in {layout.state} (SQLite, image directory)"):
-        lifecycle.wait_ready(layout, lifecycle.launch_supervisor(layout))
+        me = ProcessId.of(os.getpid())
+        lifecycle.wait_ready(layout, lifecycle.launch_supervisor(layout, owner=me))
         screen.call(f"curl {layout.base_url}/readyz")
     rest = RestClient(layout.gateway_port, screen.call)
     with screen.step("Upload the guest image"):
@@ -144,8 +165,8 @@ def _look(rest: RestClient, screen: Screen) -> None:
 
 @contextmanager
 def _temporary_state() -> Iterator[Path]:
-    # Not below a private home: a machine's own uid must be able to reach its disk.
-    path = Path(tempfile.mkdtemp(prefix="qc-demo-", dir="/var/tmp"))
+    _sweep()
+    path = Path(tempfile.mkdtemp(prefix=f"{_STATE_PREFIX}{os.getpid()}-", dir=_STATE_PARENT))
     try:
         yield path
     finally:
@@ -158,5 +179,17 @@ def _show_logs(layout: StackLayout) -> None:
         sys.stderr.write(f"--- {log.name}\n" + "\n".join(lines) + os.linesep)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def _sweep() -> None:
+    """Remove the state of the caller's demos that were killed; their stacks ended with them."""
+    for path in _STATE_PARENT.glob(f"{_STATE_PREFIX}*-*"):
+        pid = path.name.removeprefix(_STATE_PREFIX).partition("-")[0]
+        # Anybody may make names here: a link could lead to the state of a real stack.
+        if not pid.isdigit() or Path(f"/proc/{pid}").exists() or path.is_symlink():
+            continue
+        if path.stat().st_uid != os.geteuid():
+            continue
+        layout = StackLayout(path)
+        found = lifecycle.status(layout)
+        # One that is still ending its services is left to the next demo.
+        if found.supervisor is None and not found.left:
+            layout.remove()

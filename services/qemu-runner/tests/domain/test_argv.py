@@ -1,5 +1,6 @@
 """QEMU's argument list: what it holds whatever the machine, and what it never holds."""
 
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -26,7 +27,7 @@ LAUNCH = Launch(
 
 
 def options(argv: tuple[str, ...], name: str) -> list[str]:
-    return [value for option, value in zip(argv, argv[1:], strict=False) if option == name]
+    return [value for option, value in itertools.pairwise(argv) if option == name]
 
 
 def documents(argv: tuple[str, ...], name: str) -> list[dict[str, object]]:

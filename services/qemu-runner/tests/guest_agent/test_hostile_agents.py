@@ -235,7 +235,10 @@ async def test_a_program_that_does_not_end_is_ended_and_told(tmp_path: Path) -> 
 
 async def test_a_missing_program_is_told_from_a_refusal(tmp_path: Path) -> None:
     async def missing(_command: dict[str, Any], writer: asyncio.StreamWriter) -> None:
-        text = 'Guest agent command failed, error was "Failed to execute child process (No such file or directory)"'
+        text = (
+            "Guest agent command failed, error was "
+            '"Failed to execute child process (No such file or directory)"'
+        )
         reply(writer, {"error": {"desc": text}})
 
     async with agent(tmp_path, missing) as path, client(path) as it:

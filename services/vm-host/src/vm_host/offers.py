@@ -8,6 +8,7 @@ vm-host serves without it.
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from vm_host.programs import FIXED_PATH, Programs
 
 _PREFIX = "qemu-system-"
 _PROBE_TIMEOUT_S = 5.0
+_FAULT_KEPT_S = 60.0
+"""How long a binary that failed is not asked again: one that hangs would hang vm-host with every hello."""
 _VERSION = re.compile(r"version (\S+)")
 _ALIAS = re.compile(r"\(alias of ([^)]+)\)")
 
@@ -29,6 +32,7 @@ class Offers:
     def __init__(self, programs: Programs) -> None:
         self._programs = programs
         self._known: dict[str, tuple[_Identity, dict[str, Any]]] = {}
+        self._faults: dict[str, tuple[_Identity, float, str]] = {}
 
     def describe(self) -> list[dict[str, Any]]:
         """Return the offers as hello tells them; asks binaries that are new or have changed."""
@@ -49,15 +53,32 @@ class Offers:
         try:
             path = self._programs.resolve(name)
             identity = _identity(path)
-            if name not in self._known or self._known[name][0] != identity:
-                self._known[name] = (identity, _ask(path))
-            answers = self._known[name][1]
         except RefusedError as exc:
             return offer | {"error": exc.message}
-        except (OSError, subprocess.SubprocessError) as exc:
+        except OSError as exc:
             return offer | {"error": f"{name} does not work: {exc}"}
+        if fault := self._learn(name, path, identity):
+            return offer | {"error": fault}
+        answers = self._known[name][1]
         accelerators = [_accelerator(kind, arch, kvm) for kind in answers["accelerators"]]
         return offer | answers | {"accelerators": accelerators}
+
+    def _learn(self, name: str, path: str, identity: _Identity) -> str:
+        """Know the answers of this very binary, or return why it has none."""
+        if name in self._known and self._known[name][0] == identity:
+            return ""
+        if name in self._faults:
+            failed, asked, fault = self._faults[name]
+            if failed == identity and time.monotonic() - asked < _FAULT_KEPT_S:
+                return fault
+        try:
+            self._known[name] = (identity, _ask(path))
+        except (OSError, subprocess.SubprocessError) as exc:
+            fault = f"{name} does not work: {exc}"
+            self._faults[name] = (identity, time.monotonic(), fault)
+            return fault
+        self._faults.pop(name, None)
+        return ""
 
 
 def _identity(path: str) -> _Identity:

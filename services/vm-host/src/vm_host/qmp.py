@@ -76,7 +76,7 @@ class PowerButton:
             self._end("not a JSON object")
         elif "QMP" in message:
             self._send("qmp_capabilities")
-        elif message.get("id") == "qmp_capabilities":
+        elif message.get("id") == "qmp_capabilities" and not self._negotiated:
             self._negotiated = True
             self._press_or_quit()
         elif message.get("id") == "query-status":

@@ -1,0 +1,31 @@
+"""A QEMU binary that does not work must not hold up the others' guests."""
+
+from pathlib import Path
+
+from vm_host.offers import Offers
+from vm_host.programs import Programs
+
+
+def test_a_broken_binary_is_not_run_again_by_every_hello(tmp_path: Path) -> None:
+    binary = broken_binary(tmp_path)
+    offers = Offers(Programs([str(binary)]))
+    first, second = offers.describe(), offers.describe()
+    assert "does not work" in first[0]["error"]
+    assert second == first
+    assert (tmp_path / "runs").read_text().count("run") == 1
+
+
+def test_a_broken_binary_is_asked_again_when_it_was_replaced(tmp_path: Path) -> None:
+    binary = broken_binary(tmp_path)
+    offers = Offers(Programs([str(binary)]))
+    offers.describe()
+    binary.write_text("#!/bin/sh\necho version 7.2.22 of a machine that was mended\n")
+    (offer,) = offers.describe()
+    assert (offer["error"], offer["version"]) == ("", "7.2.22")
+
+
+def broken_binary(directory: Path) -> Path:
+    binary = directory / "qemu-system-x86_64"
+    binary.write_text(f"#!/bin/sh\necho run >>{directory}/runs\nexit 1\n")
+    binary.chmod(0o755)
+    return binary

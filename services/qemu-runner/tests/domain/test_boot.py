@@ -24,7 +24,7 @@ def at(seconds: float) -> datetime:
         ),
         (b"[    2.100000] Run /init as init process\n", Milestone("userspace", 2.1)),
         (
-            b"[   78.9] cloud-init[9]: Cloud-init v. 22.4 finished at Tue. Datasource X. Up 78.50 seconds\n",
+            b"[ 78.9] cloud-init[9]: Cloud-init v. 22.4 finished at Tue. Datasource X. Up 78.50 seconds\n",
             Milestone("cloud-init", 78.5),
         ),
     ],

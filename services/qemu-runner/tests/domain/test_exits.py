@@ -9,18 +9,7 @@ from qemu_runner.domain.record import ExitReason, Run
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = Run(
-    1,
-    "/vm-host.sock",
-    "start",
-    "boot",
-    "tcg",
-    "pc-q35-7.2",
-    "max",
-    1,
-    256,
-    "7.2",
-    "hash",
-    NOW,
+    *(1, "/vm-host.sock", "start", "boot", "tcg", "pc-q35-7.2", "max", 1, 256, "7.2", "hash", NOW),
     confirmed=True,
 )
 CODE_0 = ProcessEnd(0, None, host_shutdown=False, time=NOW)

@@ -6,6 +6,7 @@ otherwise; other machines' uids cannot enter it. Blocks: `MachineFiles` calls it
 
 import asyncio
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -134,8 +135,10 @@ class MachineFiles:
         return size_bytes
 
     async def _grow(self, overlay: Path, size_bytes: int) -> None:
+        # Without its backing file: nothing that a header names is ever opened.
+        node = {"driver": "qcow2", "backing": None, "file": {"driver": "file", "filename": str(overlay)}}
         process = await asyncio.create_subprocess_exec(
-            *(self._qemu_img, "resize", "-q", "-f", "qcow2", str(overlay), str(size_bytes)),
+            *(self._qemu_img, "resize", "-q", f"json:{json.dumps(node)}", str(size_bytes)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,

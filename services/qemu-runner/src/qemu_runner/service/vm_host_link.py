@@ -6,6 +6,7 @@ reached proves nothing.
 
 import asyncio
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
@@ -122,7 +123,9 @@ class VmHostLink:
                 case Stopping():
                     _LOG.info("vm-host is stopping", extra={"socket": str(self.socket_path)})
                     self.stopping.set()
-                    await connection.refresh_hello()
+                    # Gone already: the exits that it sent before are still to be taken.
+                    with suppress(VmHostError):
+                        await connection.refresh_hello()
 
     async def _tell_lost(self, *, was_there: bool) -> None:
         if was_there:

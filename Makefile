@@ -26,7 +26,8 @@ setup: ## Install what is missing (Debian packages as root, Python environment)
 	@tools/setup
 
 demo: setup ## The whole main job in a directory of its own: stack up, guest built, VM launched, used, removed
-	@guest=$$(packer/guests/tiny/build | tee /dev/stderr | tail -n 1) && $(STACK) demo --guest="$$guest" $(OPTIONS)
+	@guest=$$(packer/guests/tiny/build | tee >(cat >&2) | tail -n 1) && export PYTHONPATH=tools && \
+	  exec $(BIN)/python -m qcstack demo --guest="$$guest" $(OPTIONS)
 
 up: setup ## Start the stack in the background and wait until it is ready
 	@$(STACK) up $(OPTIONS)
@@ -47,10 +48,10 @@ doctor: ## Ask the running stack what is wrong with this host
 	@curl -sS http://127.0.0.1:$(or $(PORT),8080)/v1/nodes/node-1/doctor | $(BIN)/python -m json.tool
 
 guest: setup ## Build the small guest image and print its path
-	@packer/guests/tiny/build 2>/dev/null | tail -n 1
+	@packer/guests/tiny/build | tail -n 1
 
 guest-debian: setup ## Build the full Debian 12 guest image and print its path
-	@packer/guests/debian/build 2>/dev/null | tail -n 1
+	@packer/guests/debian/build | tail -n 1
 
 fmt: ## Format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -30,7 +30,8 @@ from starlette.routing import Route
 body = open(sys.argv[1], "rb").read()
 async def answer(request):
     return Response(body, media_type="application/json")
-uvicorn.run(Starlette(routes=[Route("/v1/instances/{name}", answer)]), port=int(sys.argv[2]), log_level="error")
+app = Starlette(routes=[Route("/v1/instances/{name}", answer)])
+uvicorn.run(app, port=int(sys.argv[2]), log_level="error")
 """
 
 
@@ -190,7 +191,8 @@ def gets(layout: StackLayout, rest: RestClient, scratch: Path) -> None:
         bare.wait()
     rate = requests_per_second(layout.gateway_port)
     print(
-        f"GET of an instance: {rate:.0f}/s; bare Starlette, same bytes: {bare_rate:.0f}/s; ratio {rate / bare_rate:.2f}"
+        f"GET of an instance: {rate:.0f}/s; bare Starlette, same bytes: {bare_rate:.0f}/s; "
+        f"ratio {rate / bare_rate:.2f}"
     )
     rest.call("DELETE", "/v1/instances/bench-get", wait_s=60)
 

@@ -13,7 +13,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from qemu_runner.adapters.vm_host import ChildHandle, ChildRole, Spawned, SpawnRequest
+from qemu_runner.adapters.vm_host import ChildHandle, ChildRole, Spawned, SpawnRequest, StopRecord
 from qemu_runner.app import running_core
 from qemu_runner.domain.accelerator import AcceleratorMode
 from qemu_runner.domain.boot import ReachedPhase
@@ -209,6 +209,7 @@ class World:
     binding: FakeBinding = field(default_factory=FakeBinding)
     phases: list[ReachedPhase] = field(default_factory=list)
     memory_mib: int = 4096
+    last_words: StopRecord | None = None
 
     @asynccontextmanager
     async def runner(self) -> AsyncIterator["Runner"]:
@@ -237,6 +238,7 @@ class World:
                     blobs=self.blobs,
                     user_network=network,
                     door=lambda _path: self.vm_host.client(),
+                    last_words=lambda _path: self.last_words,
                     sink=self._phase,
                     word_within_s=0.0,
                 )

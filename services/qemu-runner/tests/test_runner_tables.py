@@ -8,13 +8,13 @@ import grpc
 import pytest
 from qcontroller.settings.v1.settings_pb2 import RunnerSettings
 from qemu_runner import errors
-from qemu_runner.adapters.console_log import ConsoleLog
-from qemu_runner.adapters.record_codec import RecordUnreadableError, decode_record, encode_record
 from qemu_runner.domain.boot import ReachedPhase
 from qemu_runner.domain.machine import DiskFormat, Layer, MachineId, Nic, PortMapping
 from qemu_runner.domain.record import ExitReason, MachineExit, MachineRecord, Run
 from qemu_runner.error_table import CODES, translate
 from qemu_runner.settings import parse_settings
+from qemu_runner.store.console_log import ConsoleLog
+from qemu_runner.store.record_codec import RecordUnreadableError, decode_record, encode_record
 from runner_fakes import SPEC
 from servicekit.settings import SettingsError
 

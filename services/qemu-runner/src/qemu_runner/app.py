@@ -15,16 +15,13 @@ from servicekit.channel import grpc_channel
 from servicekit.server import grpc_server
 
 from qemu_runner.adapters.boot_spans import emit_phase
-from qemu_runner.adapters.file_growth import FileGrowth
-from qemu_runner.adapters.image_cache import ImageCache
 from qemu_runner.adapters.image_store import GrpcBlobSource
-from qemu_runner.adapters.machine_files import MachineFiles
-from qemu_runner.adapters.machine_store import MachineStore
-from qemu_runner.adapters.vm_host import VmHostClient
+from qemu_runner.adapters.vm_host import StopRecord, VmHostClient, read_stop_record
+from qemu_runner.adapters.vm_host.codec import AnswerInvalid
 from qemu_runner.domain.record import Run
 from qemu_runner.error_table import translate
 from qemu_runner.errors import VmHostUnavailableError
-from qemu_runner.ports import BlobSource, VmHostDoor
+from qemu_runner.ports import BlobSource, LastWords, VmHostDoor
 from qemu_runner.service.actions import Actions
 from qemu_runner.service.adoption import Adoption
 from qemu_runner.service.boot import PhaseSink
@@ -48,6 +45,10 @@ from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.service.watching import Watching
 from qemu_runner.servicer import HostServicer, MachineServicer, Services
 from qemu_runner.settings import Configuration, parse_settings
+from qemu_runner.store.file_growth import FileGrowth
+from qemu_runner.store.image_cache import ImageCache
+from qemu_runner.store.machine_files import MachineFiles
+from qemu_runner.store.machine_store import MachineStore
 from qemu_runner.user_network.service import UserNetwork
 from qemu_runner.user_network.wiring import UserNetworkSettings, build_user_network
 
@@ -72,6 +73,7 @@ async def application(
                 blobs=GrpcBlobSource(channel),
                 user_network=_user_network(configuration),
                 door=VmHostClient,
+                last_words=_last_words,
                 sink=emit_phase,
             )
         )
@@ -109,6 +111,7 @@ async def running_core(
     blobs: BlobSource,
     user_network: UserNetwork,
     door: VmHostDoor,
+    last_words: LastWords,
     sink: PhaseSink,
     word_within_s: float = WORD_WITHIN_S,
 ) -> AsyncIterator[tuple[Services, asyncio.Future[None]]]:
@@ -146,7 +149,7 @@ async def running_core(
             tasks,
         )
         adoption = Adoption(machines, files, exits, watching, hub, lambda run: _link_of(links, run), tasks)
-        links += [VmHostLink(path, door, adoption) for path in configuration.vm_hosts]
+        links += [VmHostLink(path, door, adoption, last_words) for path in configuration.vm_hosts]
         ending = Ending(machines, lambda run: _link_of(links, run), adoption.settle)
         services = Services(
             machines=machines,
@@ -201,6 +204,14 @@ async def running_core(
 
 async def _probe_early(user_network: UserNetwork) -> None:
     _LOG.info("user network", extra={"availability": str(await user_network.availability())})
+
+
+def _last_words(socket_path: Path) -> StopRecord | None:
+    try:
+        return read_stop_record(socket_path)
+    except (AnswerInvalid, OSError) as exc:
+        _LOG.warning("vm-host's stop record unreadable", extra={"error": str(exc)})
+        return None
 
 
 async def _first_end(tasks: Sequence[asyncio.Task[None]]) -> None:

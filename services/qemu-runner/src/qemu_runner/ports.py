@@ -10,16 +10,48 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+# The values of vm-host's protocol: what crosses this port, without the client that carries it.
+from qemu_runner.adapters.vm_host.errors import RefusalCode, VmHostError, VmHostRefused
 from qemu_runner.adapters.vm_host.messages import (
+    ChildExit,
     ChildHandle,
     ChildRecord,
+    ChildRole,
     ChildSignal,
+    ExitReason,
+    QemuOffer,
     Spawned,
     SpawnRequest,
+    Stopping,
     VmHostHello,
     WatchEvent,
 )
+from qemu_runner.adapters.vm_host.stop_record import StopRecord
 from qemu_runner.domain.machine import DiskFormat
+
+__all__ = [
+    "BlobInfo",
+    "BlobSource",
+    "ChildExit",
+    "ChildHandle",
+    "ChildRecord",
+    "ChildRole",
+    "ChildSignal",
+    "ExitReason",
+    "LastWords",
+    "QemuOffer",
+    "RefusalCode",
+    "SpawnRequest",
+    "Spawned",
+    "StopRecord",
+    "Stopping",
+    "VmHostConnection",
+    "VmHostDoor",
+    "VmHostError",
+    "VmHostHello",
+    "VmHostRefused",
+    "WatchEvent",
+]
 
 
 class VmHostConnection(Protocol):
@@ -50,6 +82,9 @@ class VmHostConnection(Protocol):
 
 VmHostDoor = Callable[[Path], AbstractAsyncContextManager[VmHostConnection]]
 """Opens a connection to the vm-host at a socket."""
+
+LastWords = Callable[[Path], StopRecord | None]
+"""Reads what the vm-host at a socket wrote when it stopped in good order; None: nothing. Blocks."""
 
 
 @dataclass(frozen=True, slots=True)

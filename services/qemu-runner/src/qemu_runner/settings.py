@@ -9,8 +9,8 @@ from qcontroller.settings.v1.settings_pb2 import RunnerSettings
 from servicekit.quantities import MIB, QuantityError, parse_size_mib
 from servicekit.settings import SettingsError
 
-from qemu_runner.adapters.machine_files import SOCKETS
 from qemu_runner.domain.accelerator import AcceleratorMode
+from qemu_runner.store.machine_files import SOCKETS
 
 _UID_BASE: Final = 64_000
 _UID_COUNT: Final = 1000

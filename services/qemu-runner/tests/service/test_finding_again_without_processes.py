@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from qemu_runner.adapters.vm_host import ChildHandle, ChildRole
+from qemu_runner.adapters.vm_host import ChildHandle, ChildRole, StopRecord
 from qemu_runner.domain.machine import MachineId, MachinePhase, Nic
 from qemu_runner.domain.observation import Observation
 from runner_fakes import SPEC, Runner, World, new_id
@@ -42,6 +42,21 @@ async def test_an_orderly_stop_of_vm_host_is_a_shutdown_of_the_host(world: World
         machine_id = await runner.running()
         world.vm_host.stop()
         seen = await runner.until(machine_id, is_exited)
+        assert seen.exit is not None
+        assert seen.exit.reason == "HOST_SHUTDOWN"
+
+
+async def test_what_vm_host_wrote_last_is_believed_while_nobody_serves_its_socket(world: World) -> None:
+    machine_id = await ran_before(world)
+    handle, start_id = world.vm_host.qemu.handle, world.vm_host.hello.start_id
+    world.vm_host.announce_stopping()
+    world.vm_host.end(handle, code=0)
+    end = world.vm_host.children[handle].exit
+    assert end is not None
+    world.vm_host.die()
+    world.last_words = StopRecord(start_id, (end,))
+    async with world.runner() as runner:
+        seen = runner.seen(machine_id)
         assert seen.exit is not None
         assert seen.exit.reason == "HOST_SHUTDOWN"
 

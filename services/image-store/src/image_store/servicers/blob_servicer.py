@@ -17,7 +17,7 @@ class BlobServicer(internal_pb2_grpc.BlobServiceServicer):
         self._images = images
         self._metrics = metrics
 
-    async def ReadBlob(  # noqa: N802 - the contract's name
+    async def ReadBlob(
         self, request: internal_pb2.ReadBlobRequest, context: object
     ) -> AsyncIterator[internal_pb2.ReadBlobResponse]:
         """Send a blob; from its very end, which a runner that has it all may ask for, only its size."""

@@ -22,7 +22,7 @@ class ImageServicer(image_pb2_grpc.ImageServiceServicer):
         self._uploads = uploads
         self._metrics = metrics
 
-    async def UploadImage(  # noqa: N802 - the contract's name
+    async def UploadImage(
         self, request_iterator: AsyncIterator[image_pb2.UploadImageRequest], context: object
     ) -> image_pb2.UploadImageResponse:
         """Take an image in."""
@@ -37,14 +37,14 @@ class ImageServicer(image_pb2_grpc.ImageServiceServicer):
             image=image_message(stored.image), created=stored.created, replayed=stored.replayed
         )
 
-    async def GetImage(  # noqa: N802
+    async def GetImage(
         self, request: image_pb2.GetImageRequest, context: object
     ) -> image_pb2.GetImageResponse:
         """Show an image."""
         del context
         return image_pb2.GetImageResponse(image=image_message(await self._images.get(request.name)))
 
-    async def ListImages(  # noqa: N802
+    async def ListImages(
         self, request: image_pb2.ListImagesRequest, context: object
     ) -> image_pb2.ListImagesResponse:
         """Show a page of images."""
@@ -55,7 +55,7 @@ class ImageServicer(image_pb2_grpc.ImageServiceServicer):
             images=[image_message(image) for image in images], next_page_token=token
         )
 
-    async def DeleteImage(  # noqa: N802
+    async def DeleteImage(
         self, request: image_pb2.DeleteImageRequest, context: object
     ) -> image_pb2.DeleteImageResponse:
         """Delete an image that nobody uses."""
@@ -65,7 +65,7 @@ class ImageServicer(image_pb2_grpc.ImageServiceServicer):
         )
         return image_pb2.DeleteImageResponse(replayed=replayed)
 
-    async def DownloadImage(  # noqa: N802
+    async def DownloadImage(
         self, request: image_pb2.DownloadImageRequest, context: object
     ) -> AsyncIterator[image_pb2.DownloadImageResponse]:
         """Send the stored bytes."""

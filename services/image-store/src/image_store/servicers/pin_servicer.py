@@ -19,7 +19,7 @@ class PinServicer(internal_pb2_grpc.ImagePinServiceServicer):
         self._images = images
         self._feed = feed
 
-    async def PinImage(  # noqa: N802 - the contract's name
+    async def PinImage(
         self, request: internal_pb2.PinImageRequest, context: object
     ) -> internal_pb2.PinImageResponse:
         """Resolve a name and pin its blob."""
@@ -43,7 +43,7 @@ class PinServicer(internal_pb2_grpc.ImagePinServiceServicer):
         )
         return internal_pb2.PinImageResponse(pin=pin_message(pin), image=image_message(image))
 
-    async def UnpinImage(  # noqa: N802
+    async def UnpinImage(
         self, request: internal_pb2.UnpinImageRequest, context: object
     ) -> internal_pb2.UnpinImageResponse:
         """Remove an instance's pin, if it has one."""
@@ -51,14 +51,14 @@ class PinServicer(internal_pb2_grpc.ImagePinServiceServicer):
         await self._images.unpin(InstanceId(request.instance_id))
         return internal_pb2.UnpinImageResponse()
 
-    async def ListPins(  # noqa: N802
+    async def ListPins(
         self, request: internal_pb2.ListPinsRequest, context: object
     ) -> internal_pb2.ListPinsResponse:
         """Show all pins."""
         del request, context
         return internal_pb2.ListPinsResponse(pins=[pin_message(pin) for pin in await self._images.pins()])
 
-    async def WatchImages(  # noqa: N802
+    async def WatchImages(
         self, request: internal_pb2.WatchImagesRequest, context: object
     ) -> AsyncIterator[internal_pb2.WatchImagesResponse]:
         """Send events, those that were and those that come."""

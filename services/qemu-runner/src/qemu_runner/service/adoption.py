@@ -10,9 +10,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from qemu_runner.adapters.machine_files import MachineFiles
-from qemu_runner.adapters.qmp import QmpSession
-from qemu_runner.adapters.vm_host import (
+from qemu_runner.domain.machine import MachineId
+from qemu_runner.domain.observation import PASST_EXITED
+from qemu_runner.domain.record import Run
+from qemu_runner.errors import MonitorError, RunnerError, VmHostUnavailableError
+from qemu_runner.monitor import QmpSession
+from qemu_runner.ports import (
     ChildExit,
     ChildHandle,
     ChildRecord,
@@ -20,16 +23,13 @@ from qemu_runner.adapters.vm_host import (
     StopRecord,
     VmHostError,
 )
-from qemu_runner.domain.machine import MachineId
-from qemu_runner.domain.observation import PASST_EXITED
-from qemu_runner.domain.record import Run
-from qemu_runner.errors import MonitorError, RunnerError, VmHostUnavailableError
 from qemu_runner.service.exits import Exits
 from qemu_runner.service.hub import Hub
 from qemu_runner.service.machines import Machine, Machines
 from qemu_runner.service.tasks import Tasks
 from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.service.watching import Watching
+from qemu_runner.store.machine_files import MachineFiles
 
 _LOG = logging.getLogger(__name__)
 _ATTACH_S: Final = 10.0

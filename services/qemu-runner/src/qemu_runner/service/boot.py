@@ -6,12 +6,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
-from qemu_runner.adapters.console_log import ConsoleLog
-from qemu_runner.adapters.file_growth import FileGrowth
 from qemu_runner.domain.boot import CLOUD_INIT, NETWORK, BootClock, ConsoleParser, ReachedPhase
 from qemu_runner.domain.record import MachineRecord, Run
 from qemu_runner.errors import RunnerError
 from qemu_runner.service.machines import Machine, Machines
+from qemu_runner.store.console_log import ConsoleLog
+from qemu_runner.store.file_growth import FileGrowth
 
 _LOG = logging.getLogger(__name__)
 _TRIM_EVERY_BYTES: Final = 1024 * 1024

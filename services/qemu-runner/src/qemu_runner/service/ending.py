@@ -10,7 +10,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from qemu_runner.adapters.vm_host import (
+from qemu_runner.domain.progress import StopStep
+from qemu_runner.domain.record import MachineRecord, Run
+from qemu_runner.errors import MachineStuckError, MonitorError, VmHostUnavailableError
+from qemu_runner.ports import (
     ChildHandle,
     ChildRole,
     ChildSignal,
@@ -18,9 +21,6 @@ from qemu_runner.adapters.vm_host import (
     VmHostError,
     VmHostRefused,
 )
-from qemu_runner.domain.progress import StopStep
-from qemu_runner.domain.record import MachineRecord, Run
-from qemu_runner.errors import MachineStuckError, MonitorError, VmHostUnavailableError
 from qemu_runner.service.actions import Emit
 from qemu_runner.service.machines import Machine, Machines
 from qemu_runner.service.vm_host_link import VmHostLink

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from qemu_runner.adapters.machine_files import CONSOLE_LOG, QEMU_LOG, MachineFiles
-from qemu_runner.adapters.vm_host import ChildExit, ExitReason
 from qemu_runner.domain.exits import ProcessEnd, Tails, explain_end, explain_loss
 from qemu_runner.domain.record import MachineExit, MachineRecord, Run
+from qemu_runner.ports import ChildExit, ExitReason
 from qemu_runner.service.machines import Machine, Machines
+from qemu_runner.store.machine_files import CONSOLE_LOG, QEMU_LOG, MachineFiles
 
 _LOG = logging.getLogger(__name__)
 _TAIL_BYTES: Final = 4096

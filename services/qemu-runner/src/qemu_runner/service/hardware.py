@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from qemu_runner.adapters.vm_host import QemuOffer, VmHostHello
 from qemu_runner.domain.accelerator import KVM, AcceleratorMode, AcceleratorState, choose
 from qemu_runner.domain.arch import Arch
 from qemu_runner.errors import QemuUnavailableError
+from qemu_runner.ports import QemuOffer, VmHostHello
 
 
 @dataclass(frozen=True, slots=True)

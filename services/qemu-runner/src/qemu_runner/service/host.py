@@ -9,18 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from qemu_runner.adapters.image_cache import ImageCache
-from qemu_runner.adapters.machine_store import MachineStore
-from qemu_runner.adapters.vm_host import ChildRecord, ChildRole, QemuOffer, VmHostError
 from qemu_runner.domain.accelerator import SPEED_FACTORS, TCG, AcceleratorMode, AcceleratorState, choose
 from qemu_runner.domain.arch import ARCHES
 from qemu_runner.domain.machine import MachineId
 from qemu_runner.errors import NetworkUnavailableError, VmHostUnavailableError
+from qemu_runner.ports import ChildRecord, ChildRole, QemuOffer, VmHostError
 from qemu_runner.service.capacity import Capacity, HostSize
 from qemu_runner.service.hardware import accelerator_states, find_offer
 from qemu_runner.service.machines import Machines
 from qemu_runner.service.networking import Networking
 from qemu_runner.service.vm_host_link import VmHostLink
+from qemu_runner.store.image_cache import ImageCache
+from qemu_runner.store.machine_store import MachineStore
 from qemu_runner.user_network import GuardError
 
 _MIB: Final = 2**20

@@ -1,8 +1,8 @@
 """What is seen of one running process, in memory only: it is looked up anew after each restart."""
 
-from qemu_runner.adapters.qmp import QmpSession
 from qemu_runner.domain.observation import AgentState
 from qemu_runner.guest_agent.client import GuestAgent
+from qemu_runner.monitor import QmpSession
 
 
 class Live:

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
-from qemu_runner.adapters.machine_store import MachineStore
 from qemu_runner.domain.machine import MachineId, MachinePhase
 from qemu_runner.domain.observation import Observation
 from qemu_runner.domain.record import MachineRecord, Run
@@ -20,6 +19,7 @@ from qemu_runner.service.hub import Hub
 from qemu_runner.service.live import Live
 from qemu_runner.service.tasks import settled
 from qemu_runner.service.view import observe
+from qemu_runner.store.machine_store import MachineStore
 
 
 class Machine:

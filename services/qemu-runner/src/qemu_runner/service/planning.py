@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from qemu_runner.adapters.machine_files import BASE, OVERLAY, MachineFiles
 from qemu_runner.domain.accelerator import TCG, AcceleratorMode
 from qemu_runner.domain.arch import ARCHES
 from qemu_runner.domain.argv import Launch, build_argv
@@ -16,6 +15,7 @@ from qemu_runner.service.machines import Machines
 from qemu_runner.service.networking import Networking
 from qemu_runner.service.preparation import check_spec
 from qemu_runner.service.vm_host_link import VmHostLink
+from qemu_runner.store.machine_files import BASE, OVERLAY, MachineFiles
 from qemu_runner.user_network import stream_netdev_option
 
 

@@ -5,8 +5,6 @@ Each step looks first, so a repetition after a crash goes on where the crash was
 
 from dataclasses import replace
 
-from qemu_runner.adapters.image_cache import ImageCache
-from qemu_runner.adapters.machine_files import MachineFiles
 from qemu_runner.domain.arch import ARCHES
 from qemu_runner.domain.machine import MachinePhase, MachineSpec, Seed
 from qemu_runner.domain.progress import Transfer
@@ -21,6 +19,8 @@ from qemu_runner.errors import (
 from qemu_runner.service.actions import Emit
 from qemu_runner.service.machines import Machine, Machines
 from qemu_runner.service.networking import Networking
+from qemu_runner.store.image_cache import ImageCache
+from qemu_runner.store.machine_files import MachineFiles
 
 
 class UidRange:

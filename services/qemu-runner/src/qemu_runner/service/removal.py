@@ -1,11 +1,11 @@
 """Removes a machine with everything that was made for it; only its fence stays, in a tombstone."""
 
-from qemu_runner.adapters.image_cache import ImageCache
-from qemu_runner.adapters.machine_files import MachineFiles
 from qemu_runner.service.actions import Emit
 from qemu_runner.service.ending import Ending
 from qemu_runner.service.machines import Machine, Machines
 from qemu_runner.service.networking import Networking
+from qemu_runner.store.image_cache import ImageCache
+from qemu_runner.store.machine_files import MachineFiles
 
 
 class Removal:

@@ -15,16 +15,6 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Final
 
-from qemu_runner.adapters.machine_files import PASST_LOG, QEMU_LOG, MachineFiles
-from qemu_runner.adapters.qmp import QmpSession
-from qemu_runner.adapters.vm_host import (
-    ChildHandle,
-    ChildRole,
-    RefusalCode,
-    SpawnRequest,
-    VmHostError,
-    VmHostRefused,
-)
 from qemu_runner.domain.accelerator import AcceleratorMode
 from qemu_runner.domain.arch import ARCHES
 from qemu_runner.domain.argv import Launch, argv_hash, build_argv, nic_device
@@ -38,6 +28,15 @@ from qemu_runner.errors import (
     RunnerError,
     VmHostUnavailableError,
 )
+from qemu_runner.monitor import QmpSession
+from qemu_runner.ports import (
+    ChildHandle,
+    ChildRole,
+    RefusalCode,
+    SpawnRequest,
+    VmHostError,
+    VmHostRefused,
+)
 from qemu_runner.service.capacity import Capacity
 from qemu_runner.service.ending import Ending, Settle
 from qemu_runner.service.exits import Exits
@@ -46,6 +45,7 @@ from qemu_runner.service.machines import Machine, Machines
 from qemu_runner.service.networking import Networking
 from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.service.watching import Watching
+from qemu_runner.store.machine_files import PASST_LOG, QEMU_LOG, MachineFiles
 from qemu_runner.user_network import PasstStart, stream_netdev_option
 
 _LOG = logging.getLogger(__name__)

@@ -11,18 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
-from qemu_runner.adapters.vm_host import (
+from qemu_runner.errors import VmHostUnavailableError
+from qemu_runner.ports import (
     ChildExit,
     ChildRecord,
+    LastWords,
     Stopping,
     StopRecord,
+    VmHostConnection,
+    VmHostDoor,
     VmHostError,
     VmHostHello,
-    read_stop_record,
 )
-from qemu_runner.adapters.vm_host.codec import AnswerInvalid
-from qemu_runner.errors import VmHostUnavailableError
-from qemu_runner.ports import VmHostConnection, VmHostDoor
 
 _LOG = logging.getLogger(__name__)
 _RETRY_FIRST_S: Final = 0.05
@@ -49,12 +49,16 @@ class VmHostLink:
         socket_path: Where it listens.
         door: Opens connections.
         listener: Who is told.
+        last_words: Reads what a vm-host wrote when it stopped.
     """
 
-    def __init__(self, socket_path: Path, door: VmHostDoor, listener: LinkListener) -> None:
+    def __init__(
+        self, socket_path: Path, door: VmHostDoor, listener: LinkListener, last_words: LastWords
+    ) -> None:
         self.socket_path = socket_path
         self._door = door
         self._listener = listener
+        self._last_words = last_words
         self._connection: VmHostConnection | None = None
         self._detail = "not connected yet"
         self._told_lost = False
@@ -134,11 +138,4 @@ class VmHostLink:
             return
         self._told_lost = True
         self.since = datetime.now(UTC)
-        await self._listener.lost(await asyncio.to_thread(self._last_words))
-
-    def _last_words(self) -> StopRecord | None:
-        try:
-            return read_stop_record(self.socket_path)
-        except (AnswerInvalid, OSError) as exc:
-            _LOG.warning("vm-host's stop record unreadable", extra={"error": str(exc)})
-            return None
+        await self._listener.lost(await asyncio.to_thread(self._last_words, self.socket_path))

@@ -10,19 +10,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 
-from qemu_runner.adapters.console_log import ConsoleLog
-from qemu_runner.adapters.file_growth import FileGrowth
-from qemu_runner.adapters.machine_files import CONSOLE_LOG, MachineFiles
-from qemu_runner.adapters.qmp import Event, QmpSession
 from qemu_runner.domain.argv import AGENT_CHARDEV_ID, AGENT_PORT_ID
 from qemu_runner.domain.observation import PASST_EXITED
 from qemu_runner.domain.record import MachineRecord, Run
 from qemu_runner.errors import MonitorError
+from qemu_runner.monitor import Event, QmpSession
 from qemu_runner.service.agent_watch import AgentWatch
 from qemu_runner.service.boot import Boot, PhaseSink
 from qemu_runner.service.live import Live
 from qemu_runner.service.machines import Machine, Machines
 from qemu_runner.service.tasks import Tasks
+from qemu_runner.store.console_log import ConsoleLog
+from qemu_runner.store.file_growth import FileGrowth
+from qemu_runner.store.machine_files import CONSOLE_LOG, MachineFiles
 from qemu_runner.user_network import STREAM_DISCONNECTED_EVENT
 
 _LOG = logging.getLogger(__name__)

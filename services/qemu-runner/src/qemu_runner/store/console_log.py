@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from qemu_runner.adapters.threads import in_thread
+from qemu_runner.store.threads import in_thread
 
 _KEEP_SIZE: Final = 0x01
 _PUNCH_HOLE: Final = 0x02

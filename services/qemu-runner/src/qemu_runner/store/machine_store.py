@@ -7,11 +7,11 @@ other files, and never a directory that it does not know.
 import logging
 from pathlib import Path
 
-from qemu_runner.adapters.files import replace_file
-from qemu_runner.adapters.record_codec import RecordUnreadableError, decode_record, encode_record
-from qemu_runner.adapters.threads import in_thread
 from qemu_runner.domain.machine import MachineId, parse_machine_id
 from qemu_runner.domain.record import MachineRecord
+from qemu_runner.store.files import replace_file
+from qemu_runner.store.record_codec import RecordUnreadableError, decode_record, encode_record
+from qemu_runner.store.threads import in_thread
 
 _LOG = logging.getLogger(__name__)
 RECORD_NAME = "machine.json"

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from qemu_runner.adapters.files import disk_errors, sync_directory
-from qemu_runner.adapters.threads import in_thread
 from qemu_runner.domain.machine import Image
 from qemu_runner.errors import ImageCorruptError, ImageStoreUnavailableError
 from qemu_runner.ports import BlobInfo, BlobSource
+from qemu_runner.store.files import disk_errors, sync_directory
+from qemu_runner.store.threads import in_thread
 
 _LOG = logging.getLogger(__name__)
 _PARTIAL_PREFIX: Final = ".fetch-"

@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from qemu_runner.adapters.files import disk_errors, replace_file, sync_directory
-from qemu_runner.adapters.machine_store import RECORD_NAME
-from qemu_runner.adapters.threads import in_thread
 from qemu_runner.domain.iso9660 import build_iso
 from qemu_runner.domain.machine import DiskFormat, Image, Layer, MachineId, Seed
 from qemu_runner.domain.qcow2 import empty_overlay
 from qemu_runner.errors import DiskFullError, QemuUnavailableError
+from qemu_runner.store.files import disk_errors, replace_file, sync_directory
+from qemu_runner.store.machine_store import RECORD_NAME
+from qemu_runner.store.threads import in_thread
 
 OVERLAY: Final = "overlay.qcow2"
 BASE: Final = "base"

@@ -178,6 +178,7 @@ class ImageStoreSettings(_message.Message):
     TELEMETRY_FIELD_NUMBER: _builtins.int
     MAX_UPLOAD_FIELD_NUMBER: _builtins.int
     MAX_VIRTUAL_SIZE_FIELD_NUMBER: _builtins.int
+    S3_FIELD_NUMBER: _builtins.int
     database_url: _builtins.str
     max_upload: _builtins.str
     """Largest upload, "64G"; empty: 64 GiB. Largest virtual size, "2T"; empty: 2 TiB."""
@@ -195,9 +196,13 @@ class ImageStoreSettings(_message.Message):
         """gRPC addresses that serve blobs: the runners' edge."""
 
     @_builtins.property
-    def directory(self) -> Global___DirectoryBackend: ...
+    def directory(self) -> Global___DirectoryBackend:
+        """Where blobs are kept: exactly one of `directory` and `s3`."""
+
     @_builtins.property
     def telemetry(self) -> Global___TelemetrySettings: ...
+    @_builtins.property
+    def s3(self) -> Global___S3Backend: ...
     def __init__(
         self,
         *,
@@ -209,10 +214,11 @@ class ImageStoreSettings(_message.Message):
         telemetry: Global___TelemetrySettings | None = ...,
         max_upload: _builtins.str = ...,
         max_virtual_size: _builtins.str = ...,
+        s3: Global___S3Backend | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["directory", b"directory", "telemetry", b"telemetry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["directory", b"directory", "s3", b"s3", "telemetry", b"telemetry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["controller_listen", b"controller_listen", "database_url", b"database_url", "directory", b"directory", "listen", b"listen", "max_upload", b"max_upload", "max_virtual_size", b"max_virtual_size", "runner_listen", b"runner_listen", "telemetry", b"telemetry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["controller_listen", b"controller_listen", "database_url", b"database_url", "directory", b"directory", "listen", b"listen", "max_upload", b"max_upload", "max_virtual_size", b"max_virtual_size", "runner_listen", b"runner_listen", "s3", b"s3", "telemetry", b"telemetry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -236,6 +242,54 @@ class DirectoryBackend(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DirectoryBackend: _TypeAlias = DirectoryBackend  # noqa: Y015
+
+@_typing.final
+class S3Backend(_message.Message):
+    """A bucket of MinIO or any other S3 service. Credentials are read from files and never stand here."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    BUCKET_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    SECURE_FIELD_NUMBER: _builtins.int
+    CA_FILE_FIELD_NUMBER: _builtins.int
+    ACCESS_KEY_FILE_FIELD_NUMBER: _builtins.int
+    SECRET_KEY_FILE_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    """Host and port without a scheme, "minio:9000"; empty port: 443 or 80."""
+    bucket: _builtins.str
+    """Made when it is missing and the credentials allow it."""
+    region: _builtins.str
+    """Empty: "us-east-1", which is also MinIO's."""
+    secure: _builtins.bool
+    """Speak TLS; `ca_file` names the authorities to trust, empty: the system's."""
+    ca_file: _builtins.str
+    access_key_file: _builtins.str
+    """Files whose only content is the key; read for each request, so they may be replaced."""
+    secret_key_file: _builtins.str
+    prefix: _builtins.str
+    """Beginning of all keys, "images/"; empty: the bucket is the store's alone."""
+    def __init__(
+        self,
+        *,
+        endpoint: _builtins.str = ...,
+        bucket: _builtins.str = ...,
+        region: _builtins.str = ...,
+        secure: _builtins.bool = ...,
+        ca_file: _builtins.str = ...,
+        access_key_file: _builtins.str = ...,
+        secret_key_file: _builtins.str = ...,
+        prefix: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_key_file", b"access_key_file", "bucket", b"bucket", "ca_file", b"ca_file", "endpoint", b"endpoint", "prefix", b"prefix", "region", b"region", "secret_key_file", b"secret_key_file", "secure", b"secure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___S3Backend: _TypeAlias = S3Backend  # noqa: Y015
 
 @_typing.final
 class RunnerSettings(_message.Message):

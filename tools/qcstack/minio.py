@@ -94,7 +94,7 @@ class MinioServer:
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > give_up:
                 raise RuntimeError(f"MinIO is not ready:\n{self._log.read_text(encoding='utf-8')[-2000:]}")
-            # The server announces its readiness to nobody.
+            # Nobody is told when the server is ready, and its "live" and "ready" say so before it is.
             time.sleep(_POLL_S)
 
     def kill(self) -> None:
@@ -119,7 +119,7 @@ class MinioServer:
 
     def _is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://{self.endpoint}/minio/health/ready", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://{self.endpoint}/minio/health/cluster", timeout=2) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False

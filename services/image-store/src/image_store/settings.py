@@ -79,8 +79,6 @@ def _s3(message: S3Backend) -> S3Address:
     ):
         if not path:
             raise SettingsError(f"s3.{name} is missing: the file that holds the key")
-    if message.ca_file and not Path(message.ca_file).is_file():
-        raise SettingsError(f"s3.caFile: there is no file {message.ca_file}")
     return S3Address(
         endpoint=message.endpoint,
         bucket=message.bucket,

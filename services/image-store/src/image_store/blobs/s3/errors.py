@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
-from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from image_store.errors import StoreFullError, StoreUnavailableError
@@ -55,7 +55,8 @@ def _transport_fault(error: HTTPError) -> str:
     cause = error.reason if isinstance(error, MaxRetryError) and error.reason else error
     if isinstance(cause, SSLError):
         return "no TLS connection can be made: check secure and caFile"
-    if isinstance(cause, HTTPTimeoutError):
+    # urllib3 still counts the former among the latter.
+    if isinstance(cause, HTTPTimeoutError) and not isinstance(cause, NewConnectionError):
         return "it does not answer in time"
     return "it cannot be reached"
 

@@ -95,6 +95,7 @@ test-full: test ## And the long suites whole
 
 bench: setup ## Benchmarks that print ratios
 	@PYTHONPATH=tools $(BIN)/python bench/run.py
+	@PYTHONPATH=tools $(BIN)/python bench/object_store.py
 
 lock: ## Compile the lock files anew from requirements/*.in
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -18,15 +18,20 @@ from qcontroller.settings.v1.settings_pb2 import DirectoryBackend, ImageStoreSet
 from servicekit.settings import SettingsError, load_settings
 
 
-def s3_error(code: str) -> S3Error:
+def s3_error(code: str, message: str = "said the server") -> S3Error:
     response: Any = None
-    return S3Error(response, code, "said the server", None, None, None)
+    return S3Error(response, code, message, None, None, None)
 
 
 @pytest.mark.parametrize("code", ["XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded"])
 def test_a_service_without_room_is_full(code: str) -> None:
     with pytest.raises(StoreFullError), s3_errors():
         raise s3_error(code)
+
+
+def test_a_disk_that_is_full_below_the_service_is_full() -> None:
+    with pytest.raises(StoreFullError), s3_errors():
+        raise s3_error("InternalError", "We encountered an internal error: cause(no space left on device).")
 
 
 @pytest.mark.parametrize("code", ADVICE)

@@ -101,7 +101,7 @@ async def serve(
         )
         healths = [
             await stack.enter_async_context(
-                grpc_server(listen, services=services, translate=translate, registry=registry)
+                grpc_server(listen, services=services, translate=translate, registry=registry, serving=False)
             )
             for listen, services in edges
             if listen

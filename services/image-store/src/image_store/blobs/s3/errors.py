@@ -1,5 +1,7 @@
 """The one place where errors of the S3 client are translated, into what failed and what to do about it."""
 
+import errno
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -40,7 +42,8 @@ def s3_errors() -> Iterator[None]:
     try:
         yield
     except S3Error as exc:
-        if exc.code in _FULL:
+        # MinIO has a code for it, and yet passes on its disk's own word now and then.
+        if exc.code in _FULL or os.strerror(errno.ENOSPC).lower() in (exc.message or "").lower():
             raise StoreFullError from exc
         raise _unavailable(ADVICE.get(exc.code or "", f"{exc.code}: {exc.message}")) from exc
     except ServerError as exc:

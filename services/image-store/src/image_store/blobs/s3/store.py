@@ -47,6 +47,8 @@ class S3BlobStore:
         self._unnamed: set[DataId] = set()
 
     async def __aenter__(self) -> Self:
+        # What becomes of a call is told by its error, once, and not with every attempt.
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         return self
 
     async def __aexit__(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Final
+from xml.etree.ElementTree import ParseError
 
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, SSLError
@@ -48,7 +49,7 @@ def s3_errors() -> Iterator[None]:
         raise _unavailable(ADVICE.get(exc.code or "", f"{exc.code}: {exc.message}")) from exc
     except ServerError as exc:
         raise _unavailable(f"it answers with HTTP status {exc.status_code}") from exc
-    except (InvalidResponseError, MinioException) as exc:
+    except (InvalidResponseError, MinioException, ParseError) as exc:
         raise _unavailable("it does not answer as an S3 service does: check endpoint and secure") from exc
     except HTTPError as exc:
         raise _unavailable(_transport_fault(exc)) from exc

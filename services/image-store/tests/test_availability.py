@@ -58,6 +58,30 @@ async def test_a_backend_that_comes_and_goes_is_followed_and_cleaned_up_after(
         watch.cancel()
 
 
+async def test_a_look_that_fails_by_a_mistake_is_logged_told_and_repeated(
+    tmp_path: Path,
+    clock: Clock,
+    limits: UploadLimits,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = MemoryBlobStore()
+
+    async def mistaken() -> None:
+        raise ZeroDivisionError("secret")
+
+    async with running(tmp_path, clock, limits, store) as world:
+        watch = health_of(world).Watch(health_pb2.HealthCheckRequest(), timeout=CALL_S)
+        seen = aiter(watch)
+        assert (await anext(seen)).status == SERVING
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "check", mistaken)
+            assert (await anext(seen)).status == NOT_SERVING
+        assert "secret" in caplog.text
+        assert (await anext(seen)).status == SERVING
+        watch.cancel()
+
+
 async def test_a_directory_that_cannot_be_used_fails_its_check(tmp_path: Path) -> None:
     async with DirectoryBlobStore(tmp_path / "store") as store:
         await store.check()

@@ -44,9 +44,9 @@ def client_of(address: S3Address) -> Minio:
 
 
 def keys_in(address: S3Address) -> list[str]:
-    """Return the keys of all objects in the bucket."""
+    """Return the keys of all objects in the bucket but the owner's word."""
     found = client_of(address).list_objects(address.bucket, recursive=True)
-    return sorted(str(item.object_name) for item in found)
+    return sorted(str(item.object_name) for item in found if item.object_name != "owner")
 
 
 def pending_in(address: S3Address) -> list[str]:

@@ -23,7 +23,7 @@ from image_store.blobs.s3.store import S3BlobStore
 from image_store.blobs.s3.upload import S3Upload
 from image_store.errors import StoreUnavailableError
 from image_store.uploads import UploadLimits
-from image_store_buckets import address_of, assert_nothing_is_pending, keys_in, server
+from image_store_buckets import address_of, assert_nothing_is_pending, client_of, keys_in, server
 from image_store_disks import raw_disk
 from image_store_world import MIB, Clock, World, messages, refused, running
 from minio import MinioAdmin
@@ -49,7 +49,7 @@ async def world_in(
     address: S3Address, tmp_path: Path, clock: Clock
 ) -> AsyncIterator[tuple[World, S3BlobStore]]:
     async with (
-        S3BlobStore(address, LIMITS.max_upload_bytes) as store,
+        S3BlobStore(address, LIMITS.max_upload_bytes, "test") as store,
         running(tmp_path, clock, LIMITS, store) as world,
     ):
         yield world, store
@@ -163,7 +163,7 @@ async def test_what_a_killed_store_left_is_removed_also_when_the_server_was_rest
     own_minio: MinioServer,
 ) -> None:
     address = address_of(own_minio)
-    async with S3BlobStore(address, LIMITS.max_upload_bytes) as killed:
+    async with S3BlobStore(address, LIMITS.max_upload_bytes, "test") as killed:
         await killed.check()
         # Uploads that never come to the end of their context.
         half, sealed, small, published = (
@@ -179,7 +179,7 @@ async def test_what_a_killed_store_left_is_removed_also_when_the_server_was_rest
         await published.publish()
     own_minio.kill()
     await asyncio.to_thread(own_minio.start)
-    async with S3BlobStore(address, LIMITS.max_upload_bytes) as store:
+    async with S3BlobStore(address, LIMITS.max_upload_bytes, "test") as store:
         assert await store.remove_leftovers() == 4
         assert await store.digests() == {digest}
         await asyncio.to_thread(assert_nothing_is_pending, address)
@@ -189,7 +189,7 @@ async def test_what_a_killed_store_left_is_removed_also_when_the_server_was_rest
 
 
 async def test_a_name_whose_bytes_are_gone_is_no_blob_and_stands_in_nobodys_way(address: S3Address) -> None:
-    async with S3BlobStore(address, LIMITS.max_upload_bytes) as store:
+    async with S3BlobStore(address, LIMITS.max_upload_bytes, "test") as store:
         await store.check()
         async with store.upload(None) as upload:
             await upload.write(DISK)
@@ -214,7 +214,7 @@ async def test_wrong_keys_are_named_and_right_ones_are_taken_without_a_restart(
     file = tmp_path / "key"
     file.write_text("wrong-wrong-wrong", encoding="ascii")
     changed = address_of(minio, address.bucket, **{field: file})
-    async with S3BlobStore(changed, LIMITS.max_upload_bytes) as store:
+    async with S3BlobStore(changed, LIMITS.max_upload_bytes, "test") as store:
         with pytest.raises(StoreUnavailableError, match=what):
             await store.check()
         file.write_bytes(getattr(minio, field).read_bytes())
@@ -228,7 +228,7 @@ async def test_keys_that_cannot_be_read_are_named(
     file = tmp_path / "key"
     if content is not None:
         file.write_bytes(content)
-    async with S3BlobStore(address_of(minio, secret_key_file=file), LIMITS.max_upload_bytes) as store:
+    async with S3BlobStore(address_of(minio, secret_key_file=file), LIMITS.max_upload_bytes, "test") as store:
         with pytest.raises(StoreUnavailableError, match="secretKeyFile"):
             await store.check()
 
@@ -251,7 +251,7 @@ async def test_a_missing_bucket_that_may_not_be_made_is_named(minio: MinioServer
 
     await asyncio.to_thread(make_user)
     limited = address_of(minio, "nobodys", access_key_file=user, secret_key_file=secret)
-    async with S3BlobStore(limited, LIMITS.max_upload_bytes) as store:
+    async with S3BlobStore(limited, LIMITS.max_upload_bytes, "test") as store:
         with pytest.raises(StoreUnavailableError, match=r"no bucket 'nobodys'.* may not make it"):
             await store.check()
 
@@ -259,9 +259,39 @@ async def test_a_missing_bucket_that_may_not_be_made_is_named(minio: MinioServer
 async def test_a_clock_that_is_wrong_is_named(address: S3Address, monkeypatch: pytest.MonkeyPatch) -> None:
     now = dt.datetime.now(dt.UTC)
     monkeypatch.setattr("minio.time.utcnow", lambda: now - dt.timedelta(minutes=20))
-    async with S3BlobStore(address, LIMITS.max_upload_bytes) as store:
+    async with S3BlobStore(address, LIMITS.max_upload_bytes, "test") as store:
         with pytest.raises(StoreUnavailableError, match="clock"):
             await store.check()
+
+
+async def test_a_place_of_another_store_is_refused_until_it_is_given_up(address: S3Address) -> None:
+    async with S3BlobStore(address, LIMITS.max_upload_bytes, "first") as first:
+        await first.check()
+        await put(first, 1)
+    before = await asyncio.to_thread(keys_in, address)
+    async with S3BlobStore(address, LIMITS.max_upload_bytes, "second") as second:
+        for refused_call in (second.check, second.remove_leftovers, second.digests):
+            with pytest.raises(StoreUnavailableError, match="another image store"):
+                await refused_call()
+        with pytest.raises(StoreUnavailableError, match="another image store"):
+            await put(second, 1)
+        assert await asyncio.to_thread(keys_in, address) == before
+        await asyncio.to_thread(client_of(address).remove_object, address.bucket, "owner")
+        await second.check()
+
+
+async def test_two_stores_share_a_bucket_by_prefixes(minio: MinioServer, address: S3Address) -> None:
+    one, other = (dataclasses.replace(address, prefix=f"{name}/") for name in ("one", "other"))
+    async with (
+        S3BlobStore(one, LIMITS.max_upload_bytes, "first") as first,
+        S3BlobStore(other, LIMITS.max_upload_bytes, "second") as second,
+    ):
+        await first.check()
+        await second.check()
+        await put(first, 10)
+        assert await second.digests() == frozenset()
+        assert await second.remove_leftovers() == 0
+        assert len(await first.digests()) == 1
 
 
 async def test_a_server_that_is_no_s3_service_is_named(minio: MinioServer, tmp_path: Path) -> None:
@@ -274,7 +304,7 @@ async def test_a_server_that_is_no_s3_service_is_named(minio: MinioServer, tmp_p
     other = await asyncio.start_server(answer, "127.0.0.1")
     port = other.sockets[0].getsockname()[1]
     address = dataclasses.replace(address_of(minio), endpoint=f"127.0.0.1:{port}")
-    async with other, S3BlobStore(address, LIMITS.max_upload_bytes) as store:
+    async with other, S3BlobStore(address, LIMITS.max_upload_bytes, "test") as store:
         with pytest.raises(StoreUnavailableError, match="not answer as an S3 service"):
             await store.check()
 
@@ -293,11 +323,11 @@ async def test_tls_is_spoken_with_the_authorities_that_the_settings_name(tmp_pat
     )
     with server(tmp_path / "minio") as secure:
         trusted = address_of(secure, secure=True, ca_file=certificates / "public.crt")
-        async with S3BlobStore(trusted, LIMITS.max_upload_bytes) as store:
+        async with S3BlobStore(trusted, LIMITS.max_upload_bytes, "test") as store:
             await store.check()
             await put(store, 20)
         for wrong in (address_of(secure, secure=True), address_of(secure), no_authorities(trusted, tmp_path)):
-            async with S3BlobStore(wrong, LIMITS.max_upload_bytes) as store:
+            async with S3BlobStore(wrong, LIMITS.max_upload_bytes, "test") as store:
                 with pytest.raises(StoreUnavailableError, match="secure"):
                     await store.check()
 
@@ -308,7 +338,7 @@ def no_authorities(address: S3Address, tmp_path: Path) -> S3Address:
 
 @pytest.mark.parametrize("mib", [128, pytest.param(1024, marks=pytest.mark.full)])
 async def test_a_large_upload_takes_no_more_memory_than_a_small_one(address: S3Address, mib: int) -> None:
-    async with S3BlobStore(address, 2048 * MIB) as store:
+    async with S3BlobStore(address, 2048 * MIB, "test") as store:
         await store.check()
         await put(store, 16)
         before = resident_mib()

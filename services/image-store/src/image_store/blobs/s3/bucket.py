@@ -36,6 +36,12 @@ class Bucket:
         self._client = _Client(address, address.limits)
         self._probe = _Client(address, _PROBE)
 
+    @property
+    def place(self) -> str:
+        """The bucket and the prefix, in words."""
+        prefix = self._address.prefix
+        return f"bucket {self._address.bucket!r}" + (f" below {prefix!r}" if prefix else "")
+
     def check(self) -> None:
         """Look whether the bucket can be used, within seconds; make it if it is missing."""
         try:

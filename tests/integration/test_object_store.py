@@ -52,7 +52,7 @@ def test_a_machine_boots_from_an_image_in_the_bucket(objects: ObjectCloud) -> No
     content = guests.tiny().read_bytes()
     cloud.upload("tiny", guests.tiny())
     assert cloud.api.request("GET", "/v1/images/tiny/content").content == content
-    cloud.delete(cloud.launch_ready()["name"])
+    cloud.delete(cloud.launch_ready(nics=[])["name"])
 
 
 def test_a_store_that_dies_in_the_middle_of_an_upload_is_a_503_and_is_forgiven(objects: ObjectCloud) -> None:

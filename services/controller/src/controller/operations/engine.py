@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from opentelemetry import trace
 from opentelemetry.trace import Tracer
@@ -34,6 +35,8 @@ from controller.operations.submission import Accepted, IdempotencyKey, Prepare
 from controller.operations.supervisor import Carrier, Supervisor, first_of
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,7 @@ class Engine:
         )
         self._supervisor = Supervisor(carrier, self._settings.slots, self._settings.resync_s, self.owner)
         self._waiters: dict[str, set[asyncio.Event]] = {}
+        self._orders: set[asyncio.Task[object]] = set()
         self._stop_requested = asyncio.Event()
         self._stopped = asyncio.Event()
 
@@ -156,10 +160,10 @@ class Engine:
             UnknownKind: There is no plan for it.
             DatabaseError: Nothing was accepted.
         """
-        done = await self._database.write(
-            lambda conn: submit.submit(conn, self._ledger, self._ids, prepare, idempotency)
+        done = await self._order(
+            lambda conn: submit.submit(conn, self._ledger, self._ids, prepare, idempotency),
+            lambda submitted: submitted.turned,
         )
-        self._supervisor.wake(done.turned)
         return done.accepted
 
     async def cancel(self, operation_id: str) -> Operation:
@@ -172,11 +176,10 @@ class Engine:
             NotCancellable: It has finished or is past its point of no return.
             DatabaseError: Nothing was changed.
         """
-        operation = await self._database.write(
-            lambda conn: self._ledger.cancel(conn, operation_id, None, UndoScope.ALL)
+        return await self._order(
+            lambda conn: self._ledger.cancel(conn, operation_id, None, UndoScope.ALL),
+            lambda operation: (operation,),
         )
-        self._supervisor.wake([operation])
-        return operation
 
     async def wait(self, operation_id: str, timeout_s: float) -> Operation:
         """Return the operation when it has finished, or as it is after `timeout_s`.
@@ -223,6 +226,25 @@ class Engine:
         """
         wanted = chosen or OperationFilter()
         return await self._database.read(lambda conn: listing.page(conn, wanted, page_size, page_token))
+
+    async def _order(self, work: Callable[[Connection], T], turned: Callable[[T], Iterable[Operation]]) -> T:
+        """Write and wake whom it concerns, also if whoever asked hangs up meanwhile: the write stands."""
+
+        async def carried_out() -> T:
+            done = await self._database.write(work)
+            self._supervisor.wake(turned(done))
+            return done
+
+        task = asyncio.create_task(carried_out())
+        self._orders.add(task)
+        task.add_done_callback(self._order_ended)
+        return await asyncio.shield(task)
+
+    def _order_ended(self, task: "asyncio.Task[object]") -> None:
+        self._orders.discard(task)
+        if not task.cancelled():
+            # Whoever asked may be gone, and was told nothing: a refusal is nobody's fault.
+            task.exception()
 
     def _finished(self, event: Event) -> None:
         if event.type != "operation.finished" or event.operation_id is None:

@@ -22,10 +22,8 @@ async def walk_back(hold: Hold, driver: Driver, plan: Plan, budget: Budget, trac
         Interrupted: On order.
         LostLease: If the row is no longer ours.
     """
-    if hold.abandoned:
-        return
     policy = RetryPolicy(plan.kind, plan.max_step_failures, _do_not_count, hold.flush)
-    quiesce = plan.quiesce
+    quiesce = None if hold.abandoned else plan.quiesce
     if quiesce is not None and hold.operation.entered_steps:
         with tracer.start_as_current_span("quiesce", record_exception=False):
             await driver.retry(lambda: _quiesced(hold, budget, plan), policy)

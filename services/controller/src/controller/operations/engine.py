@@ -6,7 +6,7 @@ It owns the loops and the waiters. It must never outlive one of its loops.
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -14,7 +14,7 @@ from typing import TypeVar
 from opentelemetry import trace
 from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from controller.database import Database
 from controller.operations import listing, store, submit
@@ -89,7 +89,7 @@ class Engine:
         self.owner = f"engine-{uuid.uuid4().hex[:12]}"
         self.outbox = Outbox(self._clock)
         self.feed = Feed(database, self._clock, self._metrics, watcher_queue=self._settings.watcher_queue)
-        self.feed.on_event(self._finished)
+        self.feed.on_event(self._told)
         self._ledger = Ledger({plan.kind: plan for plan in plans}, self._clock, self.outbox)
         self._retention = Retention(database, self._clock, self._settings.retention)
         carrier = Carrier(
@@ -98,6 +98,7 @@ class Engine:
         self._supervisor = Supervisor(carrier, self._settings.slots, self._settings.resync_s, self.owner)
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._orders: set[asyncio.Task[object]] = set()
+        self._attention: set[str] = set()
         self._stop_requested = asyncio.Event()
         self._stopped = asyncio.Event()
 
@@ -122,6 +123,8 @@ class Engine:
             resumed = await self._database.write(release_owners)
             # Before anything can end: no end may lie between a waiter's look and the feed's first event.
             await self.feed.open()
+            self._attention = set(await self._database.read(_needing_attention))
+            self._metrics.needs_attention.set(len(self._attention))
             self._tell_waiters(*self._waiters)
             _log.info("engine starts", extra={"owner": self.owner, "released": resumed})
             async with asyncio.TaskGroup() as group:
@@ -246,11 +249,20 @@ class Engine:
             # Whoever asked may be gone, and was told nothing: a refusal is nobody's fault.
             task.exception()
 
-    def _finished(self, event: Event) -> None:
-        if event.type != "operation.finished" or event.operation_id is None:
+    def _told(self, event: Event) -> None:
+        if event.operation_id is None or not event.type.startswith("operation."):
             return
+        if event.data.get("needsAttention"):
+            self._attention.add(event.operation_id)
+        else:
+            self._attention.discard(event.operation_id)
+        self._metrics.needs_attention.set(len(self._attention))
+        if event.type == "operation.finished":
+            self._finished(event, event.operation_id)
+
+    def _finished(self, event: Event, operation_id: str) -> None:
         self._metrics.finished.labels(event.data.get("kind", ""), event.data.get("state", "")).inc()
-        self._tell_waiters(event.operation_id)
+        self._tell_waiters(operation_id)
 
     def _tell_waiters(self, *operation_ids: str) -> None:
         for operation_id in operation_ids:
@@ -269,16 +281,12 @@ class Engine:
         while True:
             try:
                 removed = await self._retention.trim()
-                attention = await self._database.read(_count_needing_attention)
-                self._metrics.needs_attention.set(attention)
-                _log.info("retention", extra={"removed": removed, "needs_attention": attention})
+                _log.info("retention", extra={"removed": removed, "needs_attention": len(self._attention)})
             except Exception:  # noqa: BLE001 - loops go on, counted
                 self._metrics.loop_errors.labels("retention").inc()
                 _log.exception("retention failed")
             await self._clock.sleep(self._settings.trim_every_s)
 
 
-def _count_needing_attention(conn: Connection) -> int:
-    return conn.execute(
-        select(func.count()).select_from(operations).where(operations.c.needs_attention)
-    ).scalar_one()
+def _needing_attention(conn: Connection) -> Sequence[str]:
+    return conn.execute(select(operations.c.id).where(operations.c.needs_attention)).scalars().all()

@@ -103,7 +103,7 @@ async def serve(
         stop_timeout_s=settings.stop_timeout_s,
         readiness_deadline_s=settings.readiness_deadline_s,
     )
-    reconciler = Reconciler(database, engine, observations)
+    reconciler = Reconciler(database, engine, observations, clock)
     timer = ReadinessTimer(database, fleet, observations, clock)
     loops: list[Coroutine[Any, Any, None]] = [
         reconciler.run(),

@@ -81,6 +81,21 @@ async def test_a_cancelled_launch_leaves_nothing(cloud: Cloud) -> None:
     await cloud.launch()
 
 
+@pytest.mark.parametrize("by", ["cancel", "delete"])
+async def test_a_launch_that_is_broken_off_while_files_are_made_leaves_none(cloud: Cloud, by: str) -> None:
+    """What was begun is not observed yet: only asking for its removal removes it."""
+    reached = cloud.runner.at("prepare")
+    request = pb.LaunchInstanceRequest(name="web-1", image="tiny", start=True)
+    operation = (await cloud.instances.LaunchInstance(request, timeout=10)).mutation.operation.id
+    await asyncio.wait_for(reached.wait(), 10)
+    if by == "cancel":
+        await cloud.operations.CancelOperation(operation_pb2.CancelOperationRequest(id=operation), timeout=10)
+    else:
+        await cloud.done(await cloud.ask("Delete"))
+    assert (await cloud.ended(operation)).state == operation_pb2.OPERATION_STATE_CANCELLED
+    assert cloud.runner.directories == set()
+
+
 async def test_a_launch_refused_before_qemu_was_spawned_leaves_nothing(cloud: Cloud) -> None:
     cloud.runner.faults["start"] = [refusal("PORT_IN_USE")]
     mutation = (

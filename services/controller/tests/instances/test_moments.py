@@ -8,7 +8,7 @@ import controller.app
 import grpc
 import pytest
 from controller.domain.machine import MachinePhase
-from controller_fakes import SUCCEEDED, Cloud, FakeRunner, FakeStore, reason_of, running_cloud
+from controller_fakes import SUCCEEDED, Cloud, FakeRunner, FakeStore, ended, reason_of, running_cloud
 from qcontroller.controller.v1 import instance_pb2 as pb
 from qcontroller.controller.v1 import operation_pb2
 
@@ -118,6 +118,38 @@ async def test_what_was_begun_before_a_crash_ends_as_if_there_had_been_none(
             assert machine.incarnation == (2 if kind == "restart" else 1), "started once"
 
 
+@pytest.mark.parametrize(
+    ("end", "outcome", "state", "starts"),
+    [
+        ("GUEST_SHUTDOWN", SUCCEEDED, pb.INSTANCE_STATE_STOPPED, 1),
+        ("QEMU_EXITED", operation_pb2.OPERATION_STATE_FAILED, pb.INSTANCE_STATE_FAILED, 1),
+        ("VM_HOST_EXITED", SUCCEEDED, pb.INSTANCE_STATE_RUNNING, 2),
+    ],
+)
+async def test_a_guest_that_ended_while_nobody_looked_is_not_started_a_second_time(
+    tmp_path: Path, moments: Moments, end: str, outcome: int, state: int, starts: int
+) -> None:
+    """Unless its process was taken away: then the launch has yet to bring it about."""
+    runner, store = FakeRunner(), FakeStore()
+    async with running_cloud(tmp_path, runner, store) as cloud:
+        moments.crash_at("step.power.after_do")
+        operation = (await begin(cloud, "launch")).operation.id
+        await asyncio.wait_for(moments.reached.wait(), 10)
+        (machine_id,) = runner.machines
+    runner.report(machine_id, **ended(end))
+    runner.watchers.clear()
+    async with running_cloud(tmp_path, runner, store) as cloud:
+        done = await cloud.ended(operation)
+        assert done.state == outcome
+        instance = await cloud.until(lambda found: found.status.state == state)
+        assert runner.machines[machine_id].incarnation == starts
+        if end == "GUEST_SHUTDOWN":
+            assert instance.desired_power == pb.DESIRED_POWER_STOPPED
+        if end == "QEMU_EXITED":
+            assert (done.error.reason, instance.status.reason) == (end, end)
+            assert instance.status.stderr_tail == "qemu: stderr"
+
+
 async def interrupted(
     cloud: Cloud, moments: Moments, kind: str, moment: str, by: Callable[[str], Awaitable[object]]
 ) -> tuple[str, operation_pb2.Operation, object]:
@@ -150,13 +182,13 @@ async def test_a_cancel_at_any_moment_leaves_what_the_operation_says(
             return reason_of(exc)[0]
 
     for moment in moments_of(kind):
-        name, ended, answer = await interrupted(cloud, moments, kind, moment, cancel)
+        name, final, answer = await interrupted(cloud, moments, kind, moment, cancel)
         if answer == "OPERATION_NOT_CANCELLABLE":
-            assert ended.state == SUCCEEDED, moment
+            assert final.state == SUCCEEDED, moment
         else:
-            assert ended.state in {CANCELLED, SUCCEEDED}, moment
-        gone = (kind == "launch" and ended.state == CANCELLED) or (
-            kind == "delete" and ended.state == SUCCEEDED
+            assert final.state in {CANCELLED, SUCCEEDED}, moment
+        gone = (kind == "launch" and final.state == CANCELLED) or (
+            kind == "delete" and final.state == SUCCEEDED
         )
         listed = await cloud.instances.ListInstances(pb.ListInstancesRequest(), timeout=10)
         assert (name in {instance.name for instance in listed.instances}) is not gone, moment
@@ -178,15 +210,15 @@ async def test_a_forced_successor_at_any_moment_has_its_way(
             name = f"{kind}-{moment.replace('.', '-').replace('_', '-')}"
             return await cloud.ask(successor, name, force=True)
 
-        name, ended, answer = await interrupted(cloud, moments, kind, moment, supersede)
+        name, final, answer = await interrupted(cloud, moments, kind, moment, supersede)
         assert isinstance(answer, pb.Mutation)
         if answer.HasField("operation"):
             await cloud.done(answer)
-        if ended.state == CANCELLED:
-            assert ended.error.reason == "SUPERSEDED", moment
-            assert ended.error.metadata["operation"].endswith(answer.operation.id), moment
+        if final.state == CANCELLED:
+            assert final.error.reason == "SUPERSEDED", moment
+            assert final.error.metadata["operation"].endswith(answer.operation.id), moment
         else:
-            assert ended.state == SUCCEEDED, moment
+            assert final.state == SUCCEEDED, moment
         if successor == "Stop":
             assert (await cloud.get(name)).status.state == pb.INSTANCE_STATE_STOPPED, moment
             await in_agreement(cloud, name)

@@ -4,7 +4,7 @@ import asyncio
 
 import grpc
 import pytest
-from controller_fakes import SUCCEEDED, Cloud, ended, reason_of, refusal
+from controller_fakes import Cloud, ended, reason_of, refusal
 from qcontroller.controller.v1 import instance_pb2 as pb
 from qcontroller.controller.v1 import operation_pb2
 
@@ -142,13 +142,3 @@ async def test_a_lost_machine_is_failed_with_its_reason_and_can_be_started(cloud
     assert failed.status.stderr_tail == "qemu: stderr"
     assert failed.desired_power == pb.DESIRED_POWER_RUNNING
     assert (await cloud.verb("Start")).status.state == pb.INSTANCE_STATE_RUNNING
-
-
-async def test_the_same_key_files_one_operation_however_often_it_comes(cloud: Cloud) -> None:
-    request = pb.LaunchInstanceRequest(
-        name="web-1", image="tiny", options=pb.MutationOptions(request_id="once")
-    )
-    answers = await asyncio.gather(*(cloud.instances.LaunchInstance(request, timeout=10) for _ in range(8)))
-    assert len({answer.mutation.operation.id for answer in answers}) == 1
-    assert sorted(answer.mutation.replayed for answer in answers) == [False, *[True] * 7]
-    assert (await cloud.ended(answers[0].mutation.operation.id)).state == SUCCEEDED

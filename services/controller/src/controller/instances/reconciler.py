@@ -27,7 +27,7 @@ from controller.records import instance_rows
 
 _log = logging.getLogger(__name__)
 
-_PAUSE_S: Final = 1.0
+_PAUSE_S: Final = 0.2
 
 
 class _NothingToDo(Exception):  # noqa: N818 - an answer, not a fault

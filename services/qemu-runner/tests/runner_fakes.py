@@ -132,6 +132,7 @@ class FakeQemu:
         match command["execute"]:
             case "cont":
                 self.state = "running"
+                self.event("RESUME")
             case "stop":
                 self.state = "paused"
             case "query-status":

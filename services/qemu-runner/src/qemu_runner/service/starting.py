@@ -266,10 +266,7 @@ class Starting:
         live.run_state = await session.run_state()
         if live.run_state != "running":
             raise MonitorError("cont", f"the machine is {live.run_state}")
-        await self._machines.update(
-            machine,
-            lambda now: now if now.run is None else now.with_run(replace(now.run, confirmed=True)),
-        )
+        self._machines.tell(machine)
 
     async def _session_or_end(self, machine: Machine) -> QmpSession:
         """Open the monitor, or learn at once that the process has ended."""

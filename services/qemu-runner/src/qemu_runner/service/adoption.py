@@ -91,6 +91,9 @@ class Adoption:
                 await _forget(
                     link, ChildHandle(end.handle.machine_id, ChildRole.PASST, end.handle.incarnation)
                 )
+            elif machine is not None and machine.record is None and end.handle.role is ChildRole.QEMU:
+                # Of a machine whose record is lost; somebody may be deleting it.
+                machine.ended.set()
             await _forget(link, end.handle)
         except (RunnerError, OSError) as exc:
             # Not acknowledged, so vm-host still knows.

@@ -14,7 +14,7 @@ from typing import Final
 from qemu_runner.domain.machine import MachineId, MachinePhase
 from qemu_runner.domain.observation import Observation
 from qemu_runner.domain.record import MachineRecord, Run
-from qemu_runner.errors import MachineNotFoundError, StaleFenceError
+from qemu_runner.errors import MachineNotFoundError, MachineStateError, StaleFenceError
 from qemu_runner.service.hub import Hub
 from qemu_runner.service.live import Live
 from qemu_runner.service.tasks import settled
@@ -145,6 +145,19 @@ class Machines:
             machine.tombstone = fence
         else:
             await self.update(machine, lambda record: replace(record, fence=fence))
+
+    async def require_vacant(self, machine: Machine) -> None:
+        """Check that a machine without a record has no files either.
+
+        Raises:
+            MachineStateError: It has; they are somebody's disk.
+        """
+        if await self._store.is_foreign(machine.machine_id):
+            raise MachineStateError(
+                machine.machine_id,
+                "there without a readable record",
+                "restore its machine.json and restart the runner, or delete the machine",
+            )
 
     async def adopt(self, machine: Machine, record: MachineRecord) -> None:
         """Give a machine without a record its first one; its directory must exist."""

@@ -43,6 +43,7 @@ from qemu_runner.service.exits import Exits
 from qemu_runner.service.hardware import choose_hardware
 from qemu_runner.service.machines import Machine, Machines
 from qemu_runner.service.networking import Networking
+from qemu_runner.service.power import WAITING
 from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.service.watching import Watching
 from qemu_runner.store.machine_files import PASST_LOG, QEMU_LOG, MachineFiles
@@ -130,7 +131,7 @@ class Starting:
         state = await live.session.run_state()
         if state == "running":
             return True
-        if state == "paused":
+        if state in WAITING:
             await live.session.execute("cont")
             return True
         # Left by a start that was cut off, or stopped for good: a new process is the way on.

@@ -61,6 +61,13 @@ class MachineStore:
         """Remove the tombstone of a machine whose record holds the fence again."""
         await in_thread((self._tombstones / machine_id).unlink, missing_ok=True)
 
+    async def is_foreign(self, machine_id: MachineId) -> bool:
+        """Tell whether a machine without a readable record has files all the same.
+
+        What a crash left before the first record was written (hidden files) does not count.
+        """
+        return await in_thread(self._is_foreign, machine_id)
+
     async def unknown(self) -> list[Path]:
         """Return the entries of machines/ that hold no readable record."""
         return await in_thread(self._unknown)
@@ -76,6 +83,12 @@ class MachineStore:
     def _unknown(self) -> list[Path]:
         return [path for path in sorted(self._machines.iterdir()) if _read(path) is None]
 
+    def _is_foreign(self, machine_id: MachineId) -> bool:
+        path = self._machines / machine_id
+        return path.exists() and (
+            not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())
+        )
+
     def _read_tombstone(self, machine_id: MachineId) -> int:
         try:
             return int((self._tombstones / machine_id).read_text(encoding="ascii"))
@@ -87,9 +100,9 @@ def _read(directory: Path) -> MachineRecord | None:
     try:
         parse_machine_id(directory.name)
         record = decode_record((directory / RECORD_NAME).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except RecordUnreadableError as exc:
+    except (RecordUnreadableError, OSError, ValueError) as exc:
         _LOG.error("machine record unreadable", extra={"directory": str(directory), "error": str(exc)})
         return None
     return record if record.machine_id == directory.name else None

@@ -1,5 +1,8 @@
 """What lies on the disk may be damaged, half-made or hostile: nothing is lost by it, nothing gets stuck."""
 
+import errno
+import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +10,30 @@ import pytest
 from qemu_runner.domain.machine import DiskFormat, Image, MachineId, MachinePhase
 from qemu_runner.errors import DiskFullError, DiskUnsafeError, MachineStateError, VmHostUnavailableError
 from qemu_runner.store.machine_files import MachineFiles
+from qemu_runner.store.reserve import SIZE_BYTES
 from runner_fakes import OTHER_BYTES, OTHER_DIGEST, SPEC, World, new_id, with_disk
 
 UNREADABLE = "{"
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+class SmallDisk:
+    """Lets files be written only where the reserve has given up some of its room, once for each step."""
+
+    def __init__(self, world: World, patch: pytest.MonkeyPatch) -> None:
+        self._reserve = world.directory / "reserve"
+        self._held = self._reserve.stat().st_size
+        self._fsync = os.fsync
+        patch.setattr("qemu_runner.store.files.os.fsync", self._fsync_if_there_is_room)
+
+    def _fsync_if_there_is_room(self, descriptor: int) -> None:
+        held = self._reserve.stat().st_size
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            if held >= self._held:
+                raise FULL
+            self._held = held
+        self._fsync(descriptor)
 
 
 def files_of(world: World, machine_id: MachineId) -> Path:
@@ -148,3 +172,42 @@ async def test_a_guest_that_stood_still_for_a_full_disk_goes_on(world: World) ->
             else:
                 await runner.start(machine_id)
             assert (runner.seen(machine_id).incarnation, world.vm_host.qemu.state) == (1, "running")
+
+
+async def test_a_machine_is_stopped_and_deleted_on_a_full_disk(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.runner() as runner:
+        machine_id = await runner.running()
+        with monkeypatch.context() as patch:
+            SmallDisk(world, patch)
+            await runner.stop(machine_id, force=True, fence=2)
+            await runner.delete(machine_id, fence=3)
+        assert runner.seen(machine_id).phase is MachinePhase.ABSENT
+        assert (world.directory / "reserve").stat().st_size == SIZE_BYTES
+
+
+async def test_a_new_machine_gets_nothing_of_the_reserve(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.runner() as runner:
+        SmallDisk(world, monkeypatch)
+        with pytest.raises(DiskFullError):
+            await runner.prepare(new_id())
+        assert (world.directory / "reserve").stat().st_size == SIZE_BYTES
+
+
+async def test_a_fence_that_cannot_be_kept_lets_nothing_be_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.runner() as runner:
+        machine_id = await runner.running()
+        (world.directory / "reserve").unlink()
+        monkeypatch.setattr("qemu_runner.store.files.os.fsync", _full)
+        with pytest.raises(DiskFullError):
+            await runner.stop(machine_id, force=True, fence=2)
+        assert runner.seen(machine_id).run_state == "running"
+
+
+def _full(_descriptor: int) -> None:
+    raise FULL

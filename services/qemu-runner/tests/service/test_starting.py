@@ -33,8 +33,8 @@ async def test_that_a_guest_was_seen_to_run_is_recorded(
 ) -> None:
     save, confirmed = MachineStore.save, asyncio.Event()
 
-    async def watched(store: MachineStore, record: MachineRecord) -> None:
-        await save(store, record)
+    async def watched(store: MachineStore, record: MachineRecord, **how: bool) -> None:
+        await save(store, record, **how)
         if record.run is not None and record.run.confirmed:
             confirmed.set()
 

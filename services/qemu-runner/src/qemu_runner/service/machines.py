@@ -176,10 +176,11 @@ class Machines:
 
     async def bury(self, machine: Machine) -> None:
         """Keep the fence of a machine that is about to lose its directory."""
-        await self._store.bury(machine.machine_id, machine.known_fence)
+        await self._store.bury(machine.machine_id, machine.known_fence, leaving=True)
 
-    def forget(self, machine: Machine) -> None:
+    async def forget(self, machine: Machine) -> None:
         """Drop the record of a machine whose directory is gone."""
+        await self._store.replenish()
         machine.tombstone = machine.known_fence
         machine.record = None
         machine.live = None
@@ -212,7 +213,7 @@ class Machines:
 
     async def _write_first(self, machine: Machine, record: MachineRecord) -> None:
         async with machine.writing:
-            await self._store.save(record)
+            await self._store.save(record, first=True)
             machine.record = record
             await self._store.unbury(machine.machine_id)
         self.tell(machine)

@@ -47,7 +47,7 @@ class Removal:
         # First the tombstone: at no moment is the fence nowhere.
         await self._machines.bury(machine)
         await self._files.remove(machine.machine_id)
-        self._machines.forget(machine)
+        await self._machines.forget(machine)
         await self._images.evict()
         async with self._networking.guard:
             await self._networking.release(self._machines.records())

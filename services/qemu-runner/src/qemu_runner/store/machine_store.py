@@ -9,8 +9,10 @@ from pathlib import Path
 
 from qemu_runner.domain.machine import MachineId, parse_machine_id
 from qemu_runner.domain.record import MachineRecord
+from qemu_runner.errors import DiskFullError
 from qemu_runner.store.files import replace_file
 from qemu_runner.store.record_codec import RecordUnreadableError, decode_record, encode_record
+from qemu_runner.store.reserve import Reserve
 from qemu_runner.store.threads import in_thread
 
 _LOG = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ class MachineStore:
     def __init__(self, state_dir: Path) -> None:
         self._machines = state_dir / "machines"
         self._tombstones = state_dir / "tombstones"
+        self._reserve = Reserve(state_dir / "reserve")
 
     async def create(self) -> None:
         """Make the directories.
@@ -36,30 +39,44 @@ class MachineStore:
         """Read all records; a directory that holds none is left alone."""
         return await in_thread(self._load)
 
-    async def save(self, record: MachineRecord) -> None:
+    async def save(self, record: MachineRecord, *, first: bool = False) -> None:
         """Write `record`, durably; its directory must exist.
+
+        Args:
+            record: The record.
+            first: Whether the machine is new; then it gets nothing of the reserve.
 
         Raises:
             DiskFullError: There is no room; the record before is still there.
         """
         path = self._machines / record.machine_id / RECORD_NAME
-        await in_thread(replace_file, path, encode_record(record).encode())
+        await in_thread(self._replace, path, encode_record(record).encode(), reserved=not first)
 
     async def tombstone(self, machine_id: MachineId) -> int:
         """Return the highest fence that is known of a machine without a directory; 0 if none is."""
         return await in_thread(self._read_tombstone, machine_id)
 
-    async def bury(self, machine_id: MachineId, fence: int) -> None:
+    async def bury(self, machine_id: MachineId, fence: int, *, leaving: bool = False) -> None:
         """Keep the fence of a machine that has no directory, or is about to lose it.
+
+        Args:
+            machine_id: Whose.
+            fence: The fence.
+            leaving: Whether the machine is being deleted; then there is room in the reserve.
 
         Raises:
             DiskFullError: There is no room.
         """
-        await in_thread(replace_file, self._tombstones / machine_id, f"{fence}\n".encode())
+        path = self._tombstones / machine_id
+        await in_thread(self._replace, path, f"{fence}\n".encode(), reserved=leaving)
 
     async def unbury(self, machine_id: MachineId) -> None:
         """Remove the tombstone of a machine whose record holds the fence again."""
         await in_thread((self._tombstones / machine_id).unlink, missing_ok=True)
+
+    async def replenish(self) -> None:
+        """Fill the reserve again: there may be room now."""
+        await in_thread(self._reserve.fill)
 
     async def is_foreign(self, machine_id: MachineId) -> bool:
         """Tell whether a machine without a readable record has files all the same.
@@ -76,6 +93,16 @@ class MachineStore:
         for path, mode in ((self._machines, 0o711), (self._tombstones, 0o700)):
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(mode)
+        self._reserve.fill()
+
+    def _replace(self, path: Path, data: bytes, *, reserved: bool) -> None:
+        while True:
+            try:
+                return replace_file(path, data)
+            except DiskFullError:
+                if not reserved or not self._reserve.spend():
+                    raise
+                _LOG.warning("disk full: a record is written into the reserve", extra={"path": str(path)})
 
     def _load(self) -> list[MachineRecord]:
         return [record for path in sorted(self._machines.iterdir()) if (record := _read(path)) is not None]

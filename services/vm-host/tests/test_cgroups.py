@@ -59,14 +59,15 @@ def test_a_stopped_vm_host_leaves_no_cgroup(root: Path, vm_host: VmHostProcess) 
 
 def test_what_a_killed_vm_host_left_is_removed_by_the_next(root: Path, state_dir: Path) -> None:
     named = handle()
-    with running_vm_host(state_dir) as first, first.client() as client:
-        pidfd = os.pidfd_open(client.spawn("sleep", "1000", handle=named)["child"]["pid"])
+    with running_vm_host(state_dir) as first:
+        with first.client() as client:
+            pidfd = os.pidfd_open(client.spawn("sleep", "1000", handle=named)["child"]["pid"])
         first.stop(signal.SIGKILL)
         assert wait_until_gone(pidfd)
         os.close(pidfd)
-    assert (root / named["machineId"]).is_dir()
-    with running_vm_host(state_dir):
-        assert not (root / named["machineId"]).exists()
+        assert (root / named["machineId"]).is_dir()
+        with running_vm_host(state_dir):
+            assert not (root / named["machineId"]).exists()
 
 
 def test_a_host_that_lets_nobody_make_cgroups_has_none(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ async def test_a_damaged_record_keeps_no_other_machine_from_being_served(world: 
             record.unlink()
             record.mkdir()
     async with world.runner() as runner:
-        assert runner.seen(broken).phase is MachinePhase.ABSENT
+        assert runner.seen(broken).phase is MachinePhase.PREPARING
         assert runner.seen(await runner.running()).run_state == "running"
 
 

@@ -34,6 +34,7 @@ class Machine:
         settling: Whether vm-host is being asked again and again what became of the process.
         lost_network: Incarnation whose passt was seen to end.
         tombstone: Fence of a machine without a record.
+        foreign: Whether it has files, and no record that can be read.
         users: How many hold this object.
         last_told: What watchers were told last.
         ended: Set while it has no process; waited for by those who end it.
@@ -50,6 +51,7 @@ class Machine:
         self.lost_network = 0
         self.ended = asyncio.Event()
         self.tombstone = 0
+        self.foreign = False
         self.users = 0
         self.last_told: Observation | None = None
         if record is None or record.run is None:
@@ -99,6 +101,10 @@ class Machines:
         await self._store.create()
         for record in await self._store.load():
             self._machines[record.machine_id] = Machine(record.machine_id, record)
+        for machine_id in await self._store.foreign():
+            # Never taken for one that is not there: whoever knows it may delete it, and nothing else.
+            machine = self._machines[machine_id] = Machine(machine_id)
+            machine.foreign = True
 
     def __iter__(self) -> Iterator[Machine]:
         """Iterate over the machines that have a record."""
@@ -123,7 +129,7 @@ class Machines:
             yield machine
         finally:
             machine.users -= 1
-            if machine.users == 0 and machine.record is None:
+            if machine.users == 0 and machine.record is None and not machine.foreign:
                 self._machines.pop(machine_id, None)
 
     async def raise_fence(self, machine: Machine, fence: int) -> None:
@@ -183,6 +189,7 @@ class Machines:
         await self._store.replenish()
         machine.tombstone = machine.known_fence
         machine.record = None
+        machine.foreign = False
         machine.live = None
         machine.ended.set()
         self.tell(machine)
@@ -205,7 +212,13 @@ class Machines:
 
     def watch(self) -> AsyncIterator[object]:
         """Yield the snapshot of all machines, then every change (see `Hub.watch`)."""
-        return self._hub.watch(lambda: [self.observation(machine) for machine in self])
+        return self._hub.watch(
+            lambda: [
+                self.observation(machine)
+                for machine in self._machines.values()
+                if machine.record is not None or machine.foreign
+            ]
+        )
 
     def absent(self, machine_id: MachineId) -> Observation:
         """Return the observation of a machine that is not there."""
@@ -236,5 +249,6 @@ class Machines:
 
     def _look(self, machine: Machine) -> Observation:
         if machine.record is None:
-            return Observation(machine.machine_id, MachinePhase.ABSENT, fence=machine.tombstone)
+            phase = MachinePhase.PREPARING if machine.foreign else MachinePhase.ABSENT
+            return Observation(machine.machine_id, phase, fence=machine.tombstone)
         return observe(machine.record, machine.live, self._user_addresses)

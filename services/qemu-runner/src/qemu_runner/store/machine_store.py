@@ -5,6 +5,7 @@ other files, and never a directory that it does not know.
 """
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from qemu_runner.domain.machine import MachineId, parse_machine_id
@@ -85,6 +86,10 @@ class MachineStore:
         """
         return await in_thread(self._is_foreign, machine_id)
 
+    async def foreign(self) -> list[MachineId]:
+        """Return the machines that have files and no readable record."""
+        return await in_thread(self._foreign)
+
     async def unknown(self) -> list[Path]:
         """Return the entries of machines/ that hold no readable record."""
         return await in_thread(self._unknown)
@@ -115,6 +120,13 @@ class MachineStore:
         return path.exists() and (
             not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())
         )
+
+    def _foreign(self) -> list[MachineId]:
+        found = []
+        for path in self._unknown():
+            with suppress(ValueError):
+                found.append(parse_machine_id(path.name))
+        return [machine_id for machine_id in found if self._is_foreign(machine_id)]
 
     def _read_tombstone(self, machine_id: MachineId) -> int:
         try:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from qemu_runner.domain.machine import DiskFormat, Image, MachineId, MachinePhase
+from qemu_runner.domain.machine import DiskFormat, Image, MachineId, MachinePhase, Nic
 from qemu_runner.errors import DiskFullError, DiskUnsafeError, MachineStateError, VmHostUnavailableError
 from qemu_runner.store.machine_files import MachineFiles
 from qemu_runner.store.reserve import SIZE_BYTES
@@ -81,6 +81,20 @@ async def test_deleting_a_machine_without_a_record_ends_its_process_too(world: W
         assert not files_of(world, machine_id).exists()
         assert world.vm_host.children == {}
         assert await runner.services.host.leaks() == ()
+
+
+async def test_the_guard_stands_while_a_machine_without_a_record_may_run_behind_it(world: World) -> None:
+    netted = replace(SPEC, nics=(Nic("user", "52:54:00:00:00:01"),))
+    async with world.runner() as runner:
+        broken = await runner.running(netted)
+        (files_of(world, broken) / "machine.json").write_text(UNREADABLE)
+    async with world.runner() as runner:
+        other = new_id()
+        await runner.prepare(other, netted)
+        await runner.delete(other)
+        assert world.guard.standing
+        await runner.delete(broken)
+        assert not world.guard.standing
 
 
 async def test_a_machine_without_a_record_is_not_deleted_while_vm_host_is_away(world: World) -> None:

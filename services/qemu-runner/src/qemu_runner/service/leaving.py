@@ -55,7 +55,7 @@ class Leaving:
                         await machine.ended.wait()
             except TimeoutError:
                 _LOG.error("machines did not end with their vm-host")
-        if self._running():
+        if self._running() or self._machines.has_foreign:
             return
         try:
             await self._user_network.remove_guard()

@@ -110,6 +110,11 @@ class Machines:
         """Iterate over the machines that have a record."""
         return iter([machine for machine in self._machines.values() if machine.record is not None])
 
+    @property
+    def has_foreign(self) -> bool:
+        """Whether there is a machine of which nothing is known but that it has files; it may run."""
+        return any(machine.foreign for machine in self._machines.values())
+
     def records(self) -> list[MachineRecord]:
         """Return all records."""
         return [machine.record for machine in self._machines.values() if machine.record is not None]

@@ -217,6 +217,7 @@ class World:
     memory_mib: int = 4096
     image_cache_bytes: int = 2**30
     last_words: StopRecord | None = None
+    word_within_s: float = 0.0
 
     @asynccontextmanager
     async def runner(self) -> AsyncIterator["Runner"]:
@@ -247,7 +248,7 @@ class World:
                     door=lambda _path: self.vm_host.client(),
                     last_words=lambda _path: self.last_words,
                     sink=self._phase,
-                    word_within_s=0.0,
+                    word_within_s=self.word_within_s,
                 )
             )
             yield Runner(services)

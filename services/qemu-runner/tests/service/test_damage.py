@@ -11,7 +11,7 @@ from qemu_runner.domain.machine import DiskFormat, Image, MachineId, MachinePhas
 from qemu_runner.errors import DiskFullError, DiskUnsafeError, MachineStateError, VmHostUnavailableError
 from qemu_runner.store.machine_files import MachineFiles
 from qemu_runner.store.reserve import SIZE_BYTES
-from runner_fakes import OTHER_BYTES, OTHER_DIGEST, SPEC, World, new_id, with_disk
+from runner_fakes import DEADLINE_S, OTHER_BYTES, OTHER_DIGEST, SPEC, World, new_id, with_disk
 
 UNREADABLE = "{"
 
@@ -95,6 +95,18 @@ async def test_the_guard_stands_while_a_machine_without_a_record_may_run_behind_
         assert world.guard.standing
         await runner.delete(broken)
         assert not world.guard.standing
+
+
+async def test_the_guard_goes_when_vm_host_takes_the_machine_without_a_record_along(world: World) -> None:
+    netted = replace(SPEC, nics=(Nic("user", "52:54:00:00:00:01"),))
+    async with world.runner() as runner:
+        broken = await runner.running(netted)
+        (files_of(world, broken) / "machine.json").write_text(UNREADABLE)
+    assert world.guard.standing
+    world.word_within_s = DEADLINE_S
+    async with world.runner():
+        world.vm_host.stop()
+    assert not world.guard.standing
 
 
 async def test_a_machine_without_a_record_is_not_deleted_while_vm_host_is_away(world: World) -> None:

@@ -16,7 +16,10 @@ class Machine:
 
 
 class Fleet(list[Machine]):
-    has_foreign = False
+    may_run_unrecorded = False
+
+    def foreign(self) -> list[Machine]:
+        return []
 
 
 class Link:
@@ -50,7 +53,7 @@ async def test_machines_that_run_on_keep_their_guard() -> None:
 
 async def test_a_machine_of_which_nothing_is_known_keeps_the_guard() -> None:
     network, machines = Network(), Fleet()
-    machines.has_foreign = True
+    machines.may_run_unrecorded = True
     await leaving(machines, Link(), network).leave()
     assert not network.removed
 

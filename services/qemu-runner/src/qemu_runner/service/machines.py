@@ -105,15 +105,23 @@ class Machines:
             # Never taken for one that is not there: whoever knows it may delete it, and nothing else.
             machine = self._machines[machine_id] = Machine(machine_id)
             machine.foreign = True
+            machine.ended.clear()
 
     def __iter__(self) -> Iterator[Machine]:
         """Iterate over the machines that have a record."""
         return iter([machine for machine in self._machines.values() if machine.record is not None])
 
+    def foreign(self) -> list[Machine]:
+        """Return the machines of which nothing is known but that they have files.
+
+        They count as running until a vm-host has said that it runs nothing for them.
+        """
+        return [machine for machine in self._machines.values() if machine.foreign]
+
     @property
-    def has_foreign(self) -> bool:
-        """Whether there is a machine of which nothing is known but that it has files; it may run."""
-        return any(machine.foreign for machine in self._machines.values())
+    def may_run_unrecorded(self) -> bool:
+        """Whether one of them may run."""
+        return any(not machine.ended.is_set() for machine in self.foreign())
 
     def records(self) -> list[MachineRecord]:
         """Return all records."""

@@ -49,7 +49,7 @@ class Removal:
         await self._files.remove(machine.machine_id)
         await self._machines.forget(machine)
         await self._images.evict()
-        if self._machines.has_foreign:
+        if self._machines.may_run_unrecorded:
             # It may run behind the guard.
             return
         async with self._networking.guard:

@@ -11,6 +11,7 @@ from qemu_runner.errors import (
     HostCapacityError,
     MachineNotFoundError,
     MachineStateError,
+    NetworkUnavailableError,
     QemuStartError,
     QemuUnavailableError,
     VmHostUnavailableError,
@@ -109,6 +110,17 @@ async def test_without_qemu_nothing_is_recorded_as_running(world: World) -> None
         with pytest.raises(QemuUnavailableError):
             await runner.start(machine_id)
         assert runner.seen(machine_id).phase is MachinePhase.PREPARED
+
+
+async def test_without_passt_it_is_the_network_that_cannot_be_had(world: World) -> None:
+    world.vm_host.programs = ("qemu-system-x86_64",)
+    async with world.runner() as runner:
+        machine_id = new_id()
+        await runner.prepare(machine_id, NETTED)
+        with pytest.raises(NetworkUnavailableError, match="passt"):
+            await runner.start(machine_id)
+        assert runner.seen(machine_id).phase is MachinePhase.PREPARED
+        assert world.vm_host.spawned == []
 
 
 async def test_a_broken_qemu_is_refused_before_anything_is_spawned(world: World) -> None:

@@ -18,11 +18,12 @@ from typing import Final
 from qemu_runner.domain.accelerator import AcceleratorMode
 from qemu_runner.domain.arch import ARCHES
 from qemu_runner.domain.argv import Launch, argv_hash, build_argv, nic_device
-from qemu_runner.domain.machine import MachinePhase
+from qemu_runner.domain.machine import USER_NETWORK, MachinePhase
 from qemu_runner.domain.record import MachineRecord, Run
 from qemu_runner.errors import (
     MachineStateError,
     MonitorError,
+    NetworkUnavailableError,
     QemuStartError,
     QemuUnavailableError,
     RunnerError,
@@ -240,6 +241,8 @@ class Starting:
             # Refused means without effect: there is no process, but perhaps a passt.
             await self._ending.end_passt(machine, run)
             await self._exits.record_never_started(machine, run)
+            if exc.code in _MISSING_PROGRAM and request.handle.role is ChildRole.PASST:
+                raise NetworkUnavailableError(USER_NETWORK, f"{exc.message}.") from exc
             if exc.code in _MISSING_PROGRAM:
                 raise QemuUnavailableError(exc.message) from exc
             raise VmHostUnavailableError(str(exc)) from exc

@@ -190,6 +190,8 @@ def _publish(file: BinaryIO, temporary: Path, path: Path) -> None:
         file.close()
         temporary.replace(path)
         sync_directory(path.parent)
+    # By the same clock as every later use: the kernel's own is some milliseconds behind it.
+    _touch(path)
 
 
 def _abandon(file: BinaryIO, temporary: Path) -> None:

@@ -166,7 +166,9 @@ class Host:
                 kind = "directory" if await asyncio.to_thread(path.is_dir) else "file"
                 found.append(HostLeak(kind, str(path), self._node, now))
         found += [HostLeak("file", str(path), self._node, now) for path in await self._images.leftovers()]
-        needed = any(record.spec.user_nic is not None for record in self._machines.records())
+        needed = self._machines.may_run_unrecorded or any(
+            record.spec.user_nic is not None for record in self._machines.records()
+        )
         try:
             rules = await self._networking.user.leaks(needed=needed)
         except GuardError as exc:

@@ -1,7 +1,7 @@
 """Without QEMU the stack runs and says what is missing; once it is installed, nothing needs a restart."""
 
-import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +16,14 @@ LAUNCH = {"name": "no-qemu", "image": "tiny", "vm": {"cpus": 1, "memory": "256M"
 
 
 @pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where vm-host of the next stack looks for QEMU; nothing is there."""
-    path = tmp_path / QEMU
-    monkeypatch.setenv("QC_VM_HOST_ALLOWED_PROGRAMS", json.dumps([str(path), "passt"]))
-    return path
+    with tempfile.TemporaryDirectory(prefix="qc-bin-", dir="/var/tmp") as folder:
+        # QEMU's own uid must be able to find it.
+        Path(folder).chmod(0o755)
+        path = Path(folder, QEMU)
+        monkeypatch.setenv("QC_VM_HOST_ALLOWED_PROGRAMS", f"{path},passt")
+        yield path
 
 
 @pytest.fixture

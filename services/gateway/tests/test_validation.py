@@ -146,6 +146,15 @@ async def test_an_unknown_instance_goes_before_a_wrong_body(client: ApiClient) -
     assert response.status_code == 404
 
 
+@pytest.mark.parametrize(("name", "tag", "status"), [("absent", "*", 404), ("web-1", '"2-9"', 412)])
+async def test_instance_and_tag_go_before_a_body_that_is_not_json(
+    client: ApiClient, name: str, tag: str, status: int
+) -> None:
+    headers = {"Content-Type": "application/json", "If-Match": tag}
+    response = await client.patch(f"/v1/instances/{name}", content=b"{", headers=headers)
+    assert response.status_code == status
+
+
 async def test_a_stale_tag_goes_before_a_wrong_body(client: ApiClient) -> None:
     response = await client.patch("/v1/instances/web-1", json={"foo": 1}, headers={"If-Match": '"2-17"'})
     assert response.status_code == 412

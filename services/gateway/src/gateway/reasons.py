@@ -135,6 +135,11 @@ REASONS: Final[dict[str, Reason]] = {
     "FOREIGN_OBJECT": Reason(
         409, "An object of another owner is in the way", "See the detail and the node's leaks; remove it."
     ),
+    "DISK_UNSAFE": Reason(
+        409,
+        "The machine's own disk is not safe to open",
+        "The guest or somebody on the node changed its header; delete the instance and launch it again.",
+    ),
     # Something that is needed is away or exhausted.
     "HOST_CAPACITY_EXHAUSTED": Reason(
         503, "No node has room", "Stop or delete instances, or ask for less.", 5

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 from framework import guests
 from framework.api_client import BlockingApiClient
@@ -83,7 +82,7 @@ def test_a_store_that_dies_in_the_middle_of_an_upload_is_a_503_and_is_forgiven(o
 
 def store_fault(cloud: Cloud) -> str | None:
     """Return what /readyz says of an image store that is down."""
-    answer: Document = httpx.get(f"{cloud.stack.base_url}/readyz", timeout=30).json()
+    answer: Document = document(cloud.api.request("GET", "/readyz"))
     entry = next(entry for entry in answer["dependencies"] if entry["name"] == "image-store")
     return str(entry["detail"]) if entry["status"] == "DOWN" else None
 

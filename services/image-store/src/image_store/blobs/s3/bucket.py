@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import certifi
 from minio import Minio
 from minio.credentials.credentials import Credentials
 from minio.credentials.providers import Provider
@@ -160,7 +159,8 @@ class _Client(Minio):
                     raise_on_status=False,
                     respect_retry_after_header=False,
                 ),
-                ca_certs=str(address.ca_file) if address.ca_file else certifi.where(),
+                # None: those of the system.
+                ca_certs=str(address.ca_file) if address.ca_file else None,
             ),
         )
 

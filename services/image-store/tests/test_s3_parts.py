@@ -1,5 +1,7 @@
 """The S3 backend without a server: how its errors are told, how it reads, which settings it takes."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,23 @@ async def test_settings_that_cannot_be_used_are_named(
     with pytest.raises(SettingsError, match=fault):
         async with application(settings, CollectorRegistry()):
             pass
+
+
+def test_a_process_with_settings_that_cannot_be_meant_ends_with_status_2_and_one_line(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(
+        '{"databaseUrl": "sqlite:////x.db", "s3": {"endpoint": "http://minio"}}', encoding="utf-8"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "image_store", "--config", config],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    assert "image-store: s3.endpoint" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_directory_and_a_bucket_at_once_are_refused() -> None:

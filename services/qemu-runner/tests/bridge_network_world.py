@@ -202,11 +202,16 @@ class Guest:
 
 @dataclass
 class Bench:
-    """A host with the service, a world, and guests as they are booted."""
+    """A host with the service, a world, and guests as they are booted.
+
+    Attributes:
+        extra: Further namespaces that a test made, removed at the end.
+    """
 
     world: World
     service: Service
     guests: list[Guest] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
 
     def boot(
         self,
@@ -278,7 +283,8 @@ def until(holds: Callable[[], bool], timeout_s: float = _DEADLINE_S) -> bool:
 def _remove_guests(bench: Bench) -> None:
     for guest in bench.guests:
         guest.end()
-        subprocess.run(["ip", "netns", "del", guest.namespace], check=False, capture_output=True)
+    for namespace in [*(guest.namespace for guest in bench.guests), *bench.extra]:
+        subprocess.run(["ip", "netns", "del", namespace], check=False, capture_output=True)
 
 
 def _open_tap(name: str) -> int:

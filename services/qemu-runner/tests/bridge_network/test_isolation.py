@@ -116,8 +116,7 @@ def test_a_guest_is_not_forwarded_to_a_network_that_no_default_route_leads_to(be
 
 def test_a_neighbour_of_the_host_cannot_route_to_a_guest(bench: Bench) -> None:
     guest = bench.boot(5)
-    world = bench.world.enter(bench.world.world)
-    _run(*world, "ip", "route", "add", "10.76.0.0/24", "via", str(HOST))
+    bench.world.run_in(bench.world.world, "ip", "route", "add", "10.76.0.0/24", "via", str(HOST))
     with guest.listen(PORT) as listener:
         with bench.connect_from_host(guest.nic.address, PORT):
             assert reached(listener), "the control failed: the host does not reach the guest"

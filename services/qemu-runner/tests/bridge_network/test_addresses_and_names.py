@@ -59,6 +59,7 @@ def test_a_card_that_is_not_known_any_more_is_given_nothing(bench: Bench) -> Non
 def test_an_unknown_mac_on_the_bridge_is_given_nothing(bench: Bench) -> None:
     known = bench.boot(5, configured=False)
     bench.host("ip", "link", "add", "stray0", "type", "veth", "peer", "stray1")
+    bench.undo(lambda: bench.host("ip", "link", "del", "stray0"))
     for name in ("stray0", "stray1"):
         bench.host("ip", "link", "set", name, "up")
     bench.host("ip", "link", "set", "stray1", "master", "qct0")

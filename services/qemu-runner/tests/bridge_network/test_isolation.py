@@ -90,12 +90,13 @@ def test_a_guest_reaches_no_listener_of_the_host(bench: Bench, hostile: bool) ->
         listener.close()
 
 
-def test_without_the_rules_the_same_attack_reaches_the_host(bench: Bench) -> None:
+def test_without_the_rules_the_same_attack_reaches_the_host(own_bench: Bench) -> None:
+    bench = own_bench
     guest = bench.boot(5)
     guest.run("sh", "-c", HOSTILE)
     bench.service.kill()
-    for family in ("inet", "bridge"):
-        bench.host("nft", "delete", "table", family, table(bench))
+    for family, name in bench.tables():
+        bench.host("nft", "delete", "table", family, name)
     with bench.listen_on_host(LOOPBACK) as loopback, bench.listen_on_host(GATEWAY) as bridge:
         assert guest.reaches(GATEWAY, bridge.getsockname()[1])
         assert guest.reaches(LOOPBACK, loopback.getsockname()[1])
@@ -105,18 +106,19 @@ def test_a_guest_is_not_forwarded_to_a_network_that_no_default_route_leads_to(be
     guest = bench.boot(5)
     inner = IPv4Address("172.30.0.2")
     _made_engine_network(bench, guest)
+    bench.undo(lambda: bench.host("ip", "link", "del", "br-engine"))
     with bench.world.listen(guest.namespace + "-c", inner) as container:
         port = container.getsockname()[1]
         with bench.connect_from_host(inner, port):
             assert reached(container), "the control failed: the host does not reach it either"
 
         assert not guest.reaches(inner, port)
-    bench.host("ip", "link", "del", "br-engine")
 
 
 def test_a_neighbour_of_the_host_cannot_route_to_a_guest(bench: Bench) -> None:
     guest = bench.boot(5)
     bench.world.run_in(bench.world.world, "ip", "route", "add", "10.76.0.0/24", "via", str(HOST))
+    bench.undo(lambda: bench.world.run_in(bench.world.world, "ip", "route", "del", "10.76.0.0/24"))
     with guest.listen(PORT) as listener:
         with bench.connect_from_host(guest.nic.address, PORT):
             assert reached(listener), "the control failed: the host does not reach the guest"
@@ -126,13 +128,6 @@ def test_a_neighbour_of_the_host_cannot_route_to_a_guest(bench: Bench) -> None:
 
 def _run(*argv: str) -> None:
     subprocess.run(argv, check=True, capture_output=True)
-
-
-def table(bench: Bench) -> str:
-    (name,) = {
-        line.split()[2] for line in bench.host("nft", "list", "tables").splitlines() if "qcontroller" in line
-    }
-    return name
 
 
 def _made_engine_network(bench: Bench, guest: Guest) -> None:

@@ -42,7 +42,8 @@ def test_a_port_on_the_loopback_is_not_for_the_world(bench: Bench) -> None:
             bench.world.connect(bench.world.world, HOST, 2222)
 
 
-def test_the_world_cannot_send_to_the_hosts_loopback_to_reach_a_port_there(bench: Bench) -> None:
+def test_the_world_cannot_send_to_the_hosts_loopback_to_reach_a_port_there(own_bench: Bench) -> None:
+    bench = own_bench
     guest = bench.boot(5, ON_LOOPBACK)
     world = bench.world
     for setting in ("all.route_localnet=1", "up0.route_localnet=1"):

@@ -49,6 +49,7 @@ _LOG = logging.getLogger(__name__)
 _TURN_NOTE: Final = "turn"
 _WATCH_TIMEOUT_S: Final = 10.0
 _RETRY_S: Final = 1.0
+_ENGINE_SETTLES_S: Final = 0.5
 
 
 class OwnedBridgeNetwork:
@@ -109,6 +110,8 @@ class OwnedBridgeNetwork:
         self._reader: ChangeReader | None = None
         self._active = False
         self._left = False
+        self._engine_settling = False
+        self._engine_due = False
         self._unheld: list[BridgePortError] = []
         server.when_ended(lambda: self._notice({Change.NAMES}))
 
@@ -304,15 +307,34 @@ class OwnedBridgeNetwork:
 
     async def _keep(self, reader: ChangeReader) -> NoReturn:
         while True:
-            changes = await reader.next()
+            changes = self._settled(await reader.next())
             async with self._lock:
-                if not self._active:
+                if not self._active or not changes:
                     continue
                 try:
                     await self._upkeep.mend(changes)
                 except HostRefusedError as error:
                     _LOG.warning("bridge network not mended", extra={"error": str(error)})
                     asyncio.get_running_loop().call_later(_RETRY_S, self._notice, changes)
+
+    def _settled(self, changes: set[Change]) -> set[Change]:
+        """Put off the engine's chain until its engine had time to finish.
+
+        Whoever flushes a chain to delete it next must not find it filled again in between.
+        """
+        if Change.ENGINE not in changes:
+            return changes
+        if self._engine_due:
+            self._engine_due = False
+            return changes
+        if not self._engine_settling:
+            self._engine_settling = True
+            asyncio.get_running_loop().call_later(_ENGINE_SETTLES_S, self._engine_settled)
+        return changes - {Change.ENGINE}
+
+    def _engine_settled(self) -> None:
+        self._engine_settling, self._engine_due = False, True
+        self._notice({Change.ENGINE})
 
     async def _raise(self) -> None:
         """Make bridge, rules and dnsmasq stand, if they do not yet."""

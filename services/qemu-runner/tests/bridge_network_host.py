@@ -52,6 +52,7 @@ class MemoryHost:
     forwarding: set[str] = field(default_factory=lambda: {"eth0"})
     sockets: dict[tuple[Protocol, IPv4Address, int], PublishedPort] = field(default_factory=dict)
     applied: asyncio.Event = field(default_factory=asyncio.Event)
+    started: asyncio.Event = field(default_factory=asyncio.Event)
     taken_ports: dict[PublishedPort, BridgePortError] = field(default_factory=dict)
     forgotten: list[PublishedPort] = field(default_factory=list)
     notebook: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -142,6 +143,7 @@ class MemoryHost:
 
     async def start(self, service: NamesService) -> None:
         self._do("dnsmasq", "dns" if service.dns else "no-dns", DnsmasqError)
+        self.started.set()
         self.running = True
 
     async def stop(self) -> None:

@@ -82,6 +82,16 @@ def test_guests_resolve_each_others_names_both_ways(bench: Bench) -> None:
         assert ask_dns(wire, GATEWAY, "6.0.76.10.in-addr.arpa", PTR) == [b"\x07guest-6\x02qc\x08internal\0"]
 
 
+def test_what_a_guest_calls_itself_is_no_name_of_the_network(bench: Bench) -> None:
+    guest = bench.boot(5, configured=False)
+    with guest.packet_socket() as wire:
+        assert ask_dhcp(wire, guest.nic.mac, hostname="impostor") is not None
+    guest.configure()
+    with guest.udp_socket() as asker:
+        assert ask_dns(asker, GATEWAY, "guest-5.qc.internal"), "the control failed"
+        assert ask_dns(asker, GATEWAY, "impostor.qc.internal") == []
+
+
 def test_the_name_of_a_machine_that_was_detached_is_gone(bench: Bench) -> None:
     asker = bench.boot(5)
     bench.boot(6)

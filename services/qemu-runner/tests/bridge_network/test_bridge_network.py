@@ -199,6 +199,18 @@ async def test_a_notice_of_a_lost_table_has_it_written_anew(host: MemoryHost, ne
     assert len(host.rules) == 2
 
 
+async def test_what_was_refused_before_supervision_began_is_tried_again(host: MemoryHost) -> None:
+    network = network_on(host)
+    host.refusing.add("bridge")
+    with pytest.raises(HostRefusedError):
+        await network.adopt([NIC])
+    host.refusing.clear()
+    async with running(network), asyncio.timeout(5):
+        await host.started.wait()
+
+    assert host.view.link("qc0") is not None
+
+
 async def test_without_the_capability_adopting_and_leaving_do_nothing(host: MemoryHost) -> None:
     host.capable = False
     network = network_on(host)

@@ -32,6 +32,7 @@ class Supervision:
         self._mend = mend
         self._begun = asyncio.Event()
         self._reader: ChangeReader | None = None
+        self._early: set[Change] = set()
         self._engine_settling = False
         self._engine_due = False
 
@@ -40,9 +41,11 @@ class Supervision:
         await self._begun.wait()
 
     def notice(self, changes: set[Change]) -> None:
-        """Add a notice of one's own."""
+        """Add a notice of one's own; before supervision began it is kept until then."""
         if self._reader is not None:
             self._reader.put(changes)
+        else:
+            self._early |= changes
 
     async def run(self) -> NoReturn:
         """Hear and have mended, until cancelled."""
@@ -50,6 +53,9 @@ class Supervision:
             async with self._changes.watch(self._table) as reader:
                 self._reader = reader
                 self._begun.set()
+                if self._early:
+                    reader.put(self._early)
+                    self._early = set()
                 while True:
                     await self._heed(self._settled(await reader.next()))
         except LinkError as error:

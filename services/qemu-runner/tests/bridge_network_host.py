@@ -138,6 +138,7 @@ class MemoryHost:
         return None if found is None else list(found)
 
     async def ensure(self, rules: Sequence[str]) -> bool:
+        self._do("engine", "", LinkError)
         if self.engine is None:
             return False
         self.engine = list(rules)

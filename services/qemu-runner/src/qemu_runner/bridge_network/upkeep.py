@@ -89,10 +89,10 @@ class Upkeep:
         moved = Change.LINKS in changes and await self._mend_links()
         if Change.RULES in changes:
             await self._mend_rules()
-        if moved or Change.ENGINE in changes or await self._engine_rules.unannounced():
-            await self._engine_rules.ensure(engine.wanted(self._marks.owner, self._plan.name, self._uplinks))
         if not self._server.running:
             await self._start_server()
+        if moved or Change.ENGINE in changes or await self._engine_rules.unannounced():
+            await self._engine_rules.ensure(engine.wanted(self._marks.owner, self._plan.name, self._uplinks))
 
     async def apply_rules(self) -> None:
         """Write the rules for the cards as they are now.

@@ -80,8 +80,7 @@ class Planning:
         found = self._machines.find(machine_id)
         running = found is not None and found.run is not None
         await self._networking.check_ports(machine_id, spec, self._machines.records(), bind=not running)
-        link = self._newest_link()
-        hello = link.connection.hello
+        hello = await self._newest_link().current_hello()
         if hello.stopping:
             raise VmHostUnavailableError("it is stopping")
         arch = ARCHES[spec.arch]

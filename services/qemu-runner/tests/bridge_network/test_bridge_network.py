@@ -29,6 +29,7 @@ from qemu_runner.bridge_network.adapters.notes import FileNotes
 from qemu_runner.bridge_network.host_view import Link
 from qemu_runner.bridge_network.marks import Marks
 from qemu_runner.bridge_network.ports import Change
+from qemu_runner.bridge_network.supervision import Supervision
 
 SSH = PublishedPort(2222, 22)
 DNS = PublishedPort(5353, 53, Protocol.UDP)
@@ -212,6 +213,19 @@ async def test_what_was_refused_before_supervision_began_is_tried_again(host: Me
         await host.started.wait()
 
     assert host.view.link("qc0") is not None
+
+
+async def test_an_engine_may_finish_before_its_chain_is_looked_at(host: MemoryHost) -> None:
+    mended: asyncio.Queue[set[Change]] = asyncio.Queue()
+    supervision = Supervision(host, "ours", mended.put)
+    supervision.notice({Change.ENGINE, Change.RULES})
+    task = asyncio.create_task(supervision.run())
+    try:
+        async with asyncio.timeout(5):
+            assert [await mended.get(), await mended.get()] == [{Change.RULES}, {Change.ENGINE}]
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_an_engine_that_cannot_be_asked_does_not_keep_dnsmasq_away(

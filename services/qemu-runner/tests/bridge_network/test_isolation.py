@@ -121,9 +121,14 @@ def test_a_guest_whose_tap_was_taken_off_the_bridge_reaches_nothing(own_bench: B
     # Nobody puts it back then.
     bench.service.kill()
     bench.host("ip", "link", "set", guest.tap, "nomaster")
-    with bench.listen_on_host(HOST) as listener, bench.world.inside(bench.world.host, _ear) as ear:
-        assert not guest.reaches(HOST, listener.getsockname()[1])
-        assert any(guest.nic.address.packed in frame for frame in frames(ear, 2.0)), "the control failed"
+    with (
+        bench.world.receive_on(bench.world.host, HOST) as listener,
+        bench.world.inside(bench.world.host, _ear) as ear,
+        guest.udp_socket() as wire,
+    ):
+        wire.sendto(b"unjudged", listener.getsockname())
+        assert any(b"unjudged" in frame for frame in frames(ear, 5.0)), "the control failed"
+        assert not reached(listener)
 
 
 def test_a_neighbour_of_the_host_cannot_route_to_a_guest(bench: Bench) -> None:

@@ -28,10 +28,11 @@ from qemu_runner.bridge_network.statements import (
     payload,
     prefix,
 )
+from qemu_runner.user_network import PublishedPort
+from qemu_runner.user_network.publishing import ANY
 
 TABLE_PREFIX: Final = "qcontroller_bridge"
 FAMILIES: Final = ("inet", "bridge")
-_ANY: Final = IPv4Address("0.0.0.0")  # noqa: S104 - a value to compare with; nothing is bound here
 _LOOPBACK_NET: Final = IPv4Network("127.0.0.0/8")
 _REJECT: Final[Statement] = {"reject": {"type": "icmpx", "expr": "admin-prohibited"}}
 _ACCEPT: Final[Statement] = {"accept": None}
@@ -74,11 +75,11 @@ class Firewall:
         """
         attached = sorted(cards, key=lambda card: card[0])
         packets = Table("inet", self.table, self.owner)
-        self._sets(packets, attached, uplinks)
+        packets.set("uplinks", "ifname", sorted(uplinks))
         self._from_loopback(packets)
         self._input(packets, dns=dns)
         self._forward(packets)
-        self._nat(packets)
+        self._nat(packets, [(nic, port) for _, nic in attached for port in nic.ports])
         guests = Table("bridge", self.table, self.owner)
         frames.fill(guests, attached)
         return [*packets.commands, *guests.commands]
@@ -97,22 +98,6 @@ class Firewall:
         trial = Firewall(f"{self.owner} trial", "qc-no-such-if", self.subnet, self.gateway)
         removed = trial.remove_commands()
         return [*removed, *trial.fresh_commands((), (), dns=True), *removed]
-
-    def _sets(self, table: Table, cards: Sequence[tuple[str, BridgeNic]], uplinks: Sequence[str]) -> None:
-        table.set("uplinks", "ifname", sorted(uplinks))
-        exact: list[object] = []
-        everywhere: list[object] = []
-        for _, nic in cards:
-            for port in nic.ports:
-                target = {"concat": [str(nic.address), port.guest]}
-                if port.address == _ANY:
-                    everywhere.append([{"concat": [port.protocol.value, port.host]}, target])
-                else:
-                    key = {"concat": [str(port.address), port.protocol.value, port.host]}
-                    exact.append([key, target])
-        value = ["ipv4_addr", "inet_service"]
-        table.map("published", ["ipv4_addr", "inet_proto", "inet_service"], value, exact)
-        table.map("published_everywhere", ["inet_proto", "inet_service"], value, everywhere)
 
     def _from_loopback(self, table: Table) -> None:
         # Publishing on 127.0.0.1 needs route_localnet on the bridge, and with it the kernel would take a
@@ -144,11 +129,18 @@ class Firewall:
         table.rule("forward", to_guests, _REDIRECTED, _ACCEPT)
         table.rule("forward", to_guests, _REJECT)
 
-    def _nat(self, table: Table) -> None:
+    def _nat(self, table: Table, published: Sequence[tuple[BridgeNic, PublishedPort]]) -> None:
+        # One rule for each port. A map from address and port to address and port would be one rule for
+        # all, but libnftables 1.0.6 dies of it when it comes as JSON.
         table.chain("publish")
-        address = [payload("ip", "daddr"), meta("l4proto"), payload("th", "dport")]
-        table.rule("publish", _redirect(address, "@published"))
-        table.rule("publish", is_local("daddr"), _redirect(address[1:], "@published_everywhere"))
+        for nic, port in published:
+            everywhere = port.address == ANY
+            table.rule(
+                "publish",
+                is_local("daddr") if everywhere else match(payload("ip", "daddr"), str(port.address)),
+                match(payload(port.protocol.value, "dport"), port.host),
+                {"dnat": {"family": "ip", "addr": str(nic.address), "port": port.guest}},
+            )
         # From outside nothing may be sent to the loopback's ports: redirecting happens before the kernel
         # would discard such a packet.
         table.base_chain("incoming", "nat", "prerouting", -100)
@@ -166,10 +158,6 @@ class Firewall:
 
     def _from_guests(self) -> Statement:
         return match(meta("iifname"), self.interface)
-
-
-def _redirect(key: list[Statement], data: str) -> Statement:
-    return {"dnat": {"family": "ip", "addr": {"map": {"key": {"concat": key}, "data": data}}}}
 
 
 def fingerprint(listings: Iterable[object]) -> str:

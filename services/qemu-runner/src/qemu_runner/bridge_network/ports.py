@@ -3,7 +3,7 @@
 Each port has the real adapter in `adapters/` and a fake in the unit tests.
 """
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -128,6 +128,9 @@ class NamesServer(Protocol):
     def running(self) -> bool:
         """Whether it runs."""
 
+    def when_ended(self, ended: Callable[[], None]) -> None:
+        """Say who is called when it ends without having been told to."""
+
     def start(self, service: NamesService) -> Awaitable[None]:
         """Start it, instead of one that runs.
 
@@ -211,15 +214,18 @@ class ChangeReader(Protocol):
     def next(self) -> Awaitable[set[Change]]:
         """Wait for notices; give what they were about since the last call."""
 
+    def put(self, changes: set[Change]) -> None:
+        """Add a notice of one's own."""
 
-class Turn(Protocol):
-    """Remembers which address was given last."""
 
-    def last(self) -> Awaitable[IPv4Address | None]:
-        """Give it, or None if none is remembered."""
+class Notes(Protocol):
+    """Remembers a few lines across restarts."""
 
-    def remember(self, address: IPv4Address) -> Awaitable[None]:
-        """Remember it."""
+    def read(self, name: str) -> Awaitable[tuple[str, ...]]:
+        """Give a note's lines; none if there is no such note."""
+
+    def write(self, name: str, lines: Sequence[str]) -> Awaitable[None]:
+        """Replace a note; without lines it is removed."""
 
 
 class Facts(Protocol):

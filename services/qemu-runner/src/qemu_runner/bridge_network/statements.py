@@ -67,11 +67,6 @@ class Table:
         """Add a set."""
         self._add("set", {"name": name, "type": kind, **({"elem": elements} if elements else {})})
 
-    def map(self, name: str, kind: list[str], value: list[str], elements: list[object]) -> None:
-        """Add a map."""
-        body = {"name": name, "type": kind, "map": value, **({"elem": elements} if elements else {})}
-        self._add("map", body)
-
     def chain(self, name: str) -> None:
         """Add a chain that others jump to."""
         self._add("chain", {"name": name})

@@ -30,12 +30,11 @@ class Dnsmasq:
 
     Args:
         program: A name in PATH or a path.
-        ended: Called when it ended without having been told to.
     """
 
-    def __init__(self, program: str, ended: Callable[[], None]) -> None:
+    def __init__(self, program: str) -> None:
         self._program = program
-        self._ended = ended
+        self._ended: Callable[[], None] = _nobody_listens
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._served: dict[str, str] = {}
@@ -43,6 +42,9 @@ class Dnsmasq:
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.returncode is None
+
+    def when_ended(self, ended: Callable[[], None]) -> None:
+        self._ended = ended
 
     async def start(self, service: NamesService) -> None:
         await self.stop()
@@ -129,6 +131,10 @@ class Dnsmasq:
         elif process is self._process:
             _LOG.warning("dnsmasq ended", extra={"code": process.returncode})
             self._ended()
+
+
+def _nobody_listens() -> None:
+    """Stand for a listener until there is one."""
 
 
 def _write(service: NamesService, cards: Iterable[BridgeNic]) -> bool:

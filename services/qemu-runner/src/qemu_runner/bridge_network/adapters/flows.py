@@ -7,7 +7,6 @@ was published would never reach the guest, and one that keeps sending would reac
 import errno
 import socket
 from collections.abc import Iterable
-from ipaddress import IPv4Address
 from typing import Any, Final
 
 from pyroute2.netlink.exceptions import NetlinkError
@@ -15,9 +14,9 @@ from pyroute2.netlink.nfnetlink import nfctsocket
 
 from qemu_runner.bridge_network.errors import RulesetError
 from qemu_runner.user_network import Protocol, PublishedPort
+from qemu_runner.user_network.publishing import ANY
 
 _NFCT: Final[Any] = nfctsocket  # it has no annotations
-_ANY: Final = IPv4Address("0.0.0.0")  # noqa: S104 - a value to compare with; nothing is bound here
 
 
 class Conntrack:
@@ -40,7 +39,7 @@ async def _forget(tracking: Any, port: PublishedPort) -> None:
     found = [entry async for entry in await tracking.dump(tuple_orig=asked)]
     for entry in found:
         flow = _NFCT.NFCTAttrTuple.from_netlink(socket.AF_INET, entry.get_attr("CTA_TUPLE_ORIG"))
-        if flow.dport != port.host or (port.address != _ANY and flow.daddr != str(port.address)):
+        if flow.dport != port.host or (port.address != ANY and flow.daddr != str(port.address)):
             continue
         try:
             await tracking.entry("del", tuple_orig=flow)

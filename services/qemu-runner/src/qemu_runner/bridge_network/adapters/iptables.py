@@ -31,6 +31,7 @@ class IptablesEngineRules:
     def __init__(self, owner: str, ruleset: Ruleset) -> None:
         self._owner = owner
         self._ruleset = ruleset
+        self._settled: dict[str, tuple[list[str], list[str]]] = {}
 
     async def ensure(self, rules: Sequence[str]) -> bool:
         found = False
@@ -52,7 +53,9 @@ class IptablesEngineRules:
         if code != 0:
             return False
         ours = standing(listing, self._owner)
-        if ours == list(rules):
+        wanted = list(rules)
+        # An iptables that prints a rule in other words than ours must not make us write for ever.
+        if ours == wanted or self._settled.get(program) == (wanted, ours):
             return True
         swap = restore_input(ours, rules)
         code, _, words = await _run([f"{program}-restore", "-w", "5", "--noflush"], swap)
@@ -60,6 +63,8 @@ class IptablesEngineRules:
             raise EngineRulesError(
                 _SUBJECT, words.strip().splitlines()[0] if words.strip() else f"code {code}"
             )
+        _, listing, _ = await _run([program, "-w", "5", "-S", CHAIN])
+        self._settled[program] = (wanted, standing(listing, self._owner))
         return True
 
 

@@ -19,6 +19,7 @@ from qemu_runner.adapters.image_store import GrpcBlobSource
 from qemu_runner.adapters.vm_host import StopRecord, VmHostClient, read_stop_record
 from qemu_runner.adapters.vm_host.codec import AnswerInvalid
 from qemu_runner.bridge_network import BridgeNetwork
+from qemu_runner.bridge_network.wiring import BridgeSettings, build_bridge_network
 from qemu_runner.domain.record import Run
 from qemu_runner.error_table import translate
 from qemu_runner.errors import VmHostUnavailableError
@@ -75,7 +76,7 @@ async def application(
                 configuration,
                 blobs=GrpcBlobSource(channel),
                 user_network=_user_network(configuration),
-                nat=None,
+                nat=_nat(configuration),
                 bridges=build_existing_bridges(_owner(configuration)),
                 door=VmHostClient,
                 last_words=_last_words,
@@ -247,6 +248,21 @@ def _uids(configuration: Configuration) -> UidRange:
 def _owner(configuration: Configuration) -> str:
     """Return the mark on everything that this runner makes on the host."""
     return f"{configuration.node} {configuration.state_dir}"
+
+
+def _nat(configuration: Configuration) -> BridgeNetwork | None:
+    bridge = configuration.bridge
+    if bridge is None:
+        return None
+    return build_bridge_network(
+        BridgeSettings(
+            state_dir=configuration.state_dir,
+            owner=_owner(configuration),
+            interface=bridge.interface,
+            subnet=bridge.subnet,
+            avoid=(configuration.user_subnet,),
+        )
+    )
 
 
 def _user_network(configuration: Configuration) -> UserNetwork:

@@ -18,7 +18,7 @@ _UID_BASE: Final = 64_000
 _UID_COUNT: Final = 1000
 _SUBNET: Final = "10.77.0.0/16"
 _BRIDGE: Final = "qc0"
-_BRIDGE_SUBNET: Final = "10.87.0.0/20"
+_BRIDGE_SUBNET: Final = "10.76.0.0/16"
 _WIDEST: Final = 16
 _NARROWEST: Final = 29
 # What the kernel takes as a name (dev_valid_name), in ASCII.

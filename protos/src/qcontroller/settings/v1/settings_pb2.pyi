@@ -333,7 +333,7 @@ class BridgeNetworkSettings(_message.Message):
     interface: _builtins.str
     """Name of the bridge on the host, 15 characters at most; empty: "qc0"."""
     subnet: _builtins.str
-    """Its subnet, used nowhere else on this host; empty: "10.87.0.0/20"."""
+    """Its subnet, /16 to /29, used nowhere else on this host; empty: "10.76.0.0/16"."""
     def __init__(
         self,
         *,

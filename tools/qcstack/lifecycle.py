@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from qcstack.layout import ENDING, SERVICES, StackLayout
@@ -202,7 +203,7 @@ def wait_ready(layout: StackLayout, process: "subprocess.Popen[bytes] | None") -
 
 
 def down(layout: StackLayout) -> None:
-    """End the stack: guests are powered down, no process or socket stays.
+    """End the stack: guests are powered down, no process, socket, bridge or rule stays.
 
     Raises:
         StackError: Something did not end.
@@ -214,6 +215,7 @@ def down(layout: StackLayout) -> None:
         if supervisor is not None:
             _end(supervisor, sum(map(layout.end_within_s, ENDING)) + _KILLED_WITHIN_S)
         end_leftovers(layout)
+        _clean_behind_killed_runner(layout)
         left = {name: [one.pid for one in group] for name, group in _processes(layout).items() if group}
         if left:
             raise StackError(f"these do not end: {left}; logs are in {layout.state / 'log'}")
@@ -236,6 +238,49 @@ def end_leftovers(layout: StackLayout) -> None:
     for name in ENDING:
         for process in _processes(layout)[name]:
             _end(process, layout.end_within_s(name))
+
+
+def _clean_behind_killed_runner(layout: StackLayout) -> None:
+    """Have one more runner take away what a killed one left on the host: told to end, a runner does that.
+
+    vm-host has ended by now, so no machine needs any of it.
+    """
+    if not _left_bridge(layout):
+        return
+    socket_path = Path(layout.socket("controller-runner", "runner"))
+    socket_path.unlink(missing_ok=True)
+    with layout.log_file("qemu-runner").open("ab") as log:
+        runner = subprocess.Popen(
+            [sys.executable, *layout.service_arguments("qemu-runner")],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    give_up = time.monotonic() + _READY_WITHIN_S
+    # Before it serves it could not hear.
+    while not socket_path.exists() and runner.poll() is None and time.monotonic() < give_up:
+        time.sleep(0.05)
+    runner.terminate()
+    try:
+        runner.wait(layout.end_within_s("qemu-runner"))
+    except subprocess.TimeoutExpired:
+        runner.kill()
+        runner.wait()
+    if _left_bridge(layout):
+        raise StackError(
+            f"the bridge of the stack in {layout.state} is still there; see {layout.log_file('qemu-runner')}"
+        )
+
+
+def _left_bridge(layout: StackLayout) -> bool:
+    """Tell whether the bridge that this stack was configured with stands, with its runner's mark."""
+    try:
+        settings = json.loads(layout.config_file("qemu-runner").read_text(encoding="utf-8"))
+        alias = Path("/sys/class/net", settings["bridgeNetwork"]["interface"], "ifalias").read_text("utf-8")
+    except (FileNotFoundError, KeyError, ValueError):
+        return False
+    return str(layout.state / "runner") in alias
 
 
 def _end(process: ProcessId, within_s: float) -> None:

@@ -164,6 +164,9 @@ class EngineRules(Protocol):
             EngineRulesError: If iptables refused or is missing.
         """
 
+    def unannounced(self) -> Awaitable[bool]:
+        """Tell whether there is a flavour of whose changes the kernel tells nobody."""
+
 
 class HostPorts(Protocol):
     """Sockets that reserve published ports on the host."""

@@ -89,7 +89,7 @@ class Upkeep:
         moved = Change.LINKS in changes and await self._mend_links()
         if Change.RULES in changes:
             await self._mend_rules()
-        if moved or changes & {Change.ENGINE, Change.LINKS}:
+        if moved or Change.ENGINE in changes or await self._engine_rules.unannounced():
             await self._engine_rules.ensure(engine.wanted(self._marks.owner, self._plan.name, self._uplinks))
         if not self._server.running:
             await self._start_server()

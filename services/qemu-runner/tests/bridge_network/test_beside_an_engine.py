@@ -14,9 +14,9 @@ pytestmark = pytest.mark.netns
 SSH = PublishedPort(2222, 22, address=HOST)
 
 
-def iptables(bench: Bench, *arguments: str, check: bool = True) -> str:
+def iptables(bench: Bench, *arguments: str, check: bool = True, flavour: str = "nft") -> str:
     done = subprocess.run(
-        [*bench.world.enter(bench.world.host), "iptables-nft", "-w", "5", *arguments],
+        [*bench.world.enter(bench.world.host), f"iptables-{flavour}", "-w", "5", *arguments],
         check=check,
         capture_output=True,
         text=True,
@@ -24,14 +24,14 @@ def iptables(bench: Bench, *arguments: str, check: bool = True) -> str:
     return done.stdout
 
 
-def engine_starts(bench: Bench) -> None:
+def engine_starts(bench: Bench, flavour: str = "nft") -> None:
     """Do what dockerd does to the chains that concern us, the first time and every time."""
-    iptables(bench, "-P", "FORWARD", "DROP")
-    iptables(bench, "-N", "DOCKER-USER", check=False)
-    if "RETURN" not in iptables(bench, "-S", "DOCKER-USER"):
-        iptables(bench, "-A", "DOCKER-USER", "-j", "RETURN")
-    iptables(bench, "-D", "FORWARD", "-j", "DOCKER-USER", check=False)
-    iptables(bench, "-I", "FORWARD", "-j", "DOCKER-USER")
+    iptables(bench, "-P", "FORWARD", "DROP", flavour=flavour)
+    iptables(bench, "-N", "DOCKER-USER", check=False, flavour=flavour)
+    if "RETURN" not in iptables(bench, "-S", "DOCKER-USER", flavour=flavour):
+        iptables(bench, "-A", "DOCKER-USER", "-j", "RETURN", flavour=flavour)
+    iptables(bench, "-D", "FORWARD", "-j", "DOCKER-USER", check=False, flavour=flavour)
+    iptables(bench, "-I", "FORWARD", "-j", "DOCKER-USER", flavour=flavour)
 
 
 def engine_is_reset(bench: Bench) -> None:
@@ -41,8 +41,8 @@ def engine_is_reset(bench: Bench) -> None:
     engine_starts(bench)
 
 
-def our_rules(bench: Bench) -> list[str]:
-    listing = iptables(bench, "-S", "DOCKER-USER", check=False)
+def our_rules(bench: Bench, flavour: str = "nft") -> list[str]:
+    listing = iptables(bench, "-S", "DOCKER-USER", check=False, flavour=flavour)
     return [line for line in listing.splitlines() if "qcontroller:" in line]
 
 
@@ -68,6 +68,32 @@ def test_beside_an_engine_that_ran_before_traffic_flows(own_bench: Bench) -> Non
     assert is_reached(own_bench, guest)
     with other.listen(7777):
         assert guest.reaches(other.nic.address, 7777)
+
+
+def test_beside_an_engine_of_the_legacy_flavour_traffic_flows(own_bench: Bench) -> None:
+    engine_starts(own_bench, "legacy")
+    guest = own_bench.boot(5, SSH)
+
+    assert reaches_world(own_bench, guest)
+    assert is_reached(own_bench, guest)
+    own_bench.service.call("leave")
+    assert our_rules(own_bench, "legacy") == []
+
+
+def test_a_legacy_engine_that_starts_afterwards_is_noticed_by_its_bridge(own_bench: Bench) -> None:
+    guest = own_bench.boot(5)
+    engine_starts(own_bench, "legacy")
+    own_bench.host("ip", "link", "add", "docker0", "type", "bridge")
+
+    assert until(lambda: bool(our_rules(own_bench, "legacy")))
+    assert reaches_world(own_bench, guest)
+
+
+def test_without_an_engine_no_table_of_iptables_is_made(own_bench: Bench) -> None:
+    own_bench.boot(5)
+
+    assert own_bench.host("cat", "/proc/self/net/ip_tables_names") == ""
+    assert "table ip filter" not in own_bench.host("nft", "list", "tables")
 
 
 def test_without_our_rules_the_engine_drops_the_same_traffic(own_bench: Bench) -> None:

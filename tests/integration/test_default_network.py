@@ -136,14 +136,6 @@ def test_a_port_of_another_instance_is_refused_at_once(site: Site) -> None:
     assert patch_ports(site, FIRST)[0] == 200
 
 
-def test_a_bridge_that_is_not_there_is_refused_with_advice(site: Site) -> None:
-    body = {"name": "nowhere", "image": "tiny", "nics": [{"network": "bridge:br-none"}]}
-    refused = site.inside(lambda: site.cloud.api.request("POST", "/v1/instances", json=body))
-    problem = document(refused)
-    assert (refused.status_code, problem["reason"]) == (422, "NETWORK_UNAVAILABLE")
-    assert "To mend it" in problem["detail"]
-
-
 def test_restarts_of_the_services_leave_guest_address_and_ports(site: Site) -> None:
     site.serve(FIRST, 7005, "still-here")
     assert patch_ports(site, FIRST, {"host": 2205, "guest": 7005})[0] == 200

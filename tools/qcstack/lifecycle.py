@@ -24,6 +24,7 @@ from qcstack.processes import ProcessId, find
 
 _READY_WITHIN_S: Final = 60.0
 _KILLED_WITHIN_S: Final = 10.0
+_ASK_WITHIN_S: Final = 10.0
 _SUPERVISOR: Final = "supervisor"
 
 
@@ -284,10 +285,14 @@ def _left_bridge(layout: StackLayout) -> bool:
     """Tell whether the bridge that this stack was configured with stands, with its runner's mark."""
     try:
         settings = json.loads(layout.config_file("qemu-runner").read_text(encoding="utf-8"))
-        alias = Path("/sys/class/net", settings["bridgeNetwork"]["interface"], "ifalias").read_text("utf-8")
+        bridge = str(settings["bridgeNetwork"]["interface"])
+        # Not from /sys, which shows the network namespace that it was mounted in.
+        words = ["ip", "-j", "link", "show", "dev", bridge]
+        shown = subprocess.run(words, capture_output=True, check=False, timeout=_ASK_WITHIN_S)
+        links = json.loads(shown.stdout) if shown.returncode == 0 else []
     except (FileNotFoundError, KeyError, ValueError):
         return False
-    return str(layout.state / "runner") in alias
+    return any(str(layout.state / "runner") in link.get("ifalias", "") for link in links)
 
 
 def _end(process: ProcessId, within_s: float) -> None:

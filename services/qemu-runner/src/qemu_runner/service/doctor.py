@@ -11,6 +11,7 @@ from qemu_runner.domain.accelerator import KVM
 from qemu_runner.domain.arch import ARCHES
 from qemu_runner.service.hardware import accelerator_states, find_offer
 from qemu_runner.service.host import HOST_ARCH
+from qemu_runner.service.host_checks import host_checks
 from qemu_runner.service.networking import Networking
 from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.user_network import Check, CheckStatus
@@ -44,6 +45,7 @@ class Doctor:
             self._uids(),
             _disk(disk.free, self._state_dir),
             *await self._networking.checks(),
+            *await host_checks(),
         ]
 
     def _vm_host(self, link: VmHostLink) -> Check:

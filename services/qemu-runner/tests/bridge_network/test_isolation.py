@@ -208,6 +208,15 @@ class TestSpoofing:
         frame = udp_frame("52:54:00:00:00:05", BROADCAST, (NOWHERE, 68), (EVERYONE, 67), asked)
         assert self.sent(bench, frame, asked)
 
+    def test_a_foreign_mac_cannot_ask_for_an_address_either(self, bench: Bench) -> None:
+        asked = dhcp(DISCOVER, FOREIGN_MAC)
+        frame = udp_frame(FOREIGN_MAC, BROADCAST, (NOWHERE, 68), (EVERYONE, 67), asked)
+        assert not self.sent(bench, frame, asked)
+
+    def test_an_honest_arp_reply_in_a_frame_of_a_foreign_mac_is_dropped(self, bench: Bench) -> None:
+        frame = arp_reply(FOREIGN_MAC, "52:54:00:00:00:05", IPv4Address("10.76.0.5"), NOWHERE)
+        assert not self.sent(bench, frame, frame[14:])
+
     @pytest.mark.parametrize("kind", [0x86DD, 0x88CC])
     def test_what_is_neither_arp_nor_ipv4_is_dropped(self, bench: Bench, kind: int) -> None:
         frame = ethernet("52:54:00:00:00:05", BROADCAST, kind, self.MARK)

@@ -68,6 +68,14 @@ def test_a_port_on_an_address_is_for_the_world_the_host_and_other_guests(bench: 
             assert reached(listener)
 
 
+def test_guests_use_each_others_ports_also_where_bridges_bypass_the_packet_filter(bench: Bench) -> None:
+    bench.host("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0")
+    bench.undo(lambda: bench.host("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"))
+    guest, other = bench.boot(5, ON_ADDRESS), bench.boot(6)
+    with guest.listen(22) as listener, other.connect(HOST, 2222):
+        assert reached(listener)
+
+
 def test_a_port_everywhere_is_on_every_address_of_the_host(bench: Bench) -> None:
     guest = bench.boot(5, EVERYWHERE)
     with guest.listen(22) as listener:

@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from ipaddress import IPv4Network
+from pathlib import Path
 
 import pytest
 from bridge_network_fakes import NO_NET_ADMIN, FakeBridgeNetwork
@@ -55,7 +56,7 @@ def addresses(seen: Observation) -> list[tuple[str, str]]:
 
 def opened_as(descriptor: int) -> str:
     try:
-        return os.readlink(f"/proc/self/fd/{descriptor}")
+        return str(Path(f"/proc/self/fd/{descriptor}").readlink())
     except FileNotFoundError:
         return ""
 

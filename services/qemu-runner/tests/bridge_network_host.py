@@ -119,15 +119,26 @@ class MemoryHost:
                 table = command["delete"]["table"]
                 self.rules.pop(f"{table['family']} {table['name']}", None)
                 continue
+            if "flush" in command:
+                ((kind, body),) = command["flush"].items()
+                if kind == "table":
+                    name = f"{body['family']} {body['name']}"
+                    self.rules[name] = [e for e in self.rules.get(name, []) if "rule" not in e]
+                continue
             ((kind, body),) = command["add"].items()
+            if kind == "element":
+                continue
             name = body["name"] if kind == "table" else body["table"]
-            self.rules.setdefault(f"{body['family']} {name}", []).append({kind: body})
+            standing = self.rules.setdefault(f"{body['family']} {name}", [])
+            if {kind: body} not in standing or kind == "rule":
+                standing.append({kind: body})
 
     async def listing(self, family: str, table: str) -> list[object] | None:
         found = self.rules.get(f"{family} {table}")
         return None if found is None else list(found)
 
     async def ensure(self, rules: Sequence[str]) -> bool:
+        self._do("engine", "", LinkError)
         if self.engine is None:
             return False
         self.engine = list(rules)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 from bridge_network_fakes import FakeBridgeNetwork
@@ -18,14 +19,17 @@ from qemu_runner.bridge_network import (
     BridgeUnavailableError,
     HostRefusedError,
     NotAttachedError,
+    NotesError,
     Offered,
     Protocol,
     PublishedPort,
     Refused,
 )
+from qemu_runner.bridge_network.adapters.notes import FileNotes
 from qemu_runner.bridge_network.host_view import Link
 from qemu_runner.bridge_network.marks import Marks
 from qemu_runner.bridge_network.ports import Change
+from qemu_runner.bridge_network.supervision import Supervision
 
 SSH = PublishedPort(2222, 22)
 DNS = PublishedPort(5353, 53, Protocol.UDP)
@@ -209,6 +213,46 @@ async def test_what_was_refused_before_supervision_began_is_tried_again(host: Me
         await host.started.wait()
 
     assert host.view.link("qc0") is not None
+
+
+async def test_an_engine_may_finish_before_its_chain_is_looked_at(host: MemoryHost) -> None:
+    mended: asyncio.Queue[set[Change]] = asyncio.Queue()
+    supervision = Supervision(host, "ours", mended.put)
+    supervision.notice({Change.ENGINE, Change.RULES})
+    task = asyncio.create_task(supervision.run())
+    try:
+        async with asyncio.timeout(5):
+            assert [await mended.get(), await mended.get()] == [{Change.RULES}, {Change.ENGINE}]
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_engine_that_cannot_be_asked_does_not_keep_dnsmasq_away(
+    host: MemoryHost, network: BridgeNetwork
+) -> None:
+    await attach(network, NIC)
+    host.refusing.add("engine")
+    host.running = False
+    host.started.clear()
+    assert host.reader is not None
+    host.reader.put({Change.ENGINE, Change.NAMES})
+    async with asyncio.timeout(5):
+        await host.started.wait()
+
+
+async def test_a_full_disk_is_told_as_a_refusal(tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    with pytest.raises(NotesError):
+        await FileNotes(tmp_path / "a file").write("turn", ["10.76.0.2"])
+
+
+async def test_a_note_is_remembered_until_it_is_emptied(tmp_path: Path) -> None:
+    notes = FileNotes(tmp_path / "notes")
+    await notes.write("turn", ["10.76.0.2"])
+    assert await notes.read("turn") == ("10.76.0.2",)
+    await notes.write("turn", [])
+    assert await notes.read("turn") == ()
 
 
 async def test_without_the_capability_adopting_and_leaving_do_nothing(host: MemoryHost) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from qemu_runner.bridge_network import BridgeNic, Protocol, PublishedPort
-from qemu_runner.bridge_network.firewall import Firewall, counts, fingerprint
+from qemu_runner.bridge_network.firewall import Firewall, counts, fingerprint, refresh_commands
 
 WALL = Firewall("node-1 /srv/qc", "qc0", IPv4Network("10.76.0.0/16"), IPv4Address("10.76.0.1"))
 NIC = BridgeNic("m-1", "web-1", "52:54:00:00:00:01", IPv4Address("10.76.0.2"), (PublishedPort(2222, 22),))
@@ -65,7 +65,8 @@ def test_the_loopback_is_dropped_in_both_directions_before_anything_else() -> No
         if (body := command["add"].get("chain")) is not None and body["name"] == "early"
     ]
     assert (chain["hook"], chain["prio"]) == ("prerouting", -300)
-    assert {rule[1]["match"]["left"]["payload"]["field"] for rule in rules("early")} == {"saddr", "daddr"}
+    from_bridge = [rule for rule in rules("early") if len(rule) == 3]
+    assert {rule[1]["match"]["left"]["payload"]["field"] for rule in from_bridge} == {"saddr", "daddr"}
     assert {verdict(rule) for rule in rules("early")} == {"drop"}
 
 
@@ -121,6 +122,24 @@ def test_removing_adds_first_so_that_it_cannot_fail(family: str) -> None:
     mine = [c for c in WALL.remove_commands() if next(iter(c.values()))["table"]["family"] == family]
 
     assert [next(iter(command)) for command in mine] == ["add", "delete"]
+
+
+def test_a_refresh_keeps_the_chains_and_empties_them_before_it_fills_them() -> None:
+    refresh = refresh_commands(commands())
+    words = [f"{next(iter(command))} {next(iter(next(iter(command.values()))))}" for command in refresh]
+
+    assert "delete table" not in words
+    last_object = max(at for at, word in enumerate(words) if word in {"add chain", "add set", "add table"})
+    first_content = min(at for at, word in enumerate(words) if word in {"add rule", "add element"})
+    assert last_object < words.index("flush table") < first_content
+
+
+def test_a_refresh_writes_every_rule_and_element() -> None:
+    refresh = refresh_commands(commands())
+    written = counts(command["add"] for command in refresh if "add" in command)
+    elements = sum(len(c["add"]["element"]["elem"]) for c in refresh if "element" in c.get("add", {}))
+
+    assert {**written, "element": elements} == counts(command["add"] for command in commands())
 
 
 def test_a_fingerprint_ignores_what_changes_by_itself() -> None:

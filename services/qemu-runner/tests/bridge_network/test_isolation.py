@@ -115,6 +115,22 @@ def test_a_guest_is_not_forwarded_to_a_network_that_no_default_route_leads_to(be
         assert not guest.reaches(inner, port)
 
 
+def test_a_guest_whose_tap_was_taken_off_the_bridge_reaches_nothing(own_bench: Bench) -> None:
+    bench = own_bench
+    guest = bench.boot(5)
+    # Nobody puts it back then.
+    bench.service.kill()
+    bench.host("ip", "link", "set", guest.tap, "nomaster")
+    with (
+        bench.world.receive_on(bench.world.host, HOST) as listener,
+        bench.world.inside(bench.world.host, _ear) as ear,
+        guest.udp_socket() as wire,
+    ):
+        wire.sendto(b"unjudged", listener.getsockname())
+        assert any(b"unjudged" in frame for frame in frames(ear, 5.0)), "the control failed"
+        assert not reached(listener)
+
+
 def test_a_neighbour_of_the_host_cannot_route_to_a_guest(bench: Bench) -> None:
     guest = bench.boot(5)
     bench.world.run_in(bench.world.world, "ip", "route", "add", "10.76.0.0/24", "via", str(HOST))
@@ -236,6 +252,12 @@ class TestSpoofing:
                 if b"honest" in frame:
                     return
         pytest.fail("the control failed: nothing arrived at all")
+
+
+def _ear() -> socket.socket:
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    made.settimeout(0.2)
+    return made
 
 
 def _bridge_ear() -> socket.socket:

@@ -20,7 +20,7 @@ def host_state(bench: Bench) -> dict[str, object]:
     return {
         "links": sorted(bench.links()),
         "rules": bench.host("nft", "-s", "list", "ruleset"),
-        "routes": bench.host("ip", "route", "show", "table", "all"),
+        "routes": bench.host("ip", "-4", "route", "show", "table", "all"),
         "processes": bench.processes("dnsmasq"),
         "forwarding": bench.host("sysctl", "net.ipv4.conf.up0.forwarding", "net.ipv4.ip_forward"),
     }

@@ -95,6 +95,5 @@ test-full: test ## And the long suites whole
 bench: setup ## Benchmarks that print ratios
 	@PYTHONPATH=tools $(BIN)/python bench/run.py
 
-lock: ## Compile the lock files anew from requirements/*.in
-	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --no-header -q requirements/dev.in -o requirements/dev.txt
+lock: ## Compile the lock files anew from requirements/*.in and the services' pyproject.toml
+	@tools/lock

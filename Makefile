@@ -6,11 +6,12 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q
-STACK := PYTHONPATH=tools $(BIN)/python -m qcstack
+STACK := PYTHONPATH=tools:packer/guests $(BIN)/python -m qcstack
 PACKAGES := libs/servicekit services/vm-host services/image-store services/qemu-runner services/controller services/gateway
 
+# MODE=native runs plain processes, MODE=compose containers; without it, containers where an engine answers.
 # A stack other than the default one: make up STATE=/srv/qc PORT=9080 CONTROLLER_PORT=9009 IMAGE_STORE_PORT=9010
-OPTIONS := $(if $(STATE),--state=$(STATE)) $(if $(PORT),--port=$(PORT)) \
+OPTIONS := $(if $(MODE),--mode=$(MODE)) $(if $(STATE),--state=$(STATE)) $(if $(PORT),--port=$(PORT)) \
   $(if $(CONTROLLER_PORT),--controller-port=$(CONTROLLER_PORT)) \
   $(if $(IMAGE_STORE_PORT),--image-store-port=$(IMAGE_STORE_PORT)) \
   $(if $(OTLP_ENDPOINT),--otlp-endpoint=$(OTLP_ENDPOINT)) $(if $(STOP_GRACE),--stop-grace=$(STOP_GRACE)) \
@@ -26,7 +27,7 @@ setup: ## Install what is missing (Debian packages as root, Python environment)
 	@tools/setup
 
 demo: setup ## The whole main job in a directory of its own: stack up, guest built, VM launched, used, removed
-	@guest=$$(packer/guests/tiny/build | tee >(cat >&2) | tail -n 1) && export PYTHONPATH=tools && \
+	@guest=$$(packer/guests/tiny/build | tee >(cat >&2) | tail -n 1) && export PYTHONPATH=tools:packer/guests && \
 	  exec $(BIN)/python -m qcstack demo --guest="$$guest" $(OPTIONS)
 
 up: setup ## Start the stack in the background and wait until it is ready
@@ -64,7 +65,7 @@ lint: ## Check format, lint, import contracts and shell scripts
 types: ## Check types (mypy strict), each package by itself
 	@for package in $(PACKAGES); do \
 	  echo "types: $$package"; (cd $$package && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml src tests); done
-	@cd tools && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml qcstack tests
+	@cd tools && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml qcstack qcengine tests
 	@cd packer/guests && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
 	@cd tests/integration && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
 

@@ -15,4 +15,4 @@ docker info >/dev/null 2>&1 || {
 docker build -q -t qcontroller-dev .devcontainer >/dev/null
 exec docker run --rm -i --init \
   -v "$PWD:/workspace" -v qcontroller-dev-venv:/workspace/.venv -w /workspace \
-  qcontroller-dev "$@"
+  qcontroller-dev sh -c 'tools/setup --python && exec "$@"' sh "$@"

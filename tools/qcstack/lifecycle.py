@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from qcstack.layout import ENDING, SERVICES, StackLayout
@@ -118,7 +119,14 @@ def launch_supervisor(layout: StackLayout, *, owner: ProcessId | None = None) ->
             stdout=log,
             stderr=log,
             start_new_session=True,
+            env={**os.environ, "PYTHONPATH": _python_path()},
         )
+
+
+def _python_path() -> str:
+    """Return the caller's PYTHONPATH with this package's folder, which it may have found another way."""
+    folder = str(Path(__file__).parents[1])
+    return os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), folder)))
 
 
 def arguments_of(layout: StackLayout) -> list[str]:

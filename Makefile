@@ -81,10 +81,11 @@ wheels: ## Build every service and library as a wheel of its own, into dist/
 
 unit: ## Unit tests: no network, no QEMU
 	@for folder in $(addsuffix /tests,$(PACKAGES) tools packer/guests); do \
-	  echo "unit: $$folder"; $(PYTEST) $$folder -m "not netns and not real and not full"; done
+	  echo "unit: $$folder"; $(PYTEST) $$folder -m "not netns and not real and not minio and not full"; done
 
-integration: ## The whole stack through its public APIs, with real QEMU
-	@$(PYTEST) services/*/tests -m "(netns or real) and not full"
+integration: ## The whole stack through its public APIs, with real QEMU and MinIO
+	@tools/minio >/dev/null || [ -z "$$CI" ]
+	@$(PYTEST) services/*/tests -m "(netns or real or minio) and not full"
 	@$(PYTEST) packer/guests/tiny tests/integration -m "not full"
 
 test: setup lint types protos-check wheels unit integration ## Everything that CI runs

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,8 +75,34 @@ class Project:
         configuration.touch(mode=0o600)
         configuration.write_text(pip_configuration(trusted="QC_CA" in values), encoding="utf-8")
         values["QC_PIP_CONF"] = str(configuration)
+        values["QC_MINIO_SOURCE"] = "build"
+        if base != base_images.OFFICIAL:
+            # Where no Python image can be pulled, no Go image can.
+            self._take_minio(say)
+            values["QC_MINIO_SOURCE"] = "host"
         self._write(values)
         return values
+
+    def _take_minio(self, say: Callable[[str], None]) -> None:
+        """Put the binary that is built on this host, once, where the image takes it from.
+
+        Raises:
+            EngineError: It cannot be built.
+        """
+        say("taking MinIO as this host's Go toolchain builds it (once: some minutes)")
+        built = subprocess.run(
+            [self.root / "tools" / "minio"], stdout=subprocess.PIPE, text=True, check=False
+        )
+        if built.returncode:
+            raise EngineError("MinIO cannot be built (above)")
+        source, target = Path(built.stdout.strip()), self.cache / "minio"
+        if not target.exists() or not os.path.samestat(source.stat(), target.stat()):
+            target.unlink(missing_ok=True)
+            try:
+                target.hardlink_to(source)
+            except OSError:
+                # QC_CACHE may lie on another file system.
+                shutil.copy2(source, target)
 
     def _write(self, values: dict[str, str]) -> None:
         path = self.root / ".env"

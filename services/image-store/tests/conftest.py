@@ -1,12 +1,17 @@
 """What every test of the image store runs under."""
 
+import os
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
+from image_store.blobs.s3.address import S3Address
 from image_store.uploads import UploadLimits
+from image_store_buckets import address_of
 from image_store_world import MIB, Clock, World, running
+from qcstack.minio import MinioMissingError, MinioServer
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +36,32 @@ async def world(tmp_path: Path, clock: Clock, limits: UploadLimits) -> AsyncIter
     """A store with the directory backend."""
     async with running(tmp_path, clock, limits) as world:
         yield world
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
+    """A real MinIO, for tests that leave it as it is."""
+    with server(tmp_path_factory.mktemp("minio")) as running_server:
+        yield running_server
+
+
+@pytest.fixture
+def own_minio(tmp_path: Path) -> Iterator[MinioServer]:
+    """A real MinIO that a test may kill, freeze and fill."""
+    with server(tmp_path / "minio") as running_server:
+        yield running_server
+
+
+@pytest.fixture
+def address(minio: MinioServer) -> S3Address:
+    """A bucket that is not there yet."""
+    return address_of(minio, f"images-{secrets.token_hex(4)}")
+
+
+def server(directory: Path) -> MinioServer:
+    try:
+        return MinioServer(directory)
+    except MinioMissingError as exc:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(exc))

@@ -1,4 +1,4 @@
-"""A blob store in memory that can be full, for faults that a real disk does not give on demand."""
+"""A blob store in memory that can be full or away, for faults that a real one does not give on demand."""
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from image_store.admission import ByteSource
 from image_store.digest import Digest, digest_of_hex
-from image_store.errors import ImageNotFoundError, StoreFullError
+from image_store.errors import ImageNotFoundError, StoreFullError, StoreUnavailableError
 from image_store_disks import Bytes
 
 T = TypeVar("T")
@@ -20,6 +20,7 @@ class MemoryBlobStore:
         self.capacity_bytes = capacity_bytes
         self.blobs: dict[Digest, bytes] = {}
         self.uploads: set[MemoryUpload] = set()
+        self.fault = ""
 
     @asynccontextmanager
     async def upload(self, expected_bytes: int | None) -> "AsyncIterator[MemoryUpload]":
@@ -44,9 +45,11 @@ class MemoryBlobStore:
         return frozenset(self.blobs)
 
     async def remove_leftovers(self) -> int:
-        count = len(self.uploads)
-        self.uploads.clear()
-        return count
+        return 0
+
+    async def check(self) -> None:
+        if self.fault:
+            raise StoreUnavailableError(self.fault)
 
     def make_room(self, count: int) -> None:
         used = sum(map(len, self.blobs.values())) + sum(len(upload.content) for upload in self.uploads)

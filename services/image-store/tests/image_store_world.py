@@ -126,7 +126,7 @@ async def running(
         controller=(edges["controller"],),
         runner=(edges["runner"],),
         database=directory / "image-store.db",
-        directory=directory,
+        backend=directory,
         limits=limits,
     )
     async with AsyncExitStack() as stack:

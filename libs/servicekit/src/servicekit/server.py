@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 from prometheus_client import CollectorRegistry
 
+from servicekit.health import Health
 from servicekit.interceptor import ProblemInterceptor, Translate
 
 _MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
@@ -31,10 +32,10 @@ async def grpc_server(
     services: Iterable[tuple[str, Register]],
     translate: Translate,
     registry: CollectorRegistry,
-) -> AsyncIterator[health.aio.HealthServicer]:
+) -> AsyncIterator[Health]:
     """Serve `services` (full name and function that registers the servicer) at every address of `listen`.
 
-    Health says SERVING for each of them and for "" while the context is open. Unix sockets are made for
+    Health says SERVING for each of them and for "" until it is told otherwise. Unix sockets are made for
     the owner and the group of their directory; a lock beside each keeps a second server from stealing a
     live one, which gRPC by itself would allow.
 
@@ -61,15 +62,14 @@ async def grpc_server(
     for name, register in services:
         register(server)
         names.append(name)
-    servicer = health.aio.HealthServicer()
+    servicer = Health(names)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     with ExitStack() as stack:
         for address in listen:
             stack.enter_context(_bound(server, address))
+        await servicer.say(serving=True)
         await server.start()
-        for name in ("", *names):
-            await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
         try:
             yield servicer
         finally:

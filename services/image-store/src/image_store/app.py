@@ -3,14 +3,18 @@
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 from qcontroller.image.v1 import image_pb2_grpc, internal_pb2_grpc
 from qcontroller.settings.v1.settings_pb2 import ImageStoreSettings
 from servicekit.server import Register, grpc_server
 
+from image_store.availability import Availability
 from image_store.blobs.directory import DirectoryBlobStore
 from image_store.blobs.port import BlobStore
+from image_store.blobs.s3.address import S3Address
+from image_store.blobs.s3.store import S3BlobStore
 from image_store.catalogue.catalogue import Catalogue
 from image_store.catalogue.database import Database
 from image_store.collector import Collector
@@ -28,7 +32,9 @@ from image_store.uploads import Uploads
 
 @asynccontextmanager
 async def application(message: ImageStoreSettings, registry: CollectorRegistry) -> AsyncIterator[None]:
-    """Run the image store with the directory backend.
+    """Run the image store with the backend of the settings.
+
+    A backend that is away at the start is waited for: the store is alive then, and not ready.
 
     Raises:
         SettingsError: The settings cannot be used.
@@ -39,10 +45,18 @@ async def application(message: ImageStoreSettings, registry: CollectorRegistry) 
     async with (
         # The database's lock comes first: what follows removes the leftovers of an earlier process.
         Database(settings.database) as database,
-        DirectoryBlobStore(settings.directory) as blobs,
+        _backend(settings) as blobs,
         serve(settings, database, blobs, registry, clock=lambda: datetime.now(UTC)),
     ):
         yield
+
+
+def _backend(settings: Settings) -> DirectoryBlobStore | S3BlobStore:
+    match settings.backend:
+        case Path() as directory:
+            return DirectoryBlobStore(directory)
+        case S3Address() as address:
+            return S3BlobStore(address, settings.limits.max_upload_bytes)
 
 
 @asynccontextmanager
@@ -59,7 +73,8 @@ async def serve(
     collector = Collector(blobs, catalogue)
     feed = Feed(database)
     read_metrics = ReadMetrics(registry)
-    await collector.sweep()
+    availability = Availability(blobs, collector)
+    await availability.look()
     async with AsyncExitStack() as stack:
         last_steps = await stack.enter_async_context(LastSteps())
         images = Images(blobs, catalogue, collector, last_steps)
@@ -84,11 +99,14 @@ async def serve(
             (settings.controller, (public, pins)),
             (settings.runner, (blob,)),
         )
-        for listen, services in edges:
-            if listen:
-                await stack.enter_async_context(
-                    grpc_server(listen, services=services, translate=translate, registry=registry)
-                )
+        healths = [
+            await stack.enter_async_context(
+                grpc_server(listen, services=services, translate=translate, registry=registry)
+            )
+            for listen, services in edges
+            if listen
+        ]
+        await stack.enter_async_context(availability.told_to(healths))
         # Left first: watchers end before their server is asked to stop.
         stack.callback(feed.close)
         yield

@@ -42,17 +42,19 @@ class Collector:
             _LOG.warning("blob not collected", extra={"digest": digest, "detail": str(exc)})
 
     async def sweep(self) -> None:
-        """Clean up after an earlier process: half uploads, and blobs that nothing needs.
+        """Clean up: what uploads left that could not end properly, and blobs that nothing needs.
+
+        For the start, and after the backend was away; uploads may run meanwhile.
 
         Raises:
             StoreUnavailableError: The backend or the catalogue cannot be used.
         """
         leftovers = await self._blobs.remove_leftovers()
-        stored = await self._blobs.digests()
         known = await self._catalogue.known_blobs()
+        stored = await self._blobs.digests()
         for digest in stored | known:
             await self.collect(digest)
-        lost = await self._catalogue.known_blobs() - stored
+        lost = (known & await self._catalogue.known_blobs()) - stored
         if lost:
             _LOG.error("blobs are missing", extra={"digests": sorted(lost)})
         _LOG.info("swept", extra={"leftovers": leftovers, "blobs": len(stored)})

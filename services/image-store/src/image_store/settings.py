@@ -1,19 +1,25 @@
 """The settings message, checked and in the store's own terms."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from qcontroller.settings.v1.settings_pb2 import ImageStoreSettings
+from qcontroller.settings.v1.settings_pb2 import ImageStoreSettings, S3Backend
 from servicekit.quantities import MIB, QuantityError, parse_size_mib
 from servicekit.settings import SettingsError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from image_store.blobs.s3.address import S3Address
 from image_store.uploads import UploadLimits
 
 _MAX_UPLOAD: Final = "64G"
 _MAX_VIRTUAL_SIZE: Final = "2T"
+_ENDPOINT: Final = re.compile(r"([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?", re.ASCII)
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
+_PREFIX: Final = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]*/)*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +30,7 @@ class Settings:
     controller: tuple[str, ...]
     runner: tuple[str, ...]
     database: Path
-    directory: Path
+    backend: Path | S3Address
     limits: UploadLimits
 
 
@@ -34,18 +40,54 @@ def parse_settings(message: ImageStoreSettings) -> Settings:
     Raises:
         SettingsError: A value is missing or cannot be used.
     """
-    if not message.directory.path:
-        raise SettingsError("directory.path is missing: say where blobs are kept")
     return Settings(
         public=tuple(message.listen),
         controller=tuple(message.controller_listen),
         runner=tuple(message.runner_listen),
         database=_sqlite_path(message.database_url),
-        directory=Path(message.directory.path),
+        backend=_backend(message),
         limits=UploadLimits(
             max_upload_bytes=_bytes("maxUpload", message.max_upload or _MAX_UPLOAD),
             max_virtual_bytes=_bytes("maxVirtualSize", message.max_virtual_size or _MAX_VIRTUAL_SIZE),
         ),
+    )
+
+
+def _backend(message: ImageStoreSettings) -> Path | S3Address:
+    if message.HasField("directory") and message.HasField("s3"):
+        raise SettingsError("directory and s3 are both given: blobs are kept in one of them")
+    if message.HasField("s3"):
+        return _s3(message.s3)
+    if not message.directory.path:
+        raise SettingsError("directory.path is missing (or s3): say where blobs are kept")
+    return Path(message.directory.path)
+
+
+def _s3(message: S3Backend) -> S3Address:
+    if not _ENDPOINT.fullmatch(message.endpoint):
+        raise SettingsError(f"s3.endpoint: {message.endpoint!r} is no host:port; TLS is the setting secure")
+    if not _BUCKET.fullmatch(message.bucket) or ".." in message.bucket:
+        raise SettingsError(f"s3.bucket: {message.bucket!r} is no name of a bucket")
+    prefix = f"{message.prefix}/" if message.prefix and not message.prefix.endswith("/") else message.prefix
+    if not _PREFIX.fullmatch(prefix):
+        raise SettingsError(
+            f"s3.prefix: {message.prefix!r} must be words of letters, digits and ._- with / between"
+        )
+    for name, path in (
+        ("accessKeyFile", message.access_key_file),
+        ("secretKeyFile", message.secret_key_file),
+    ):
+        if not path:
+            raise SettingsError(f"s3.{name} is missing: the file that holds the key")
+    return S3Address(
+        endpoint=message.endpoint,
+        bucket=message.bucket,
+        region=message.region or "us-east-1",
+        secure=message.secure,
+        ca_file=Path(message.ca_file) if message.ca_file else None,
+        access_key_file=Path(message.access_key_file),
+        secret_key_file=Path(message.secret_key_file),
+        prefix=prefix,
     )
 
 

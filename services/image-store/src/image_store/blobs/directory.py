@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from image_store.admission import ByteSource
-from image_store.blobs.disk_threads import DiskThreads
+from image_store.blobs.disk_errors import disk_errors
+from image_store.blobs.threads import Threads
 from image_store.digest import ALGORITHM, Digest, digest_of_hex, hex_of, parse_digest
 from image_store.errors import ImageNotFoundError, StoreFullError
 
@@ -30,7 +31,8 @@ class DirectoryBlobStore:
         """Keep blobs below `directory`, which is one file system."""
         self._uploads = directory / "uploads"
         self._blobs = directory / "blobs" / ALGORITHM
-        self._threads = DiskThreads()
+        self._threads = Threads("disk", disk_errors)
+        self._running: set[str] = set()
 
     async def __aenter__(self) -> Self:
         await self._threads.__aenter__()
@@ -46,13 +48,15 @@ class DirectoryBlobStore:
     async def upload(self, expected_bytes: int | None) -> AsyncIterator["DirectoryUpload"]:
         if expected_bytes is not None:
             await self._threads.run(lambda: self._check_room(expected_bytes))
-        upload = DirectoryUpload(self._uploads / uuid.uuid4().hex, self._place, self._threads)
+        name = uuid.uuid4().hex
+        upload = DirectoryUpload(self._uploads / name, self._place, self._threads)
+        self._running.add(name)
         try:
             await upload.open()
             yield upload
         finally:
             # Shielded: the caller may be cancelled again while its file is being removed.
-            await asyncio.shield(upload.discard())
+            await asyncio.shield(self._end(name, upload))
 
     @asynccontextmanager
     async def open(self, digest: Digest) -> AsyncIterator["DirectoryReader"]:
@@ -75,13 +79,24 @@ class DirectoryBlobStore:
     async def remove_leftovers(self) -> int:
         return await self._threads.run(self._sweep)
 
+    async def check(self) -> None:
+        await self._threads.run(self._make_directories)
+
+    async def _end(self, name: str, upload: "DirectoryUpload") -> None:
+        try:
+            await upload.discard()
+        finally:
+            self._running.discard(name)
+
     def _place(self, digest: Digest) -> Path:
         digits = hex_of(digest)
         return self._blobs / digits[:2] / digits
 
     def _make_directories(self) -> None:
-        self._uploads.mkdir(parents=True, exist_ok=True)
-        self._blobs.mkdir(parents=True, exist_ok=True)
+        for directory in (self._uploads, self._blobs):
+            directory.mkdir(parents=True, exist_ok=True)
+            if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), directory)
 
     def _check_room(self, expected_bytes: int) -> None:
         file_system = os.statvfs(self._uploads)
@@ -93,9 +108,9 @@ class DirectoryBlobStore:
         return frozenset(digest for digest in found if digest is not None)
 
     def _sweep(self) -> int:
-        leftovers = list(self._uploads.iterdir())
+        leftovers = [path for path in list(self._uploads.iterdir()) if path.name not in self._running]
         for path in leftovers:
-            path.unlink()
+            path.unlink(missing_ok=True)
         return len(leftovers)
 
 
@@ -135,7 +150,7 @@ class _OpenFile:
 class DirectoryUpload:
     """One file below `uploads/`; see `BlobUpload`."""
 
-    def __init__(self, path: Path, place: Callable[[Digest], Path], threads: DiskThreads) -> None:
+    def __init__(self, path: Path, place: Callable[[Digest], Path], threads: Threads) -> None:
         self._file = _OpenFile(path)
         self._place = place
         self._threads = threads
@@ -193,7 +208,7 @@ class DirectoryUpload:
 class DirectoryReader:
     """An open blob; see `BlobReader`."""
 
-    def __init__(self, path: Path, threads: DiskThreads) -> None:
+    def __init__(self, path: Path, threads: Threads) -> None:
         self._file = _OpenFile(path)
         self._threads = threads
         self._size_bytes = 0

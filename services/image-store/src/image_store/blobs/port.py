@@ -89,8 +89,16 @@ class BlobStore(Protocol):
         ...
 
     async def remove_leftovers(self) -> int:
-        """Remove what uploads of an earlier process left and return their number.
+        """Remove what neither a blob nor an upload of this process needs and return how much that was.
 
-        Only before new ones begin.
+        Such things are left by an earlier process, or by a backend that was away when they were to go.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Make sure that the backend can be used now, within seconds.
+
+        Raises:
+            StoreUnavailableError: It cannot; the message says why, and what to do where somebody must.
         """
         ...

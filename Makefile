@@ -18,7 +18,7 @@ OPTIONS := $(if $(MODE),--mode=$(MODE)) $(if $(STATE),--state=$(STATE)) $(if $(P
   $(if $(ACCELERATOR),--accelerator=$(ACCELERATOR))
 
 .PHONY: help setup demo up down status logs clean guest guest-debian doctor \
-  fmt lint types unit integration wheels protos protos-check test test-full bench lock
+  fmt lint types unit integration compose-test base-images wheels protos protos-check test test-full bench lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ clean: ## Stop the stack and remove its state: images, disks, databases
 doctor: ## Ask the running stack what is wrong with this host
 	@curl -sS http://127.0.0.1:$(or $(PORT),8080)/v1/nodes/node-1/doctor | $(BIN)/python -m json.tool
 
+base-images: ## Pull the containers' base image, or make it from Debian packages (REFRESH=1: anew)
+	@tools/base-images $(if $(REFRESH),--refresh)
+
 guest: setup ## Build the small guest image and print its path
 	@packer/guests/tiny/build | tail -n 1
 
@@ -68,6 +71,7 @@ types: ## Check types (mypy strict), each package by itself
 	@cd tools && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml qcstack qcengine tests
 	@cd packer/guests && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
 	@cd tests/integration && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
+	@cd tests/compose && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
 
 protos: ## Generate the Python code of the protos
 	@protos/generate
@@ -88,10 +92,13 @@ integration: ## The whole stack through its public APIs, with real QEMU and MinI
 	@$(PYTEST) services/*/tests -m "(netns or real or minio) and not full"
 	@$(PYTEST) packer/guests/tiny tests/integration -m "not full"
 
-test: setup lint types protos-check wheels unit integration ## Everything that CI runs
+compose-test: ## The stack in containers, where a Docker engine answers (CI gets one)
+	@tools/compose-test
+
+test: setup lint types protos-check wheels unit integration compose-test ## Everything that CI runs
 
 test-full: test ## And the long suites whole
-	@$(PYTEST) services/*/tests tests/integration -m full
+	@$(PYTEST) services/*/tests tests/integration tests/compose -m full
 	@$(PYTEST) packer/guests/debian
 
 bench: setup ## Benchmarks that print ratios

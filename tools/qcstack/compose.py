@@ -50,12 +50,14 @@ class ComposeStack:
         project: Its name.
         overrides: Names of the `compose.NAME.yaml` files laid over compose.yaml.
         environment: Further variables of the compose files.
+        root: The checkout.
     """
 
     layout: StackLayout
     project: str = PROJECT
     overrides: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    root: Path = ROOT
 
     def build(self, say: Callable[[str], None]) -> None:
         """Build the images that are missing or old.
@@ -65,7 +67,7 @@ class ComposeStack:
             EngineError: There is no base image.
             BuildError: The base image cannot be made.
         """
-        values = Project(ROOT).prepare(say)
+        values = Project(self.root).prepare(say)
         services = [name for name in self.services() if name != _VM_HOST]
         if not image_exists(f"qcontroller-vm-host:{values['QC_VM_HOST_TAG']}"):
             services.append(_VM_HOST)
@@ -144,9 +146,9 @@ class ComposeStack:
     def command(self, *arguments: str) -> list[str]:
         """Return the argument list of a compose command of this project."""
         files = ["compose.yaml", *(f"compose.{name}.yaml" for name in self.overrides)]
-        options = [word for name in files for word in ("--file", str(ROOT / name))]
+        options = [word for name in files for word in ("--file", str(self.root / name))]
         return [
-            *("docker", "compose", "--project-name", self.project, "--project-directory", str(ROOT)),
+            *("docker", "compose", "--project-name", self.project, "--project-directory", str(self.root)),
             *options,
             *arguments,
         ]

@@ -132,7 +132,7 @@ def running_stack(
     directory is a file system of its own of that size, which can run full; that needs root.
     """
     state = Path(tempfile.mkdtemp(prefix=prefix, dir="/var/tmp"))
-    gateway_port, controller_port, image_store_port = _free_ports(3)
+    gateway_port, controller_port, image_store_port = free_ports(3)
     layout = StackLayout(
         state,
         gateway_port=gateway_port,
@@ -160,7 +160,8 @@ def _reap(process: "subprocess.Popen[bytes]") -> None:
     process.wait(timeout=30)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that nobody listens on now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

@@ -1,0 +1,32 @@
+"""An instance's life through the containers."""
+
+import json
+
+import pytest
+from containers import Containers, qemu_of
+from framework.cloud import Cloud
+
+pytestmark = pytest.mark.compose
+
+
+def test_launch_exec_stop_and_delete_leave_nothing(containers: Containers, cloud: Cloud) -> None:
+    instance = cloud.launch_ready(nics=[])
+    name = instance["name"]
+    assert qemu_of(instance["id"]) is not None
+    assert cloud.exec(name, "/bin/uname")["stdout"].strip() == "Linux"
+    stopped = cloud.verb(name, "stop")
+    assert stopped["status"]["state"] == "STOPPED"
+    assert qemu_of(instance["id"]) is None
+    cloud.delete(name)
+    machines = f"/proc/{containers.pid('qemu-runner')}/root/var/lib/qcontroller/runner/machines"
+    with pytest.raises(FileNotFoundError):
+        open(f"{machines}/{instance['id']}/machine.json", encoding="utf-8").close()  # noqa: PTH123
+    assert cloud.leaks() == []
+
+
+def test_log_lines_are_json_with_the_trace_of_the_call(containers: Containers, cloud: Cloud) -> None:
+    refused = cloud.api.request("GET", "/v1/instances/there-is-none")
+    trace = refused.json()["traceId"]
+    lines = containers.compose.ask("logs", "--no-log-prefix", "--no-color", "gateway", "controller")
+    documents = [json.loads(line) for line in lines.splitlines() if line]
+    assert trace in {document.get("traceId") for document in documents}

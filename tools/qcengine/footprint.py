@@ -59,7 +59,7 @@ class Footprint:
         for program, family in _FLAVOURS:
             for table in _TABLES:
                 key = f"{program} {table}"
-                _restore_table(program, table, self.rules[key], now.rules[key])
+                restore_table(program, table, self.rules[key], now.rules[key])
                 emptied = all(line[0] in "#:*C" for line in _lines([f"{program}-save", "-t", table]))
                 if emptied and f"{family} {table}" not in self.tables:
                     _quietly(["nft", "delete", "table", family, table])
@@ -70,7 +70,8 @@ class Footprint:
             _FORWARD.write_text(self.ip_forward, encoding="ascii")
 
 
-def _restore_table(program: str, table: str, before: Sequence[str], now: Sequence[str]) -> None:
+def restore_table(program: str, table: str, before: Sequence[str], now: Sequence[str]) -> None:
+    """Remove from one table what an engine added, given the lines of `iptables-save` before it and now."""
     for line in now:
         if line.startswith("-A ") and line not in before and _is_docker(line):
             _quietly([program, "-t", table, "-D", *line.split()[1:]])
@@ -85,8 +86,8 @@ def _restore_table(program: str, table: str, before: Sequence[str], now: Sequenc
 
 
 def _is_docker(rule: str) -> bool:
-    # The engine's own rules name its chains, its bridges or the addresses of networks behind them.
-    return "DOCKER" in rule or bool(re.search(rf"-[io] ({_BRIDGE.pattern})\b", rule)) or "MASQUERADE" in rule
+    # The engine's own rules name its chains or its bridges.
+    return "DOCKER" in rule or bool(re.search(rf"-[io] ({_BRIDGE.pattern})\b", rule))
 
 
 def _lines(command: Sequence[str]) -> list[str]:

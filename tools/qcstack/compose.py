@@ -48,7 +48,7 @@ class ComposeStack:
     Attributes:
         layout: Its ports, OTLP endpoint and accelerator; the state directory is not used.
         project: Its name.
-        overrides: Names of the `compose.NAME.yaml` files laid over compose.yaml.
+        overrides: What is laid over compose.yaml: NAME for `compose.NAME.yaml`, or a path below the root.
         environment: Further variables of the compose files.
         root: The checkout.
     """
@@ -145,7 +145,8 @@ class ComposeStack:
 
     def command(self, *arguments: str) -> list[str]:
         """Return the argument list of a compose command of this project."""
-        files = ["compose.yaml", *(f"compose.{name}.yaml" for name in self.overrides)]
+        overrides = (name if name.endswith(".yaml") else f"compose.{name}.yaml" for name in self.overrides)
+        files = ["compose.yaml", *overrides]
         options = [word for name in files for word in ("--file", str(self.root / name))]
         return [
             *("docker", "compose", "--project-name", self.project, "--project-directory", str(self.root)),

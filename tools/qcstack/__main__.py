@@ -101,6 +101,8 @@ def _run_in_containers(command: str, layout: StackLayout, guest: Path | None) ->
     stack = ComposeStack(layout)
     match command:
         case "up":
+            if not stack.containers():
+                lifecycle.refuse_taken_ports(layout)
             stack.build(lambda text: print(f"compose: {text}", file=sys.stderr))
             stack.up()
             print(_READY.format(url=layout.base_url))

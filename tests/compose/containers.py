@@ -120,6 +120,8 @@ def running(
     overrides: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
     root: Path = ROOT,
+    bridge: str = "qct0",
+    subnet: str = "10.71.0.0/16",
 ) -> Iterator[Containers]:
     """Run a project whose images are built; remove it with its volumes afterwards."""
     gateway, controller, image_store = free_ports(3)
@@ -129,6 +131,8 @@ def running(
         controller_port=controller,
         image_store_port=image_store,
         accelerator="tcg",
+        bridge=bridge,
+        bridge_subnet=subnet,
     )
     compose = ComposeStack(layout, project, overrides, environment or {}, root)
     compose.down(volumes=True)

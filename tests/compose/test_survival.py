@@ -64,7 +64,10 @@ def test_images_can_be_uploaded_again_when_minio_is_back(
 
 def test_down_powers_guests_off_and_leaves_nothing(images: None) -> None:
     before = host_snapshot.take()
-    with running("qcontroller-down") as containers, client(containers) as cloud:
+    with (
+        running("qcontroller-down", bridge="qct1", subnet="10.72.0.0/16") as containers,
+        client(containers) as cloud,
+    ):
         cloud.upload("tiny", guests.tiny())
         instance = cloud.launch_ready(nics=[])
         qemu = qemu_of(instance["id"])

@@ -162,6 +162,8 @@ class ComposeStack:
             "QC_CONTROLLER_PORT": str(layout.controller_port),
             "QC_IMAGE_STORE_PORT": str(layout.image_store_port),
             "QC_ACCELERATOR": layout.accelerator,
+            "QC_BRIDGE": layout.bridge,
+            "QC_BRIDGE_SUBNET": layout.bridge_subnet,
             **dict.fromkeys(("QC_OTLP_ENDPOINT", "QC_RUNNER_OTLP_ENDPOINT"), layout.otlp_endpoint),
             **self.environment,
         }

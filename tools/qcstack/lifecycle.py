@@ -138,6 +138,9 @@ def arguments_of(layout: StackLayout) -> list[str]:
         f"--otlp-endpoint={layout.otlp_endpoint}",
         f"--stop-grace={layout.stop_grace}",
         f"--accelerator={layout.accelerator}",
+        f"--default-network={layout.default_network}",
+        f"--bridge={layout.bridge}",
+        f"--bridge-subnet={layout.bridge_subnet}",
     ]
 
 

@@ -43,7 +43,7 @@ class Doctor:
             self._kvm(),
             self._uids(),
             _disk(disk.free, self._state_dir),
-            *await self._networking.user.checks(),
+            *await self._networking.checks(),
         ]
 
     def _vm_host(self, link: VmHostLink) -> Check:

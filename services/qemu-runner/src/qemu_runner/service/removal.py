@@ -42,6 +42,7 @@ class Removal:
         """
         if machine.record is not None:
             await self._ending.stop(machine, force=True, grace_s=0, emit=emit)
+        await self._networking.detach(machine.machine_id)
         # First the tombstone: at no moment is the fence nowhere.
         await self._machines.bury(machine)
         await self._files.remove(machine.machine_id)

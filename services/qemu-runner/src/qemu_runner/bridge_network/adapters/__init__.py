@@ -1,0 +1,1 @@
+"""Adapters of the bridge network: netlink, taps, nftables, dnsmasq, iptables, sockets, /proc."""

@@ -35,6 +35,30 @@ class Containers:
         """URL of the gateway."""
         return self.compose.layout.base_url
 
+    @property
+    def state_dir(self) -> str:
+        """The runner's state directory, inside its container and vm-host's."""
+        return f"/var/lib/{self.compose.project}"
+
+    def assert_nothing_is_left(self) -> None:
+        """Hold the host against what a project of this name and bridge could leave, but for volumes and images.
+
+        Others work on this host meanwhile, so what they start and end does not count.
+        """
+        label = f"label=com.docker.compose.project={self.compose.project}"
+        assert docker("ps", "--all", "--quiet", "--filter", label) == ""
+        assert docker("network", "ls", "--quiet", "--filter", label) == ""
+        assert not [words for words in _commands() if self._is_ours(words)]
+        assert not Path("/sys/class/net", self.compose.layout.bridge).exists()
+        owner = f"node-1 {self.state_dir}"
+        assert owner not in _ruleset()
+        aliases = [path.read_text(encoding="utf-8") for path in Path("/sys/class/net").glob("*/ifalias")]
+        assert not [alias for alias in aliases if owner in alias]
+
+    def _is_ours(self, words: list[str]) -> bool:
+        # dnsmasq names its bridge, QEMU its machine's directory.
+        return any(self.state_dir in word or f"={self.compose.layout.bridge}" in word for word in words)
+
     def inspect(self, service: str) -> dict[str, Any]:
         """Return what the engine knows of the service's container."""
         return inspect_container(self._container(service))
@@ -156,6 +180,19 @@ def client(containers: Containers) -> Iterator[Cloud]:
     """Talk to the project's gateway; every answer is held against openapi.yaml."""
     with BlockingApiClient(containers.base_url) as api:
         yield Tenant(api)
+
+
+def _commands() -> Iterator[list[str]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                yield (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+
+
+def _ruleset() -> str:
+    return subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
 
 
 def _child(parent: int, word: bytes) -> int | None:

@@ -28,7 +28,7 @@ _ALLOWED = {
     "image-store": (),
     "minio": (),
     "qemu-runner": (
-        *("NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE", "SETGID"),
+        *("NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE", "SETGID", "SETPCAP"),
         *("CHOWN", "DAC_OVERRIDE", "FOWNER"),
     ),
     "vm-host": ("SETUID", "SETGID", "SETPCAP", "KILL"),

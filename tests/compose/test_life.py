@@ -1,6 +1,7 @@
 """An instance's life through the containers."""
 
 import json
+from pathlib import Path
 
 import pytest
 from containers import Containers, qemu_of
@@ -10,7 +11,9 @@ pytestmark = pytest.mark.compose
 
 
 def test_launch_exec_stop_and_delete_leave_nothing(containers: Containers, cloud: Cloud) -> None:
-    instance = cloud.launch_ready(nics=[])
+    instance = cloud.launch_ready()
+    (nic,) = instance["status"]["nics"]
+    assert nic["addresses"][0]["address"].startswith("10.71.")
     name = instance["name"]
     assert qemu_of(instance["id"]) is not None
     assert cloud.exec(name, "/bin/uname")["stdout"].strip() == "Linux"
@@ -18,9 +21,9 @@ def test_launch_exec_stop_and_delete_leave_nothing(containers: Containers, cloud
     assert stopped["status"]["state"] == "STOPPED"
     assert qemu_of(instance["id"]) is None
     cloud.delete(name)
-    machines = f"/proc/{containers.pid('qemu-runner')}/root/var/lib/qcontroller/runner/machines"
-    with pytest.raises(FileNotFoundError):
-        open(f"{machines}/{instance['id']}/machine.json", encoding="utf-8").close()  # noqa: PTH123
+    machines = Path(f"/proc/{containers.pid('qemu-runner')}/root{containers.state_dir}/machines")
+    assert machines.is_dir()
+    assert not (machines / instance["id"]).exists()
     assert cloud.leaks() == []
 
 

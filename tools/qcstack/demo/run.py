@@ -91,14 +91,22 @@ def _run_stack(stage: Stage, guest: Path, screen: Screen) -> None:
         rest.call("DELETE", _IMAGE)
     with screen.step("Compare host and state directory with what they were before the launch"):
         left = host_snapshot.take(stage.tree(), without=stage.kept).left_since(before)
-        # The packet filter's guard belongs to the stack and goes with it.
-        left.pop("rules", None)
+        _leave_out_network(left, stage.layout.bridge)
         if left:
             raise CallError(f"left behind: {left}")
         leaks = rest.call("GET", "/v1/nodes/node-1/leaks").body["leaks"]
         if leaks:
             raise CallError(f"leaks: {leaks}")
         screen.say("processes, links, mounts and machine files are as before; no leaks")
+
+
+def _leave_out_network(left: dict[str, list[str]], bridge: str) -> None:
+    """Leave out rules, bridge and its dnsmasq: they belong to the stack and go with it."""
+    left.pop("rules", None)
+    for kind, theirs in (("links", bridge), ("processes", f"--interface={bridge} ")):
+        names = [name for name in left.pop(kind, []) if theirs not in f"{name} "]
+        if names:
+            left[kind] = names
 
 
 def _launch(rest: RestClient, screen: Screen) -> None:

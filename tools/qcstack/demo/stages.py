@@ -24,8 +24,8 @@ from qcstack.processes import ProcessId
 _STATE_PARENT: Final = Path("/var/tmp")  # noqa: S108 - only names that mkdtemp made are used there
 _STATE_PREFIX: Final = "qc-demo-"
 _PROJECT: Final = "qcontroller-demo"
-# What outlives an instance on purpose: the cache of base images, and the fence of a deleted machine.
-_KEPT_BY_RUNNER: Final = ("images", "tombstones")
+# What outlives an instance on purpose: the cache of base images, fences of deleted machines, DHCP's files.
+_KEPT_BY_RUNNER: Final = ("images", "tombstones", "bridge-network")
 
 
 class Stage(Protocol):

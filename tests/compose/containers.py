@@ -41,7 +41,7 @@ class Containers:
         return f"/var/lib/{self.compose.project}"
 
     def assert_nothing_is_left(self) -> None:
-        """Hold the host against what a project of this name and bridge could leave, but for volumes and images.
+        """Look for what a project of this name and bridge could leave, but for volumes and images.
 
         Others work on this host meanwhile, so what they start and end does not count.
         """

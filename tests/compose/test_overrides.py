@@ -1,7 +1,10 @@
 """The documented overrides, each started once."""
 
 import json
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from containers import Containers, client, docker, read_status, running
@@ -21,6 +24,43 @@ def test_privileged(images: None, capfd: pytest.CaptureFixture[str]) -> None:
         return
     with running("qcontroller-privileged", overrides=("privileged",)) as containers:
         assert containers.inspect("vm-host")["HostConfig"]["Privileged"]
+
+
+@pytest.fixture
+def bridge(tmp_path: Path) -> Iterator[str]:
+    """Somebody else's bridge, with a dnsmasq that gives addresses of 10.74.0.0/24 to everybody."""
+    name = "qct-other"
+    _run("ip", "link", "add", name, "type", "bridge")
+    try:
+        _run("ip", "address", "add", "10.74.0.1/24", "dev", name)
+        _run("ip", "link", "set", name, "up")
+        leases = tmp_path / "leases"
+        server = subprocess.Popen(
+            [
+                *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--port=0"),
+                *(f"--interface={name}", "--bind-interfaces", f"--dhcp-leasefile={leases}", "--user=root"),
+                "--dhcp-range=10.74.0.50,10.74.0.99",
+            ]
+        )
+        try:
+            yield name
+        finally:
+            server.terminate()
+            server.wait(timeout=10)
+    finally:
+        _run("ip", "link", "delete", name)
+
+
+def test_bridge_takes_the_addresses_of_a_dhcp_server_that_is_not_ours(images: None, bridge: str) -> None:
+    with running("qcontroller-bridge", overrides=("bridge",), bridge="qct2") as containers:
+        with client(containers) as cloud:
+            cloud.upload("tiny", guests.tiny())
+            with cloud.instance(nics=[{"network": f"bridge:{bridge}"}]) as instance:
+                found = eventually(
+                    lambda: _addresses(cloud.get(instance["name"])), "an address by DHCP", within_s=120
+                )
+        assert any(address.startswith("10.74.0.") for address in found)
+        assert not Path("/sys/class/net/qct2").exists()
 
 
 def test_observability_gets_one_trace_from_every_service(images: None) -> None:
@@ -44,6 +84,15 @@ def test_observability_gets_one_trace_from_every_service(images: None) -> None:
         assert answer.status_code == 201
         wanted = {"gateway", "controller", "image-store", "qemu-runner"}
         eventually(lambda: wanted <= _services(containers, trace), f"spans of {wanted}")
+
+
+def _addresses(instance: dict[str, Any]) -> list[str]:
+    (nic,) = instance["status"]["nics"]
+    return [entry["address"] for entry in nic["addresses"] if entry["family"] == "ipv4"]
+
+
+def _run(*words: str) -> None:
+    subprocess.run(words, check=True)
 
 
 def _services(containers: Containers, trace: str) -> set[str]:

@@ -1,6 +1,5 @@
 """Fixtures of the suite in containers: one project for the session, evidence kept when a test fails."""
 
-import subprocess
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ from framework.cloud import Cloud
 from qcstack.compose import ComposeStack, lacking
 from qcstack.layout import StackLayout
 
-_LAST_LINES = "60"
+_LAST_LINES = 60
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +47,6 @@ def pytest_runtest_makereport(
     shared = funcargs.get("containers")
     if report.failed and isinstance(shared, Containers):
         for service in SERVICES:
-            command = shared.compose.command("logs", "--no-color", "--tail", _LAST_LINES, service)
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-            report.sections.append((f"log of {service}", done.stdout))
+            lines = shared.log(service)[-_LAST_LINES:]
+            report.sections.append((f"log of {service}", "\n".join(lines)))
     return report

@@ -72,6 +72,15 @@ class Containers:
         parent = self.pid("qemu-runner")
         return eventually(lambda: _child(parent, b"qemu_runner"), "the runner is running")
 
+    def log(self, service: str) -> list[str]:
+        """Return the lines of the container's log."""
+        # Not by compose, which mingles them with control sequences.
+        command = ["docker", "logs", self._container(service)]
+        done = subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+        )
+        return done.stdout.splitlines()
+
     def status(self, pid: int) -> dict[str, str]:
         """Return /proc's status of a process."""
         return read_status(pid)

@@ -30,6 +30,5 @@ def test_launch_exec_stop_and_delete_leave_nothing(containers: Containers, cloud
 def test_log_lines_are_json_with_the_trace_of_the_call(containers: Containers, cloud: Cloud) -> None:
     refused = cloud.api.request("GET", "/v1/instances/there-is-none")
     trace = refused.json()["traceId"]
-    lines = containers.compose.ask("logs", "--no-log-prefix", "--no-color", "gateway", "controller")
-    documents = [json.loads(line) for line in lines.splitlines() if line]
+    documents = [json.loads(line) for line in containers.log("controller")]
     assert trace in {document.get("traceId") for document in documents}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from containers import Containers, client, docker, read_status, running
+from containers import Containers, client, read_status, running
 from framework import guests
 from framework.stack import eventually, free_ports
 from qcstack.lifecycle import StackError
@@ -96,6 +96,5 @@ def _run(*words: str) -> None:
 
 
 def _services(containers: Containers, trace: str) -> set[str]:
-    lines = docker("logs", containers.inspect("collector")["Id"]).splitlines()
-    spans = [json.loads(line) for line in lines]
+    spans = [json.loads(line) for line in containers.log("collector")]
     return {span["service"] for span in spans if span["trace"] == trace}

@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q
-STACK := PYTHONPATH=tools:packer/guests $(BIN)/python -m qcstack
+STACK := PYTHONPATH=tools $(BIN)/python -m qcstack
 PACKAGES := libs/servicekit services/vm-host services/image-store services/qemu-runner services/controller services/gateway
 
 # MODE=native runs plain processes, MODE=compose containers; without it, containers where an engine answers.
@@ -29,7 +29,7 @@ setup: ## Install what is missing (Debian packages as root, Python environment)
 	@tools/setup
 
 demo: setup ## The whole main job in a directory of its own: stack up, guest built, VM launched, used, removed
-	@guest=$$(packer/guests/tiny/build | tee >(cat >&2) | tail -n 1) && export PYTHONPATH=tools:packer/guests && \
+	@guest=$$(packer/guests/tiny/build | tee >(cat >&2) | tail -n 1) && export PYTHONPATH=tools && \
 	  exec $(BIN)/python -m qcstack demo --guest="$$guest" $(OPTIONS)
 
 up: setup ## Start the stack in the background and wait until it is ready

@@ -78,18 +78,17 @@ class Project:
         values["QC_MINIO_SOURCE"] = "build"
         if base != base_images.OFFICIAL:
             # Where no Python image can be pulled, no Go image can.
-            self._take_minio(say)
+            self._take_minio()
             values["QC_MINIO_SOURCE"] = "host"
         self._write(values)
         return values
 
-    def _take_minio(self, say: Callable[[str], None]) -> None:
+    def _take_minio(self) -> None:
         """Put the binary that is built on this host, once, where the image takes it from.
 
         Raises:
             EngineError: It cannot be built.
         """
-        say("taking MinIO as this host's Go toolchain builds it (once: some minutes)")
         built = subprocess.run(
             [self.root / "tools" / "minio"], stdout=subprocess.PIPE, text=True, check=False
         )

@@ -8,9 +8,6 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from guestbuild.errors import BuildError
-from qcengine.errors import EngineError
-
 from qcstack import compose, lifecycle
 from qcstack.compose import ComposeStack
 from qcstack.demo.run import run_demo
@@ -69,7 +66,7 @@ def main() -> int:
         if arguments.command != "supervise" and _in_containers(arguments.mode, arguments.command, layout):
             return _run_in_containers(arguments.command, layout, arguments.guest)
         return _run(arguments.command, layout, arguments.guest, arguments.owner)
-    except (lifecycle.StackError, LayoutError, EngineError, BuildError) as exc:
+    except (lifecycle.StackError, LayoutError) as exc:
         sys.stderr.write(f"qcontroller: {exc}\n")
         return 1
     except KeyboardInterrupt:

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from qcengine.project import Project
-
 from qcstack import lifecycle
 from qcstack.layout import StackLayout
 
@@ -63,13 +61,15 @@ class ComposeStack:
         """Build the images that are missing or old.
 
         Raises:
-            StackError: A build failed.
-            EngineError: There is no base image.
-            BuildError: The base image cannot be made.
+            StackError: A build failed, or there is no base image to build on.
         """
-        values = Project(self.root).prepare(say)
+        prepared = subprocess.run(
+            [sys.executable, self.root / "tools" / "base-images"], stdout=subprocess.DEVNULL, check=False
+        )
+        if prepared.returncode:
+            raise lifecycle.StackError("there is no base image to build on (above)")
         services = [name for name in self.services() if name != _VM_HOST]
-        if not image_exists(f"qcontroller-vm-host:{values['QC_VM_HOST_TAG']}"):
+        if not image_exists(self._image(_VM_HOST)):
             services.append(_VM_HOST)
         say(f"building what is missing or changed of {', '.join(services)}")
         self.run("build", "--quiet", *services, timeout_s=3600)
@@ -95,8 +95,16 @@ class ComposeStack:
 
     def services(self) -> list[str]:
         """Return the names of the project's services that have a build of their own."""
-        document = json.loads(self.ask("config", "--format", "json"))
-        return sorted(name for name, service in document["services"].items() if "build" in service)
+        return sorted(name for name, service in self._document().items() if "build" in service)
+
+    def _image(self, service: str) -> str:
+        return str(self._document()[service]["image"])
+
+    def _document(self) -> dict[str, dict[str, object]]:
+        services: dict[str, dict[str, object]] = json.loads(self.ask("config", "--format", "json"))[
+            "services"
+        ]
+        return services
 
     def containers(self) -> list[dict[str, str]]:
         """Return what `docker compose ps` tells of each container, ended ones included."""

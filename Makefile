@@ -11,7 +11,7 @@ PACKAGES := libs/servicekit services/vm-host services/image-store services/qemu-
 
 # MODE=native runs plain processes, MODE=compose containers; without it, containers where an engine answers.
 # A stack other than the default one: make up STATE=/srv/qc PORT=9080 CONTROLLER_PORT=9009 IMAGE_STORE_PORT=9010
-OPTIONS := $(if $(MODE),--mode=$(MODE)) $(if $(STATE),--state=$(STATE)) $(if $(PORT),--port=$(PORT)) \
+OPTIONS := --mode=$(or $(MODE),auto) $(if $(STATE),--state=$(STATE)) $(if $(PORT),--port=$(PORT)) \
   $(if $(CONTROLLER_PORT),--controller-port=$(CONTROLLER_PORT)) \
   $(if $(IMAGE_STORE_PORT),--image-store-port=$(IMAGE_STORE_PORT)) \
   $(if $(OTLP_ENDPOINT),--otlp-endpoint=$(OTLP_ENDPOINT)) $(if $(STOP_GRACE),--stop-grace=$(STOP_GRACE)) \

@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("command", choices=["up", "down", "status", "logs", "supervise", "demo", "clean"])
     parser.add_argument(
         "--mode",
-        default="auto",
+        default="native",
         choices=["auto", "native", "compose"],
         help="containers, or plain processes; auto: containers where an engine answers",
     )

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from qcstack import lifecycle
 from qcstack.demo.rest import RestClient
+from qcstack.free_bridge import choose_bridge
 from qcstack.layout import StackLayout
+from raw_qemu import argv_of, by_hand
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
@@ -67,6 +68,8 @@ def stack() -> Iterator[StackLayout]:
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="qc-bench-") as state:
         layout = replace(StackLayout(Path(state), stop_grace="5s"), gateway_port=ports[0])
         layout = replace(layout, controller_port=ports[1], image_store_port=ports[2])
+        bridge = choose_bridge()
+        layout = replace(layout, bridge=bridge.name, bridge_subnet=bridge.subnet)
         process = lifecycle.launch_supervisor(layout)
         try:
             lifecycle.wait_ready(layout, process)
@@ -105,75 +108,6 @@ def launches(rest: RestClient, scratch: Path, rounds: int) -> None:
         rest.call("DELETE", f"/v1/instances/{name}", wait_s=60)
     ratio("launch → agent through the API", to_agent, "the same QEMU by hand", by_hand_agent)
     ratio("POST → QMP running", to_running, "raw exec → first QMP reply", by_hand_reply)
-
-
-def argv_of(instance_id: str) -> list[str]:
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            words = entry.read_bytes().decode().rstrip("\0").split("\0")
-            if Path(words[0]).name.startswith("qemu-system-") and instance_id in words:
-                return words
-    raise RuntimeError("the instance's QEMU is not there")
-
-
-def by_hand(argv: list[str], scratch: Path) -> tuple[float, float]:
-    """Start `argv` with sockets of our own in the place of the passed ones; time first reply and agent."""
-    paths: dict[str, Path] = {}
-    words = []
-    for word in argv:
-        chardev = re.match(r"socket,id=([^,]+),(.*)fd=\d+(.*)", word)
-        if chardev is None:
-            words.append(word)
-            continue
-        path = scratch / f"{chardev[1]}.sock"
-        path.unlink(missing_ok=True)
-        paths[chardev[1]] = path
-        rest = re.sub(r",?(server|wait)=\w+", "", chardev[2] + chardev[3]).strip(",")
-        words.append(f"socket,id={chardev[1]},path={path},server=on,wait=off" + (f",{rest}" if rest else ""))
-    qmp_path = next(path for name, path in paths.items() if "qmp" in name and "vmhost" not in name)
-    agent_path = next(path for name, path in paths.items() if "agent" in name)
-    begin = time.monotonic()
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
-    try:
-        qmp = connected(qmp_path)
-        lines = qmp.makefile("rwb")
-        lines.readline()
-        command(lines, "qmp_capabilities")
-        reply = time.monotonic() - begin
-        command(lines, "cont")
-        agent = connected(agent_path)
-        agent.settimeout(0.05)
-        while True:
-            # What is written before the guest listens is lost; asked again until it answers.
-            agent.sendall(b'{"execute": "guest-ping"}\n')
-            with contextlib.suppress(TimeoutError):
-                if agent.recv(4096):
-                    break
-        return reply, time.monotonic() - begin
-    finally:
-        process.kill()
-        process.wait()
-
-
-def command(lines: Any, name: str) -> None:
-    lines.write(json.dumps({"execute": name}).encode() + b"\n")
-    lines.flush()
-    while "return" not in json.loads(lines.readline()):
-        pass
-
-
-def connected(path: Path) -> socket.socket:
-    give_up = time.monotonic() + 30
-    connection = socket.socket(socket.AF_UNIX)
-    while True:
-        try:
-            connection.connect(str(path))
-        except OSError:
-            if time.monotonic() > give_up:
-                raise
-            time.sleep(0.001)
-        else:
-            return connection
 
 
 def gets(layout: StackLayout, rest: RestClient, scratch: Path) -> None:

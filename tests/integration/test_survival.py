@@ -5,9 +5,11 @@ and only then by the API's own word.
 """
 
 import os
+import random
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from framework import guests
@@ -16,13 +18,39 @@ from framework.cloud import Cloud, Document, document
 from framework.stack import Stack, eventually, running_stack
 
 FINAL = {"SUCCEEDED", "FAILED", "CANCELLED"}
+# Where the controller dies: between a commit and the call that it announces, or between a call and the
+# commit that says so (`controller.operations.failpoints` has all their names).
+MOMENTS = [
+    ("launch", "step.image.after_do"),
+    ("launch", "step.machine.before_do"),
+    ("launch", "step.machine.after_do"),
+    ("launch", "step.power.before_do"),
+    ("launch", "step.power.after_do"),
+    ("launch", "settle.before_commit"),
+    ("cancel", "undo.image.before"),
+    ("stop", "step.power-off.before_do"),
+    ("stop", "step.power-off.after_do"),
+    ("restart", "step.power-off.after_do"),
+    ("restart", "step.power.after_do"),
+    ("delete", "step.machine.before_do"),
+    ("delete", "step.machine.after_do"),
+    ("delete", "settle.before_commit"),
+]
 
 
 @pytest.fixture(scope="module")
-def victim() -> Iterator[Stack]:
+def moment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that names the moment at which the controller dies next."""
+    return tmp_path_factory.mktemp("moment") / "name"
+
+
+@pytest.fixture(scope="module")
+def victim(moment: Path) -> Iterator[Stack]:
     """A stack of this module's own, which may be broken."""
-    with running_stack("qc-kill-") as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QC_FAIL_POINT_FILE", str(moment))
+        with running_stack("qc-kill-") as running:
+            yield running
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +75,125 @@ def test_a_running_guest_survives_the_death_of(broken_cloud: Cloud, service: str
     assert cloud.verb(name, "start")["status"]["state"] == "RUNNING"
     cloud.delete(name)
     assert cloud.leaks() == []
+
+
+@pytest.mark.parametrize(("kind", "at"), MOMENTS)
+def test_what_the_controller_had_begun_is_ended_though_it_died(
+    broken_cloud: Cloud, moment: Path, kind: str, at: str
+) -> None:
+    cloud = broken_cloud
+    name = f"{kind}-{at}".replace(".", "-").replace("_", "-")
+    starts = cloud.stack.starts("controller")
+    if kind in {"launch", "cancel"}:
+        moment.write_text(at)
+        body = {"name": name, "image": "tiny", "vm": {"cpus": 1, "memory": "256M"}, "start": True}
+        answer = cloud.api.request("POST", "/v1/instances", json=body, headers={"Idempotency-Key": name})
+    else:
+        cloud.launch(name)
+        moment.write_text(at)
+        answer = (
+            cloud.api.request("DELETE", f"/v1/instances/{name}", params={"force": "true"})
+            if kind == "delete"
+            else cloud.api.request("POST", f"/v1/instances/{name}/{kind}", json={"timeout": "2s"})
+        )
+    assert answer.status_code == 202, answer.text
+    operation = answer.headers["Location"]
+    if kind == "cancel":
+        cloud.api.request("POST", f"{operation}/cancel")
+    eventually(lambda: cloud.stack.starts("controller") > starts, f"the controller has died at {at}")
+    cloud.stack.wait_ready()
+    assert not moment.exists()
+    final = finished(cloud, operation)
+    assert final["state"] == ("CANCELLED" if kind == "cancel" else "SUCCEEDED"), final
+    if kind in {"cancel", "delete"}:
+        assert cloud.api.request("GET", f"/v1/instances/{name}").status_code == 404
+    else:
+        instance = cloud.get(name)
+        running = kind != "stop"
+        assert instance["status"]["state"] == ("RUNNING" if running else "STOPPED")
+        assert len(cloud.stack.qemu_processes(instance["id"])) == int(running)
+        cloud.delete(name)
+    assert cloud.leaks() == []
+    assert document(cloud.api.request("GET", "/v1/images/tiny"))["usedBy"] == []
+
+
+@pytest.mark.parametrize("service", ["qemu-runner", "vm-host"])
+def test_a_launch_whose_qemu_has_just_appeared_is_ended_after_the_death_of(
+    broken_cloud: Cloud, service: str
+) -> None:
+    cloud = broken_cloud
+    operation, instance = begin_launch(cloud, f"born-{service}")
+    eventually(lambda: cloud.stack.qemu_processes(instance["id"]), "QEMU has appeared")
+    cloud.stack.kill_and_wait_restarted(service)
+    final = finished(cloud, operation)
+    assert final["state"] == "SUCCEEDED", final
+    if service == "vm-host":
+        # Whether the launch had ended before its QEMU died is a matter of milliseconds.
+        state = eventually(
+            lambda: (
+                state if (state := cloud.get(instance["name"])["status"]["state"]) != "STARTING" else None
+            ),
+            "the machine's fate is known",
+        )
+        if state == "FAILED":
+            assert cloud.get(instance["name"])["status"]["reason"] == "VM_HOST_EXITED"
+            cloud.verb(instance["name"], "start")
+    cloud.wait_ready(instance["name"])
+    assert len(cloud.stack.qemu_processes(instance["id"])) == 1
+    cloud.delete(instance["name"])
+    assert cloud.leaks() == []
+
+
+def test_launches_cancelled_at_any_moment_leave_what_their_operation_says(broken_cloud: Cloud) -> None:
+    cloud = broken_cloud
+    moments = random.Random(3)
+    for number in range(12):
+        operation, instance = begin_launch(cloud, f"whim-{number}")
+        stages = moments.randrange(4)
+        eventually(
+            lambda operation=operation, stages=stages: stages <= begun_stages(cloud, operation),  # type: ignore[misc]
+            "it has come that far",
+        )
+        cloud.api.request("POST", f"{operation}/cancel")
+        final = finished(cloud, operation)
+        if final["state"] == "SUCCEEDED":
+            cloud.delete(instance["name"])
+        else:
+            assert final["state"] == "CANCELLED", final
+            assert cloud.api.request("GET", f"/v1/instances/{instance['name']}").status_code == 404
+        assert cloud.stack.qemu_processes(instance["id"]) == []
+        assert not cloud.stack.machine_dir(instance["id"]).exists()
+    assert cloud.leaks() == []
+    assert document(cloud.api.request("GET", "/v1/images/tiny"))["usedBy"] == []
+
+
+def test_a_controller_that_is_asked_to_end_gives_its_work_to_the_next(broken_cloud: Cloud) -> None:
+    cloud = broken_cloud
+    operation, instance = begin_launch(cloud, "handed-over")
+    process, starts = cloud.stack.process("controller"), cloud.stack.starts("controller")
+    assert process.signal(signal.SIGTERM)
+    assert process.wait_gone(30)
+    eventually(lambda: cloud.stack.starts("controller") > starts, "the controller is started again")
+    cloud.stack.wait_ready()
+    assert finished(cloud, operation)["state"] == "SUCCEEDED"
+    assert len(cloud.stack.qemu_processes(instance["id"])) == 1
+    cloud.delete(instance["name"])
+
+
+def test_a_guest_that_powers_itself_off_is_stopped_and_that_is_what_is_wanted(broken_cloud: Cloud) -> None:
+    cloud = broken_cloud
+    instance = cloud.launch_ready()
+    name = instance["name"]
+    cloud.exec(name, "/bin/sh", "-c", "(sleep 1; poweroff -f) >/dev/null 2>&1 &")
+    stopped = eventually(
+        lambda: found if (found := cloud.get(name))["status"]["state"] == "STOPPED" else None,
+        "STOPPED is shown",
+    )
+    assert stopped["desiredPower"] == "STOPPED"
+    assert stopped["status"]["reason"] == "GUEST_SHUTDOWN"
+    assert cloud.stack.qemu_processes(instance["id"]) == []
+    assert cloud.verb(name, "start")["status"]["state"] == "RUNNING"
+    cloud.delete(name)
 
 
 @pytest.mark.parametrize("service", ["controller", "qemu-runner", "image-store"])
@@ -120,7 +267,10 @@ def test_the_death_of_qemu_is_a_failure_with_its_reason(broken_cloud: Cloud) -> 
         "FAILED is shown",
     )
     assert failed["status"]["reason"] == "QEMU_EXITED"
-    assert "Linux version" in failed["status"]["consoleTail"] or failed["status"]["consoleTail"]
+    assert "SIGKILL" in failed["status"]["message"], "the message tells how QEMU ended"
+    console = cloud.api.request("GET", f"/v1/instances/{name}/console").text
+    assert failed["status"]["consoleTail"].strip()
+    assert console.rstrip().endswith(failed["status"]["consoleTail"].rstrip()[-80:])
     assert cloud.verb(name, "start")["status"]["state"] == "RUNNING"
     cloud.delete(name)
 
@@ -206,6 +356,14 @@ def finished(cloud: Cloud, operation: str) -> Document:
         f"{operation} has ended",
         within_s=90,
     )
+
+
+def begun_stages(cloud: Cloud, operation: str) -> int:
+    """Return how many stages have begun; one that has ended has passed them all."""
+    found = document(cloud.api.request("GET", operation))
+    stages = found["stages"]
+    begun = sum("startTime" in stage for stage in stages)
+    return len(stages) if found["state"] in FINAL else begun
 
 
 def condition(instance: Document, name: str) -> str:

@@ -72,10 +72,15 @@ def _nic(nic: MachineNic, before: tuple[NicView, ...]) -> NicView:
 
 @dataclass
 class FakeRunner:
-    """Machines as values. `faults` are raised by the next call of that name; `gates` hold a call up."""
+    """Machines as values. `faults` are raised by the next call of that name; `gates` hold a call up.
+
+    A machine's directory is made before its record: one that was broken off in between is in `directories`
+    alone, and no observation tells of it.
+    """
 
     node: str = "node-1"
     machines: dict[str, Machine] = field(default_factory=dict)
+    directories: set[str] = field(default_factory=set)
     specs: dict[str, MachineSpec] = field(default_factory=dict)
     fences: dict[str, int] = field(default_factory=dict)
     locks: dict[str, asyncio.Lock] = field(default_factory=dict)
@@ -166,6 +171,7 @@ class FakeRunner:
 
     async def delete(self, fencing: Fencing) -> None:
         async with self._act("delete", fencing):
+            self.directories.discard(fencing.machine_id)
             if self.machines.pop(fencing.machine_id, None) is not None:
                 self._tell(replace(absent(fencing.machine_id), revision=self._next()))
 
@@ -219,6 +225,8 @@ class FakeRunner:
         await self._enter(call)
         async with self.locks.setdefault(fencing.machine_id, asyncio.Lock()):
             self._compare(fencing.machine_id, fencing.fence)
+            if call == "prepare":
+                self.directories.add(fencing.machine_id)
             if call in self.gates:
                 self.reached[call].set()
                 await self.gates[call].wait()

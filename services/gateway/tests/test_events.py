@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import httpx
@@ -36,6 +37,19 @@ async def test_an_event_is_id_type_and_data(wire: ApiClient, rest: Stand) -> Non
         document = json.loads((await until(lines, "data:")).removeprefix("data: "))
     wire.contract.check_value(document, wire.contract.schema("Event"), "event")
     assert document["resource"] == {"name": "web-1", "vm": {"cpus": 2}, "speed": 0.5}
+
+
+async def test_an_operation_that_failed_carries_a_whole_problem(wire: ApiClient, rest: Stand) -> None:
+    failed = event("c1", "operation.finished")
+    failed.resource.Clear()
+    error: dict[str, Any] = {"reason": "DISK_FULL", "detail": "No room.", "metadata": {"node": "node-1"}}
+    failed.resource.update({"id": "op-1", "traceId": "ab", "error": error})
+    rest.controller.events.put_nowait(failed)
+    async with wire.stream("GET", "/v1/events") as response:
+        document = json.loads((await until(lines_of(response), "data:")).removeprefix("data: "))
+    problem = document["resource"]["error"]
+    wire.contract.check_value(problem, wire.contract.schema("Problem"), "error")
+    assert (problem["status"], problem["instance"]) == (503, "/v1/operations/op-1")
 
 
 @pytest.mark.parametrize(

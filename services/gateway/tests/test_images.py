@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 from framework.api_client import ApiClient
 from gateway_fakes import DIGEST, Stand
@@ -20,6 +21,10 @@ def form(*parts: tuple[str, bytes], end: bytes = b"--b--\r\n") -> bytes:
             disposition += '; filename="disk.qcow2"\r\nContent-Type: application/octet-stream'
         body += b"--b\r\n" + disposition.encode() + b"\r\n\r\n" + content + b"\r\n"
     return body + end
+
+
+def pointers_of(response: httpx.Response) -> list[str]:
+    return [fault["pointer"] for fault in response.json()["errors"]]
 
 
 FORM = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -54,6 +59,20 @@ async def test_the_store_is_told_what_the_client_knows(wire: ApiClient, rest: St
             if_none_match="*",
         )
     ]
+
+
+async def test_a_length_beyond_64_bits_is_announced_as_the_most_there_is(
+    client: ApiClient, rest: Stand
+) -> None:
+    await client.put("/v1/images/x", content=CONTENT, headers={"Content-Length": "9" * 20})
+    assert rest.store.uploads[-1].content_length == 2**64 - 1
+
+
+async def test_a_part_of_an_image_is_not_taken_for_the_whole(wire: ApiClient, rest: Stand) -> None:
+    headers = {"Content-Range": f"bytes 0-{len(CONTENT) - 1}/{2 * len(CONTENT)}"}
+    response = await wire.put("/v1/images/x", content=CONTENT, headers=headers)
+    assert (response.status_code, pointers_of(response)) == (400, ["/header/Content-Range"])
+    assert rest.store.images == {}
 
 
 async def test_a_chunked_upload_has_no_length(wire: ApiClient, rest: Stand) -> None:
@@ -148,6 +167,13 @@ async def test_a_wrong_form_is_refused_and_stores_nothing(
     problem = response.json()
     assert (response.status_code, problem["reason"]) == (400, reason)
     assert [fault["pointer"] for fault in problem.get("errors", [])] == pointers
+    assert rest.store.images == {}
+
+
+async def test_a_precondition_that_a_form_cannot_have_is_refused(wire: ApiClient, rest: Stand) -> None:
+    sent = form(("id", b"x"), ("file", CONTENT))
+    response = await wire.post("/v1/images", content=sent, headers={**FORM, "If-None-Match": "*"})
+    assert (response.status_code, pointers_of(response)) == (400, ["/header/If-None-Match"])
     assert rest.store.images == {}
 
 

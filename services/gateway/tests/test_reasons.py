@@ -23,12 +23,36 @@ CONTRACT = re.findall(
     SUPERSEDED VM_HOST_EXITED HOST_RESTARTED HOST_SHUTDOWN INTERNAL
     """,
 )
+SERVICES = Path(__file__).parents[2]
+# How the other services' tables and steps give a reason.
+_GIVEN = re.compile(r'(?:StatusCode\.\w+,|Problem\()\s*"([A-Z_]+)"')
+GIVEN = {
+    reason
+    for service in ("controller", "image-store", "qemu-runner")
+    for file in (SERVICES / service / "src").rglob("*.py")
+    for reason in _GIVEN.findall(file.read_text(encoding="utf-8"))
+}
 OWN = re.findall(r'"([A-Z]{3,}(?:_[A-Z]+)+)"', Path(errors.__file__).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("reason", sorted({*CONTRACT, *OWN}))
+@pytest.mark.parametrize("reason", sorted({*CONTRACT, *OWN, *GIVEN}))
 def test_every_reason_has_a_status(reason: str) -> None:
     assert reason in REASONS
+
+
+def test_the_services_give_reasons() -> None:
+    assert {"INSTANCE_NOT_FOUND", "IMAGE_UNSAFE", "QEMU_START_FAILED", "STEP_NOT_DONE"} <= GIVEN
+
+
+def test_nothing_is_documented_that_nobody_gives() -> None:
+    sources = [
+        file.read_text(encoding="utf-8")
+        for file in SERVICES.glob("*/src/**/*.py")
+        if file.name != "reasons.py"
+    ]
+    unused = {name for name in REASONS if not any(f'"{name}"' in text for text in sources)}
+    # What stands for a gRPC code alone, and what is made of the name of a state.
+    assert unused - {code.name for code in grpc.StatusCode} == {"OPERATION_FAILED"}
 
 
 @pytest.mark.parametrize("code", [code.name for code in grpc.StatusCode])

@@ -38,6 +38,15 @@ async def test_it_is_not_ready_when_the_controller_misses_something(client: ApiC
     }  # fmt: skip
 
 
+async def test_a_dependency_of_unknown_age_dates_from_when_it_was_first_seen(
+    client: ApiClient, rest: Stand
+) -> None:
+    database = host_pb2.Dependency(name="database", up=True)
+    rest.controller.answers["Readiness"] = host_pb2.GetReadinessResponse(dependencies=[database])
+    first, second = [(await client.get("/readyz")).json()["dependencies"][-1] for _ in range(2)]
+    assert first["since"] == second["since"] != ""
+
+
 async def test_without_its_peers_it_lives_and_says_what_is_down() -> None:
     with TemporaryDirectory(prefix="qcg") as folder:
         settings = GatewaySettings(

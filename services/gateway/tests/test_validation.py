@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import grpc
 import pytest
 from framework.api_client import ApiClient
 from gateway_fakes import Stand
+from qcontroller.controller.v1.instance_pb2 import ExecInstanceRequest
+from servicekit.rpc_errors import RpcProblem, Violation
 
 GOOD = {"name": "web-1", "image": "debian-12"}
 
@@ -114,9 +117,42 @@ async def test_an_idempotency_key_that_is_none_is_400(client: ApiClient, key: st
     assert response.json()["errors"][0]["pointer"] == "/header/Idempotency-Key"
 
 
+@pytest.mark.parametrize("header", ["Idempotency-Key", "If-Match"])
+async def test_what_a_call_would_ignore_is_refused(client: ApiClient, rest: Stand, header: str) -> None:
+    exec_url = "/v1/instances/web-1/exec"
+    response = await client.post(exec_url, json={"argv": ["date"]}, headers={header: '"3-17"'})
+    faults = response.json()["errors"]
+    assert (response.status_code, [fault["pointer"] for fault in faults]) == (400, [f"/header/{header}"])
+    assert not [asked for asked in rest.controller.requests if isinstance(asked, ExecInstanceRequest)]
+
+
+async def test_a_byte_order_mark_is_no_fault(client: ApiClient) -> None:
+    body = b'\xef\xbb\xbf{"name": "web-1", "image": "tiny"}'
+    response = await client.post("/v1/instances", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 202
+
+
+async def test_faults_that_a_service_finds_are_told_as_ours_are(client: ApiClient, rest: Stand) -> None:
+    violations = (Violation("/labels/a=b", "is no key"), Violation("/ports", "are too many"))
+    rest.controller.answers["Launch"] = RpcProblem(
+        grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", "said otherwise", {}, violations
+    )
+    problem = (await client.post("/v1/instances", json={"name": "a", "image": "b"})).json()
+    assert problem["detail"] == "2 faults: /labels/a=b is no key; /ports are too many."
+
+
 async def test_an_unknown_instance_goes_before_a_wrong_body(client: ApiClient) -> None:
     response = await client.patch("/v1/instances/absent", json={"foo": 1})
     assert response.status_code == 404
+
+
+@pytest.mark.parametrize(("name", "tag", "status"), [("absent", "*", 404), ("web-1", '"2-9"', 412)])
+async def test_instance_and_tag_go_before_a_body_that_is_not_json(
+    client: ApiClient, name: str, tag: str, status: int
+) -> None:
+    headers = {"Content-Type": "application/json", "If-Match": tag}
+    response = await client.patch(f"/v1/instances/{name}", content=b"{", headers=headers)
+    assert response.status_code == status
 
 
 async def test_a_stale_tag_goes_before_a_wrong_body(client: ApiClient) -> None:

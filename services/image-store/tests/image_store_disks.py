@@ -50,6 +50,18 @@ def patched(image: bytes, offset: int, form: str, value: int) -> bytes:
     return bytes(changed)
 
 
+class Sparse:
+    """A `ByteSource` that begins with what it is given and goes on with zeroes."""
+
+    def __init__(self, content: bytes, size_bytes: int) -> None:
+        self._content = content
+        self.size_bytes = size_bytes
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        length = min(length, self.size_bytes - offset)
+        return self._content[offset : offset + length].ljust(length, b"\0")
+
+
 class Bytes:
     """A `ByteSource` in memory."""
 

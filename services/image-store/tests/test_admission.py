@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from image_store.admission import HEAD_BYTES, Disk, inspect, inspect_head
 from image_store.errors import AdmissionError, UnknownFormatError, UnsafeImageError
 from image_store.image import DiskFormat
-from image_store_disks import HUGE, Bytes, converted, patched, qcow2, raw_disk
+from image_store_disks import HUGE, Bytes, Sparse, converted, patched, qcow2, raw_disk
 
 MIB = 2**20
 
@@ -159,6 +160,25 @@ def test_an_l2_table_that_is_used_twice_is_refused() -> None:
     l1_offset = struct.unpack_from(">Q", content, 40)[0]
     first = struct.unpack_from(">Q", content, l1_offset)[0]
     assert rule_of(patched(content, l1_offset + 8, "Q", first)) == "l1_table"
+
+
+def test_a_huge_l1_table_takes_little_more_than_its_own_size() -> None:
+    entries = 50_000
+    content = qcow2("-o", "cluster_size=512", size="64K")
+    content = content.ljust(len(content) + -len(content) % 512, b"\0")
+    content = patched(content, 24, "Q", entries * 64 * 512)
+    content = patched(patched(content, 36, "I", entries), 40, "Q", len(content))
+    l1_end = len(content) + entries * 8
+    l1_end += -l1_end % 512
+    table = b"".join(struct.pack(">Q", l1_end + index * 512) for index in range(entries))
+    source = Sparse((content + table).ljust(l1_end, b"\0"), l1_end + entries * 512)
+    tracemalloc.start()
+    try:
+        assert inspect(source, HUGE).virtual_size_bytes == entries * 64 * 512
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 4 * len(table)
 
 
 @pytest.mark.parametrize("entry", [1 << 40, (1 << 63) | 0x10200, (1 << 62) | (1 << 40)])

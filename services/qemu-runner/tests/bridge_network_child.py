@@ -105,7 +105,9 @@ def main(fd: str, settings: str) -> None:
             owner=told["owner"],
             interface=told["interface"],
             subnet=IPv4Network(told["subnet"]),
+            avoid=(IPv4Network("10.77.0.0/16"),),
             resolv_conf=Path(told["resolv_conf"]),
+            dnsmasq=told["dnsmasq"],
         )
     )
     with socket.socket(fileno=int(fd)) as channel:

@@ -46,13 +46,17 @@ def arp_reply(frame_mac: str, claimed_mac: str, claimed: IPv4Address, asker: IPv
     return ethernet(frame_mac, BROADCAST, 0x0806, body)
 
 
-def dhcp(kind: int, mac: str, *, boot_reply: bool = False, yours: IPv4Address = NOWHERE) -> bytes:
+def dhcp(
+    kind: int, mac: str, *, boot_reply: bool = False, yours: IPv4Address = NOWHERE, hostname: str = ""
+) -> bytes:
     message = struct.pack("!BBBBIHH", 2 if boot_reply else 1, 1, 6, 0, 0x51434E54, 0, 0x8000)
     message += bytes(4) + yours.packed + bytes(8) + mac_bytes(mac).ljust(16, b"\0") + bytes(192) + _COOKIE
     options = bytes([53, 1, kind, 55, 5, 1, 3, 6, 12, 15])
     if kind == REQUEST:
         options += bytes([50, 4]) + yours.packed
         message = message[:16] + bytes(4) + message[20:]
+    if hostname:
+        options += bytes([12, len(hostname)]) + hostname.encode()
     return message + options + b"\xff"
 
 
@@ -65,12 +69,14 @@ class DhcpAnswer:
     options: dict[int, bytes]
 
 
-def ask_dhcp(wire: socket.socket, mac: str, timeout_s: float = 3.0) -> DhcpAnswer | None:
+def ask_dhcp(
+    wire: socket.socket, mac: str, timeout_s: float = 3.0, *, hostname: str = ""
+) -> DhcpAnswer | None:
     """Discover and request an address; give the server's last word, or None if it never spoke."""
-    offer = _exchange(wire, mac, dhcp(DISCOVER, mac), timeout_s)
+    offer = _exchange(wire, mac, dhcp(DISCOVER, mac, hostname=hostname), timeout_s)
     if offer is None or offer.kind != OFFER:
         return offer
-    return _exchange(wire, mac, dhcp(REQUEST, mac, yours=offer.address), timeout_s)
+    return _exchange(wire, mac, dhcp(REQUEST, mac, yours=offer.address, hostname=hostname), timeout_s)
 
 
 def frames(wire: socket.socket, timeout_s: float) -> Iterator[bytes]:
@@ -136,7 +142,7 @@ def _parsed(frame: bytes, at: int) -> DhcpAnswer:
 
 
 def _checksum(header: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(header) // 2}H", header))
+    total: int = sum(struct.unpack(f"!{len(header) // 2}H", header))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

@@ -52,7 +52,13 @@ class Service:
     _process: "subprocess.Popen[bytes] | None" = None
     _channel: socket.socket | None = None
 
-    def start(self) -> None:
+    def start(self, *, dnsmasq: str = "dnsmasq", drop: str = "") -> None:
+        """Start it.
+
+        Args:
+            dnsmasq: The program it is told to use.
+            drop: A capability that it does not have, with setpriv's minus before it.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         resolv_conf = self.state_dir / "resolv.conf"
         resolv_conf.write_text(f"nameserver {WORLD}\n")
@@ -62,11 +68,14 @@ class Service:
             "interface": BRIDGE,
             "subnet": self.subnet,
             "resolv_conf": str(resolv_conf),
+            "dnsmasq": dnsmasq,
         }
+        without = ["setpriv", f"--bounding-set={drop}", "--"] if drop else []
         child = Path(__file__).with_name("bridge_network_child.py")
         self._process = subprocess.Popen(
             [
                 *self.world.enter(self.world.host),
+                *without,
                 sys.executable,
                 str(child),
                 str(theirs.fileno()),
@@ -202,11 +211,18 @@ class Guest:
 
 @dataclass
 class Bench:
-    """A host with the service, a world, and guests as they are booted."""
+    """A host with the service, a world, and guests as they are booted.
+
+    Attributes:
+        extra: Further namespaces that a test made, removed at the end.
+        undoing: What else a test has to have undone.
+    """
 
     world: World
     service: Service
     guests: list[Guest] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+    undoing: list[Callable[[], object]] = field(default_factory=list)
 
     def boot(
         self,
@@ -229,8 +245,55 @@ class Bench:
             guest.configure()
         return guest
 
+    def undo(self, action: Callable[[], object]) -> None:
+        """Have something undone when the test is over."""
+        self.undoing.append(action)
+
+    def clear(self) -> None:
+        """End all guests, and let the service know."""
+        while self.undoing:
+            self.undoing.pop()()
+        machines = [guest.nic.machine_id for guest in self.guests]
+        _remove_namespaces(self)
+        for machine in machines:
+            self.service.call("detach", machine)
+
     def host(self, *argv: str) -> str:
         return self.world.run(*argv)
+
+    def tables(self) -> list[tuple[str, str]]:
+        """Give the families and names of our tables."""
+        lines = [line.split() for line in self.host("nft", "list", "tables").splitlines()]
+        return [(words[1], words[2]) for words in lines if "qcontroller" in words[2]]
+
+    def has_address(self) -> bool:
+        """Tell whether the host has the guests' gateway's address."""
+        links = json.loads(self.host("ip", "-j", "-4", "addr", "show"))
+        return any(a["local"] == str(GATEWAY) for link in links for a in link.get("addr_info", []))
+
+    def is_port(self, tap: str) -> bool:
+        """Tell whether a tap is on the bridge."""
+        links = json.loads(self.host("ip", "-j", "link", "show"))
+        return any(link["ifname"] == tap and link.get("master") == BRIDGE for link in links)
+
+    def processes(self, name: str) -> list[str]:
+        """Give the pids of the host's processes of a name."""
+        pids = self.host("ip", "netns", "pids", self.world.host).split()
+        return [pid for pid in pids if _name(pid) == name]
+
+    @contextmanager
+    def talking(self, guest: Guest) -> Iterator[None]:
+        """Hold a connection of a guest into the world, and prove at the end that it goes on."""
+        with (
+            self.world.listen(self.world.world, WORLD) as listener,
+            guest.connect(WORLD, listener.getsockname()[1]) as ours,
+            listener.accept()[0] as theirs,
+        ):
+            yield
+            for near, far in ((ours, theirs), (theirs, ours)):
+                near.sendall(b"still here")
+                far.settimeout(_DEADLINE_S)
+                assert far.recv(16) == b"still here"
 
     def listen_on_host(self, address: IPv4Address, port: int = 0) -> socket.socket:
         return self.world.listen(self.world.host, address, port)
@@ -259,7 +322,7 @@ def made_bench(state_dir: Path) -> Iterator[Bench]:
     with made_world() as world, ExitStack() as stack:
         service = Service(world, state_dir)
         bench = Bench(world, service)
-        stack.callback(_remove_guests, bench)
+        stack.callback(_remove_namespaces, bench)
         service.start()
         stack.callback(service.close)
         yield bench
@@ -275,10 +338,20 @@ def until(holds: Callable[[], bool], timeout_s: float = _DEADLINE_S) -> bool:
     return True
 
 
-def _remove_guests(bench: Bench) -> None:
+def _name(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _remove_namespaces(bench: Bench) -> None:
     for guest in bench.guests:
         guest.end()
-        subprocess.run(["ip", "netns", "del", guest.namespace], check=False, capture_output=True)
+    for namespace in [*(guest.namespace for guest in bench.guests), *bench.extra]:
+        subprocess.run(["ip", "netns", "del", namespace], check=False, capture_output=True)
+    bench.guests.clear()
+    bench.extra.clear()
 
 
 def _open_tap(name: str) -> int:

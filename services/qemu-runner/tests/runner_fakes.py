@@ -38,6 +38,8 @@ from vm_host_fake import FakeVmHost, FakeVmHostClient
 DEADLINE_S = 5.0
 IMAGE_BYTES = b"not really a disk" * 100
 DIGEST = f"sha256:{hashlib.sha256(IMAGE_BYTES).hexdigest()}"
+OTHER_BYTES = b"another disk"
+OTHER_DIGEST = f"sha256:{hashlib.sha256(OTHER_BYTES).hexdigest()}"
 SPEC = MachineSpec(
     name="web-1",
     arch="x86_64",
@@ -60,6 +62,9 @@ class FakeBlobs:
 
     async def read(self, digest: str) -> AsyncIterator[BlobInfo | bytes]:
         self.reads += 1
+        if digest == OTHER_DIGEST:
+            yield OTHER_BYTES
+            return
         if digest != DIGEST:
             raise ImageNotFoundError(digest)
         yield BlobInfo(len(IMAGE_BYTES), DiskFormat.QCOW2)
@@ -135,6 +140,7 @@ class FakeQemu:
         match command["execute"]:
             case "cont":
                 self.state = "running"
+                self.event("RESUME")
             case "stop":
                 self.state = "paused"
             case "query-status":
@@ -216,7 +222,9 @@ class World:
     default_network: DefaultNetwork = DefaultNetwork.AUTO
     phases: list[ReachedPhase] = field(default_factory=list)
     memory_mib: int = 4096
+    image_cache_bytes: int = 2**30
     last_words: StopRecord | None = None
+    word_within_s: float = 0.0
 
     @asynccontextmanager
     async def runner(self) -> AsyncIterator["Runner"]:
@@ -231,7 +239,7 @@ class World:
             uid_base=0,
             uid_count=0,
             user_subnet=IPv4Network("10.77.0.0/16"),
-            image_cache_bytes=2**30,
+            image_cache_bytes=self.image_cache_bytes,
             console_limit_bytes=2**20,
             memory_mib=self.memory_mib,
             cpus=2,
@@ -251,7 +259,7 @@ class World:
                     door=lambda _path: self.vm_host.client(),
                     last_words=lambda _path: self.last_words,
                     sink=self._phase,
-                    word_within_s=0.0,
+                    word_within_s=self.word_within_s,
                 )
             )
             yield Runner(services)

@@ -17,6 +17,7 @@ import grpc
 from qcontroller.image.v1 import internal_pb2, internal_pb2_grpc
 from qcontroller.runner.v1 import runner_pb2, runner_pb2_grpc
 from servicekit.channel import grpc_channel
+from vm_host_process import remove_cgroups
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 TINY = CHECKOUT / ".cache/guests/qcontroller-tiny-amd64.qcow2"
@@ -222,6 +223,7 @@ async def running_stack(
             await _end(stack.runner, signal.SIGTERM)
     finally:
         await _end(stack.vm_host, signal.SIGKILL)
+        await asyncio.to_thread(remove_cgroups, directory / "vm-host.sock")
         await images.stop(None)
 
 

@@ -76,7 +76,16 @@ def test_keys_of_a_newer_release_are_passed_over() -> None:
     assert decode_record(text) == RECORD
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2}', '{"schema": 1, "machine_id": 5}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", '{"schema": 2}', '{"schema": 1, "machine_id": 5}'),
+        '{"schema": 1, "machine_id": 5, "fence": 1, "spec": []}',
+        encode_record(replace(RECORD, run=None)).replace('"run": null', '"run": [1]'),
+        "[" * 100_000,
+    ],
+    ids=["nothing", "list", "empty", "newer", "bare", "spec", "run", "deep"],
+)
 def test_what_is_no_record_is_said_to_be_none(text: str) -> None:
     with pytest.raises(RecordUnreadableError):
         decode_record(text)

@@ -37,6 +37,7 @@ class FakeGuard:
     standing: bool = False
     owner: str = "tests/1"
     name: str = "table inet qcontroller_test"
+    trials: int = 0
 
     async def ensure(self, resolver: ResolverPlan) -> None:
         self._answer()
@@ -51,6 +52,7 @@ class FakeGuard:
         return self.standing
 
     async def usable(self) -> str | None:
+        self.trials += 1
         return self.obstacle
 
     def _answer(self) -> None:

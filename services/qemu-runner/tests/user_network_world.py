@@ -41,6 +41,10 @@ class World:
         """Run a command on the host's side."""
         return _run(*self.enter(self.host), *argv)
 
+    def run_in(self, namespace: str, *argv: str) -> str:
+        """Run a command in a namespace."""
+        return _run(*self.enter(namespace), *argv)
+
     def inside(self, namespace: str, action: Callable[[], T]) -> T:
         """Call a function in a thread of its own that has entered a namespace.
 

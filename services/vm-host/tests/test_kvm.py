@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import pytest
-from vm_host.kvm import probe_kvm
+from vm_host.kvm import KvmAccess, probe_kvm
+from vm_host.launcher import Launcher
+from vm_host.programs import Programs
+from vm_host.requests import parse_spawn
+from vm_host_process import handle
 
 
 def test_no_device(tmp_path: Path) -> None:
@@ -40,3 +44,12 @@ def test_an_x86_cpu_must_show_virtualisation(
 def test_an_arm_cpu_shows_no_flags_and_needs_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, 12)
     assert probe_kvm(Path("/dev/null"), tmp_path / "cpuinfo", "aarch64").usable
+
+
+@pytest.mark.parametrize(("role", "groups"), [("qemu", "--groups=36"), ("passt", "--clear-groups")])
+def test_a_qemu_and_nobody_else_is_in_the_group_of_a_usable_device(
+    monkeypatch: pytest.MonkeyPatch, role: str, groups: str
+) -> None:
+    monkeypatch.setattr("vm_host.launcher.probe_kvm", lambda: KvmAccess(usable=True, reason="", gid=36))
+    request = parse_spawn({"handle": handle(role), "argv": ["true"], "fds": [], "uid": 20_001, "gid": 20_001})
+    assert groups in Launcher(Programs(["true"]))._wrapper(request)

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from vm_host.cgroups import Cgroups
+
 DEADLINE_S = 20.0
 PROGRAMS = ("sh", "cat", "sleep", "true")
 
@@ -148,6 +150,21 @@ def running_vm_host(directory: Path, **settings: Any) -> Iterator[VmHostProcess]
             host.process.kill()
         if host.process.stderr is not None and not host.process.stderr.closed:
             host.process.communicate(timeout=DEADLINE_S)
+        remove_cgroups(host.socket_path)
+
+
+def remove_cgroups(socket_path: Path) -> None:
+    """Remove what a vm-host that was killed could not, once its children have ended."""
+    root = Cgroups.of(socket_path).root
+    if root is None:
+        return
+    for events in root.glob("*/cgroup.events"):
+        with events.open() as file:
+            poll = select.poll()
+            poll.register(file, select.POLLPRI)
+            while "populated 1" in file.read() and poll.poll(DEADLINE_S * 1000):
+                file.seek(0)
+    Cgroups(root).close()
 
 
 def handle(role: str = "qemu", machine_id: str | None = None, incarnation: int = 1) -> dict[str, Any]:

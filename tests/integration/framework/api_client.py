@@ -109,10 +109,10 @@ class Contract:
             if not media_type.endswith("json"):
                 continue
             if "example" in media:
-                value = media["example"]
-                yield at, self.resolved(value) if isinstance(value, dict) else value, media["schema"]
+                # As it is: a reference in it would be shown to readers as such.
+                yield at, media["example"], media["schema"]
             for name, example in media.get("examples", {}).items():
-                yield f"{at}/{name}", example["value"], media["schema"]
+                yield f"{at}/{name}", self.resolved(example)["value"], media["schema"]
         for key, value in node.items():
             yield from self._examples_in(value, f"{at}/{key}")
 

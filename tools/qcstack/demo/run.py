@@ -91,7 +91,7 @@ def _run_stack(stage: Stage, guest: Path, screen: Screen) -> None:
         rest.call("DELETE", _IMAGE)
     with screen.step("Compare host and state directory with what they were before the launch"):
         left = host_snapshot.take(stage.tree(), without=stage.kept).left_since(before)
-        _leave_out_network(left, stage.layout.bridge)
+        left = host_snapshot.without_the_stacks_own(left, stage.layout)
         if left:
             raise CallError(f"left behind: {left}")
         leaks = rest.call("GET", "/v1/nodes/node-1/leaks").body["leaks"]
@@ -100,22 +100,13 @@ def _run_stack(stage: Stage, guest: Path, screen: Screen) -> None:
         screen.say("processes, links, mounts and machine files are as before; no leaks")
 
 
-def _leave_out_network(left: dict[str, list[str]], bridge: str) -> None:
-    """Leave out rules, bridge and its dnsmasq: they belong to the stack and go with it."""
-    left.pop("rules", None)
-    for kind, theirs in (("links", bridge), ("processes", f"--interface={bridge} ")):
-        names = [name for name in left.pop(kind, []) if theirs not in f"{name} "]
-        if names:
-            left[kind] = names
-
-
 def _launch(rest: RestClient, screen: Screen) -> None:
     events = rest.events()
     begin = time.monotonic()
     spec = {"name": "demo-1", "image": "tiny", "vm": {"cpus": 1, "memory": "256M"}, "start": True}
     try:
-        rest.call("POST", "/v1/instances", spec, wait_s=60)
-        screen.say(f"{time.monotonic() - begin:6.2f} s  QEMU runs (the launch is answered)")
+        # Answered at once: the instance's address can be read while its disk is still being made.
+        rest.call("POST", "/v1/instances", spec)
         _follow_conditions(events, rest, begin, screen)
     finally:
         events.close()
@@ -126,17 +117,28 @@ def _follow_conditions(events: EventStream, rest: RestClient, begin: float, scre
     for event in events:
         if time.monotonic() - begin > _READY_WITHIN_S:
             break
-        if event.get("instance") != "demo-1" or not event["type"].startswith("instance."):
+        if event.get("instance") != "demo-1":
             continue
-        for condition in event["resource"]["status"]["conditions"]:
+        if event["type"] == "operation.finished" and event["resource"]["state"] != "SUCCEEDED":
+            raise CallError(f"the launch failed: {event['resource'].get('error')}")
+        if not event["type"].startswith("instance."):
+            continue
+        status = event["resource"]["status"]
+        for condition in status["conditions"]:
             if condition["status"] == "TRUE" and condition["type"] not in seen:
                 seen.add(condition["type"])
-                screen.say(f"{time.monotonic() - begin:6.2f} s  {condition['type']}")
+                note = _reserved(status, seen) if condition["reason"] == "AddressReserved" else ""
+                screen.say(f"{time.monotonic() - begin:6.2f} s  {condition['type']}{note}")
         # What the agent tells of the guest follows its first answer.
-        if "Ready" in seen and "guest" in event["resource"]["status"]:
+        if "Ready" in seen and "guest" in status:
             return
     # The wait names what is missing and shows the console's last lines.
     rest.call("GET", f"{_INSTANCE}/wait?condition=Ready&timeout=1")
+
+
+def _reserved(status: dict[str, Any], seen: set[str]) -> str:
+    addresses = ", ".join(a["address"] for nic in status["nics"] for a in nic["addresses"])
+    return f": {addresses} is reserved" + ("" if "MachineRunning" in seen else ", before the boot has begun")
 
 
 def _look(rest: RestClient, screen: Screen) -> None:
@@ -144,7 +146,7 @@ def _look(rest: RestClient, screen: Screen) -> None:
     status = instance["status"]
     addresses = [a["address"] for nic in status["nics"] for a in nic["addresses"]]
     screen.say(f"state {status['state']} on {status['node']} by {status['accelerator']}")
-    screen.say(f"addresses {', '.join(addresses)}")
+    screen.say(f"addresses {', '.join(addresses)} on the network {status['nics'][0]['network']}")
     guest = status["guest"]
     screen.say(
         f"guest {guest['hostname']}: {guest['os']['prettyName']}, kernel {guest['os']['kernelRelease']}"

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from qcstack import lifecycle
 from qcstack.compose import ComposeStack
 from qcstack.demo.screen import Screen
+from qcstack.free_bridge import choose_bridge
 from qcstack.layout import StackLayout
 from qcstack.processes import ProcessId
 
@@ -93,7 +94,9 @@ class NativeStage:
         """Work in a fresh state directory."""
         _sweep()
         path = Path(tempfile.mkdtemp(prefix=f"{_STATE_PREFIX}{os.getpid()}-", dir=_STATE_PARENT))
-        self.layout = replace(self.layout, state=path)
+        # A running stack may have the bridge that the layout names.
+        bridge = choose_bridge()
+        self.layout = replace(self.layout, state=path, bridge=bridge.name, bridge_subnet=bridge.subnet)
         try:
             yield
         finally:
@@ -128,7 +131,8 @@ class ContainerStage:
 
     def __init__(self, layout: StackLayout) -> None:
         """Take the ports and settings of `layout`."""
-        self.layout = layout
+        bridge = choose_bridge()
+        self.layout = layout = replace(layout, bridge=bridge.name, bridge_subnet=bridge.subnet)
         self._stack = ComposeStack(layout, project=_PROJECT)
 
     def prepare(self, screen: Screen) -> None:

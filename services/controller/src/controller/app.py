@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -30,7 +31,7 @@ from controller.instances.runner_watch import RunnerWatch
 from controller.instances.submitting import Submitting
 from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs
-from controller.operations import Engine, EngineSettings, Outbox, SystemClock, parse_fail_point
+from controller.operations import Engine, EngineSettings, Outbox, SystemClock, armed_by
 from controller.operations.failpoints import FailPoints, no_fail_points
 from controller.operations.rows import meta
 from controller.plans.kinds import build_plans
@@ -103,7 +104,7 @@ async def serve(
         stop_timeout_s=settings.stop_timeout_s,
         readiness_deadline_s=settings.readiness_deadline_s,
     )
-    reconciler = Reconciler(database, engine, observations)
+    reconciler = Reconciler(database, engine, observations, clock)
     timer = ReadinessTimer(database, fleet, observations, clock)
     loops: list[Coroutine[Any, Any, None]] = [
         reconciler.run(),
@@ -167,5 +168,5 @@ async def _end(engine: Engine, running: "asyncio.Task[None]", tasks: "list[async
 
 
 def _fail_points() -> FailPoints:
-    setting = os.environ.get("QC_FAIL_POINT", "")
-    return parse_fail_point(setting) if setting else no_fail_points
+    file = os.environ.get("QC_FAIL_POINT_FILE", "")
+    return armed_by(Path(file)) if file else no_fail_points

@@ -1,4 +1,5 @@
 import asyncio
+import io
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
@@ -6,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from controller.database import (
     Database,
     DatabaseFull,
@@ -16,6 +19,7 @@ from controller.database import (
     translate,
 )
 from controller.database.lock import file_system_type
+from controller.database.migrate import configuration
 from controller.database.writer import GroupCommit
 from controller.operations.rows import metadata
 from sqlalchemy import Connection, text
@@ -168,6 +172,23 @@ async def test_the_migrations_make_the_tables_that_the_queries_use(database: Dat
         return [entry for entry in found if any(f"'{name}'" in repr(entry) for name in names)]
 
     assert await database.write(differences) == []
+
+
+def test_the_migrations_can_be_rendered_for_postgresql() -> None:
+    """The schema is portable: not a statement of it is SQLite's own."""
+    text_of = io.StringIO()
+    context = MigrationContext.configure(
+        dialect_name="postgresql", opts={"as_sql": True, "output_buffer": text_of}
+    )
+    scripts = ScriptDirectory.from_config(configuration())
+    with Operations.context(context):
+        for revision in reversed(list(scripts.walk_revisions())):
+            revision.module.upgrade()
+    rendered = text_of.getvalue()
+    assert "seq BIGSERIAL NOT NULL" in rendered
+    assert "CREATE UNIQUE INDEX uq_operations_active ON operations (subject) WHERE state IN" in rendered
+    assert "not_before TIMESTAMP WITH TIME ZONE NOT NULL" in rendered
+    assert "AUTOINCREMENT" not in rendered
 
 
 async def test_each_database_has_an_epoch_of_its_own(tmp_path: Path) -> None:

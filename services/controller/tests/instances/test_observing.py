@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import sqlite3
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from controller.database import DatabaseUnavailable
 from controller.domain.machine import Guest
+from controller.instances.observations import Observations
 from controller.ports import ImageEvent
 from controller_fakes import Cloud, FakeRunner, FakeStore, ended, reason_of, running_cloud
 from google.protobuf import json_format
@@ -72,6 +74,26 @@ async def test_a_runner_that_is_away_leaves_the_state_and_makes_conditions_unkno
     assert unknown.status.state == pb.INSTANCE_STATE_RUNNING
     cloud.runner.away = False
     await cloud.until(lambda found: condition(found, "MachineRunning").status == pb.CONDITION_STATUS_TRUE)
+
+
+async def test_readiness_is_given_up_though_the_database_was_away_at_that_moment(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [DatabaseUnavailable("away")]
+    derive = Observations.derive_again
+
+    async def failing(self: Observations, node: str) -> None:
+        if faults:
+            raise faults.pop()
+        await derive(self, node)
+
+    monkeypatch.setattr(Observations, "derive_again", failing)
+    instance = await cloud.launch()
+    # The node runs at half speed: the default 180 s are 360, of which a moment is left.
+    cloud.runner.report(instance.id, start_time=datetime.now(UTC) - timedelta(seconds=359.7))
+    given_up = await cloud.until(lambda found: condition(found, "Ready").reason == "READINESS_TIMEOUT")
+    assert condition(given_up, "Ready").status == pb.CONDITION_STATUS_FALSE
+    assert faults == []
 
 
 async def test_events_tell_a_launch_from_created_to_deleted_and_can_be_replayed(cloud: Cloud) -> None:

@@ -145,3 +145,23 @@ async def test_a_key_is_bound_to_its_request(cloud: Cloud) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await cloud.launch(labels={"a": "b"}, options=pb.MutationOptions(request_id="k"))
     assert reason_of(caught.value)[0] == "IDEMPOTENCY_KEY_REUSED"
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointers"),
+    [
+        ({"argv": []}, {"/argv"}),
+        ({"argv": ["", "a"]}, {"/argv"}),
+        ({"argv": ["echo", "a\0b"], "env": {"B\0": "c"}}, {"/argv/1", "/env/B\0"}),
+        ({"argv": ["env"], "env": {"": "x", "A=B": "c", "C": "\0"}}, {"/env/", "/env/A=B", "/env/C"}),
+        ({"argv": ["sleep"], "timeout": "11m"}, {"/timeout"}),
+    ],
+)
+async def test_a_program_that_the_guest_would_read_otherwise_is_refused(
+    cloud: Cloud, fields: dict[str, Any], pointers: set[str]
+) -> None:
+    await cloud.launch()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await cloud.instances.ExecInstance(pb.ExecInstanceRequest(name="web-1", **fields), timeout=10)
+    assert reason_of(caught.value)[0] == "FIELD_INVALID"
+    assert pointers_of(caught.value) == pointers

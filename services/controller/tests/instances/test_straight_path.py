@@ -4,7 +4,7 @@ import asyncio
 
 import grpc
 import pytest
-from controller_fakes import SUCCEEDED, Cloud, ended, reason_of, refusal
+from controller_fakes import Cloud, ended, reason_of, refusal
 from qcontroller.controller.v1 import instance_pb2 as pb
 from qcontroller.controller.v1 import operation_pb2
 
@@ -81,6 +81,21 @@ async def test_a_cancelled_launch_leaves_nothing(cloud: Cloud) -> None:
     await cloud.launch()
 
 
+@pytest.mark.parametrize("by", ["cancel", "delete"])
+async def test_a_launch_that_is_broken_off_while_files_are_made_leaves_none(cloud: Cloud, by: str) -> None:
+    """What was begun is not observed yet: only asking for its removal removes it."""
+    reached = cloud.runner.at("prepare")
+    request = pb.LaunchInstanceRequest(name="web-1", image="tiny", start=True)
+    operation = (await cloud.instances.LaunchInstance(request, timeout=10)).mutation.operation.id
+    await asyncio.wait_for(reached.wait(), 10)
+    if by == "cancel":
+        await cloud.operations.CancelOperation(operation_pb2.CancelOperationRequest(id=operation), timeout=10)
+    else:
+        await cloud.done(await cloud.ask("Delete"))
+    assert (await cloud.ended(operation)).state == operation_pb2.OPERATION_STATE_CANCELLED
+    assert cloud.runner.directories == set()
+
+
 async def test_a_launch_refused_before_qemu_was_spawned_leaves_nothing(cloud: Cloud) -> None:
     cloud.runner.faults["start"] = [refusal("PORT_IN_USE")]
     mutation = (
@@ -127,13 +142,3 @@ async def test_a_lost_machine_is_failed_with_its_reason_and_can_be_started(cloud
     assert failed.status.stderr_tail == "qemu: stderr"
     assert failed.desired_power == pb.DESIRED_POWER_RUNNING
     assert (await cloud.verb("Start")).status.state == pb.INSTANCE_STATE_RUNNING
-
-
-async def test_the_same_key_files_one_operation_however_often_it_comes(cloud: Cloud) -> None:
-    request = pb.LaunchInstanceRequest(
-        name="web-1", image="tiny", options=pb.MutationOptions(request_id="once")
-    )
-    answers = await asyncio.gather(*(cloud.instances.LaunchInstance(request, timeout=10) for _ in range(8)))
-    assert len({answer.mutation.operation.id for answer in answers}) == 1
-    assert sorted(answer.mutation.replayed for answer in answers) == [False, *[True] * 7]
-    assert (await cloud.ended(answers[0].mutation.operation.id)).state == SUCCEEDED

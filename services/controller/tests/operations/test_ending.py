@@ -1,6 +1,8 @@
 """Failing, cancelling, undoing, deadlines."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from controller.operations import (
@@ -62,16 +64,26 @@ async def test_cancelling_raises_the_fence_so_that_a_late_call_is_refused(world:
     assert world.host.fences["s1"] == done.fence
 
 
-async def test_a_cancel_that_overtakes_the_final_save_wins(world: World) -> None:
+async def test_a_cancel_that_overtakes_the_final_save_wins(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Trap 1: it must not end SUCCEEDED when undo has run."""
     world.make_plan()
     cancels: list[asyncio.Future[Operation]] = []
 
     def reached(name: str) -> None:
         if name == "settle.before_commit" and not cancels:
-            # Its transaction is queued before the final save's, which starts one turn of the loop later.
             cancels.append(asyncio.ensure_future(engine.cancel("op-1")))
 
+    write = world.database.write
+
+    async def writing(work: Callable[[Any], Any]) -> Any:
+        if cancels and work.__qualname__.startswith("Hold."):
+            # The final save: begun, and yet behind the cancel's transaction.
+            await asyncio.wait(cancels)
+        return await write(work)
+
+    monkeypatch.setattr(world.database, "write", writing)
     async with world.running(fail_points=reached) as engine:
         done = await engine.wait(await accepted(engine), LONG_S)
         turned = await cancels[0]

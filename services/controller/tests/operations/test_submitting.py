@@ -1,12 +1,18 @@
 """Accepting, refusing, superseding."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from controller.operations import (
     AlreadyThere,
+    Event,
+    NotYet,
     Operation,
+    OperationId,
     OperationInProgress,
+    Problem,
     State,
     Submission,
     Supersede,
@@ -241,3 +247,73 @@ async def test_a_blocked_operation_fails_at_its_deadline(world: World) -> None:
             world.clock.advance(await world.clock.until_asleep_for(60))
     assert late.error is not None
     assert late.error.reason == "DEADLINE_EXCEEDED"
+
+
+async def test_what_was_accepted_is_carried_out_though_its_client_has_hung_up(world: World) -> None:
+    """The answer is lost, the operation is not: nothing but the submit itself wakes the engine here."""
+    world.make_plan()
+    async with world.running() as engine:
+        await world.clock.until_asleep_for(3600)
+        feed = await engine.feed.tail()
+        asking = asyncio.ensure_future(engine.submit(wanting()))
+        await asyncio.sleep(0)
+        asking.cancel()
+        async with asyncio.timeout(10):
+            while (told := await anext(feed)) and isinstance(told, Event):
+                if told.type == "operation.finished":
+                    break
+        assert (await engine.get("op-1")).state is State.SUCCEEDED
+    assert asking.cancelled()
+
+
+@pytest.mark.parametrize("how", ["cancel", "supersede"])
+async def test_a_running_operation_is_told_though_whoever_ended_it_has_hung_up(
+    world: World, how: str
+) -> None:
+    first_step, *_ = world.make_plan()
+    world.make_plan("remove", ["z"])
+    async with world.running() as engine:
+        first_step.gate = asyncio.Event()
+        first = await accepted(engine)
+        await first_step.reached.wait()
+        asking = asyncio.ensure_future(
+            engine.cancel(first)
+            if how == "cancel"
+            else engine.submit(wanting(kind="remove", supersede=Supersede.ABANDON))
+        )
+        await asyncio.sleep(0)
+        asking.cancel()
+        async with asyncio.timeout(10):
+            assert (await engine.wait(first, LONG_S)).state is State.CANCELLED
+    assert asking.cancelled()
+
+
+async def test_a_successor_that_comes_while_the_run_reads_its_row_again_is_heard(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run has obeyed the cancel, but has not yet acted on it, when the operation is abandoned as well."""
+    first_step, second_step, _ = world.make_plan()
+    first_step.undo_faults = [NotYet(Problem("SLOW", "")) for _ in range(1000)]
+    world.make_plan("remove", ["z"])
+    successors: list[OperationId] = []
+    came = asyncio.Event()
+    async with world.running() as engine:
+        second_step.gate = asyncio.Event()
+        first = await accepted(engine)
+        await second_step.reached.wait()
+        read = world.database.read
+
+        async def reading(work: Callable[[Connection], Any]) -> Any:
+            row = await read(work)
+            if "Hold.refresh" in work.__qualname__ and not successors:
+                monkeypatch.setattr(world.database, "read", read)
+                successors.append(await accepted(engine, wanting(kind="remove", supersede=Supersede.ABANDON)))
+                came.set()
+            return row
+
+        monkeypatch.setattr(world.database, "read", reading)
+        await engine.cancel(first)
+        async with asyncio.timeout(10):
+            await came.wait()
+            assert (await engine.wait(successors[0], LONG_S)).state is State.SUCCEEDED
+        assert (await engine.get(first)).state is State.CANCELLED

@@ -16,7 +16,7 @@ from qcontroller.image.v1.image_pb2_grpc import ImageServiceStub
 from servicekit.channel import grpc_channel
 from servicekit.rpc_errors import decode, is_unreachable
 
-from gateway.errors import Fault, GatewayError, PeerUnavailableError, RemoteError
+from gateway.errors import Fault, GatewayError, PeerUnavailableError, RemoteError, RequestInvalidError
 
 DEADLINE_S: Final = 15.0
 _MessageT = TypeVar("_MessageT", bound=Message)
@@ -35,6 +35,8 @@ class Peer:
         if is_unreachable(problem):
             return PeerUnavailableError(self.absence, self.name, problem.message)
         faults = [Fault(violation.pointer, violation.detail) for violation in problem.violations]
+        if faults and problem.reason == "FIELD_INVALID":
+            return RequestInvalidError(faults)
         return RemoteError(problem.code.name, problem.reason, problem.message, problem.metadata, faults)
 
 
@@ -74,7 +76,7 @@ async def ask(
 
     Raises:
         PeerUnavailableError: The peer is away, or did not answer within `deadline_s`.
-        RemoteError: It refused.
+        RemoteError, RequestInvalidError: It refused.
     """
     try:
         return await method(request, timeout=deadline_s, wait_for_ready=wait_for_ready)
@@ -89,7 +91,7 @@ async def next_of(
 
     Raises:
         PeerUnavailableError: The peer went away, or sent nothing for `idle_s`.
-        RemoteError: It refused.
+        RemoteError, RequestInvalidError: It refused.
     """
     try:
         async with asyncio.timeout(idle_s):

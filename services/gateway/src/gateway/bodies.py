@@ -75,7 +75,7 @@ async def chunks(request: Request, idle_s: float) -> AsyncIterator[bytes]:
 
 
 def parse_json(body: bytes) -> tuple[Any, list[Fault]]:
-    """Return the document in `body` and the keys that occur twice in it.
+    """Return the document in `body`, behind a byte order mark or not, and the keys that occur twice in it.
 
     Raises:
         BodyMalformedError: It is not JSON (RFC 8259): NaN, broken UTF-8 and lone surrogates included.
@@ -93,7 +93,7 @@ def parse_json(body: bytes) -> tuple[Any, list[Fault]]:
         return document
 
     try:
-        text = body.decode("utf-8")
+        text = body.decode("utf-8-sig")
         document = json.loads(text, object_pairs_hook=pairs, parse_constant=_refuse_constant)
         if "\\u" in text and _SURROGATE.search(json.dumps(document, ensure_ascii=False)):
             raise BodyMalformedError("holds half of a surrogate pair")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -11,6 +11,9 @@ from gateway.bodies import parse_json, read_whole
 from gateway.contract import ContractOperation, Parameter
 from gateway.errors import BodyMalformedError, Fault, MediaTypeError, NotAcceptableError
 from gateway.preferences import accepts, tags_of, wait_of
+
+# On a change these are promises; an operation that cannot keep one says so instead of ignoring it.
+_PROMISES: Final = ("Idempotency-Key", "If-Match", "If-None-Match")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ async def read_call(
         raise NotAcceptableError(operation.produces)
     query, faults = _read_query(request.scope["query_string"], operation.query)
     faults += _header_faults(request, operation.headers)
+    if operation.method != "GET":
+        faults += _broken_promises(request, operation.headers)
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     if operation.consumes and has_body:
         _check_media_type(request, operation)
@@ -124,6 +129,14 @@ def _header_faults(request: Request, known: Mapping[str, Parameter]) -> list[Fau
             if name == "If-Match" and len(tags_of(value)) != 1:
                 faults.append(Fault("/header/If-Match", "must be one entity tag in quotes, or *"))
     return faults
+
+
+def _broken_promises(request: Request, known: Mapping[str, Parameter]) -> list[Fault]:
+    return [
+        Fault(f"/header/{name}", "is not taken by this call")
+        for name in _PROMISES
+        if name in request.headers and name not in known
+    ]
 
 
 def _tag(header: str) -> str:

@@ -41,18 +41,23 @@ def to_json(message: Message) -> dict[str, Any]:
 
 def operation_json(message: Any) -> dict[str, Any]:
     """Return an Operation; its error becomes a whole problem."""
-    document = to_json(message)
-    if message.HasField("error"):
-        error = message.error
-        document["error"] = problem_members(
-            error.reason,
-            reason_of(error.reason) or REASONS["INTERNAL"],
-            error.detail,
-            error.metadata,
-            instance=f"/v1/operations/{message.id}",
-            trace_id=message.trace_id,
-        )
-    return document
+    return with_problem(to_json(message))
+
+
+def with_problem(operation: dict[str, Any]) -> dict[str, Any]:
+    """Return `operation`, already JSON, with the error that it may have as a whole problem."""
+    error = operation.get("error")
+    if not error:
+        return operation
+    problem = problem_members(
+        error["reason"],
+        reason_of(error["reason"]) or REASONS["INTERNAL"],
+        error["detail"],
+        error["metadata"],
+        instance=f"/v1/operations/{operation['id']}",
+        trace_id=operation["traceId"],
+    )
+    return {**operation, "error": problem}
 
 
 def struct_json(value: Any) -> Any:

@@ -26,7 +26,7 @@ with warnings.catch_warnings():
 from gateway.boundary import EXCHANGE_KEY, Exchange
 from gateway.calls import Call, read_call
 from gateway.contract import Contract, ContractOperation
-from gateway.errors import PathNotFoundError, RequestInvalidError
+from gateway.errors import BodyMalformedError, PathNotFoundError, RequestInvalidError
 
 __all__ = ["Handler", "Precheck", "Specification", "connexion_app"]
 
@@ -53,9 +53,13 @@ class _Endpoint:
         if span.is_recording():
             span.update_name(f"{operation.method} {operation.template}")
             span.set_attribute("http.route", operation.template)
-        call, faults = await read_call(
-            Request(scope, receive), operation, scope["path_params"], self._max_body_bytes
-        )
+        request, path = Request(scope, receive), scope["path_params"]
+        try:
+            call, faults = await read_call(request, operation, path, self._max_body_bytes)
+        except BodyMalformedError:
+            if operation.names_instance:
+                await self._precheck(Call(request, operation, path))
+            raise
         if operation.names_instance and span.is_recording():
             span.set_attribute("qcontroller.instance.name", call.name)
         if faults:

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.answers import HEAD_KEY
 from gateway.backends import CONTROLLER, Backends, next_of
 from gateway.calls import Call
-from gateway.convert import to_json
+from gateway.convert import to_json, with_problem
 from gateway.errors import GatewayError
 
 HEARTBEAT_S: Final = 15.0
@@ -120,6 +120,8 @@ def event_text(message: pb.WatchEventsResponse) -> str:
     """Return one event as its lines; JSON without line breaks needs a single data line."""
     event = message.event
     document = {"resource": {}, **to_json(event)}
+    if event.type.startswith("operation."):
+        document["resource"] = with_problem(document["resource"])
     data = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return f"id: {event.cursor}\nevent: {event.type}\ndata: {data}\n\n"
 

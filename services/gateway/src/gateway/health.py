@@ -36,7 +36,7 @@ class Health:
         self._peers = peers
         self._contract = contract
         self._registry = registry
-        # When each of the gateway's own peers was first seen in the state it is in.
+        # When what nobody else dates, the gateway's own peers above all, was first seen in its present state.
         self._since: dict[str, tuple[bool, Timestamp]] = {}
 
     async def alive(self, call: Call) -> Response:
@@ -105,7 +105,12 @@ class Health:
             )
         except GatewayError:
             return []  # the controller's own entry tells that it is down
-        return [{**to_json(entry), "status": _word(up=entry.up)} for entry in answer.dependencies]
+        return [
+            {**to_json(entry), "status": _word(up=entry.up)}
+            if entry.HasField("since")
+            else self._entry(entry.name, entry.detail, up=entry.up)
+            for entry in answer.dependencies
+        ]
 
 
 def _word(*, up: bool) -> str:

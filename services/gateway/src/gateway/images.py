@@ -11,7 +11,7 @@ from gateway.backends import IMAGE_STORE, Backends, ask, next_of
 from gateway.bodies import chunks
 from gateway.calls import Call
 from gateway.convert import enum_value, to_json
-from gateway.errors import Fault, PeerUnavailableError, RemoteError, RequestInvalidError
+from gateway.errors import Fault, PeerUnavailableError, RequestInvalidError
 from gateway.forms import ImageForm, boundary_of
 from gateway.preferences import is_fresh, range_of
 from gateway.uploads import form_messages, raw_messages, upload
@@ -19,6 +19,8 @@ from gateway.uploads import form_messages, raw_messages, upload
 _CLIENT_IDLE_S: Final = 60.0
 _STREAM_IDLE_S: Final = 60.0
 _DELETE_DEADLINE_S: Final = 30.0
+# What the store's message can tell; h11 lets longer numbers through, and no store takes so many bytes.
+_MAX_LENGTH: Final = 2**64 - 1
 
 # Where the client gave what the store calls by these pointers.
 _RAW_POINTERS: Final = {
@@ -43,12 +45,16 @@ class Images:
         self._client_idle_s = client_idle_s
 
     async def put(self, call: Call) -> Response:
-        """PUT /v1/images/{name}: the body is the image."""
+        """PUT /v1/images/{name}: the body is the image, all of it (RFC 9110, section 14.5)."""
+        if "content-range" in call.request.headers:
+            raise RequestInvalidError(
+                [Fault("/header/Content-Range", "is not taken: an image is sent whole, from its first byte")]
+            )
         pairs = (label.split("=", maxsplit=1) for label in call.query.get("label", ()))
         head = pb.ImageUpload(
             name=call.name,
             expected_digest=call.query.get("digest", ""),
-            content_length=int(call.request.headers.get("content-length") or 0),
+            content_length=min(int(call.request.headers.get("content-length") or 0), _MAX_LENGTH),
             labels={key: value for key, value in pairs},  # noqa: C416 - two-element lists, not tuples
             arch=call.query.get("arch", ""),
             request_id=call.request_id,
@@ -127,9 +133,7 @@ class Images:
     ) -> pb.UploadImageResponse:
         try:
             return await upload(self._stub, messages)
-        except RemoteError as exc:
-            if exc.reason != "FIELD_INVALID":
-                raise
+        except RequestInvalidError as exc:
             told = [Fault(pointers.get(fault.pointer, fault.pointer), fault.detail) for fault in exc.faults]
             raise RequestInvalidError(told) from exc
 

@@ -31,9 +31,6 @@ REASONS: Final[dict[str, Reason]] = {
     "UPLOAD_TRUNCATED": Reason(400, "The upload ended early", "Send it again; nothing was stored."),
     "UPLOAD_STALLED": Reason(408, "The upload stood still", "Send it again; nothing was stored."),
     "BODY_TOO_LARGE": Reason(413, "The body is too large", "Send less; `metadata.limitBytes` is the limit."),
-    "IMAGE_TOO_LARGE": Reason(
-        413, "The image is too large", "Use a smaller image, or raise the image store's limit."
-    ),
     "MEDIA_TYPE_UNSUPPORTED": Reason(
         415, "The body's type is not taken here", "Set Content-Type to one of `metadata.supported`."
     ),
@@ -55,7 +52,11 @@ REASONS: Final[dict[str, Reason]] = {
         "Pages of this origin may not use the gateway",
         "Add the page's host to the gateway's `externalNames`.",
     ),
-    "PRECONDITION_FAILED": Reason(412, "It has changed meanwhile", "Read it again and repeat with its ETag."),
+    "PRECONDITION_FAILED": Reason(
+        412,
+        "It is not as the precondition says",
+        "Read it again and repeat with its ETag; after `If-None-Match: *` choose another name.",
+    ),
     "IDEMPOTENCY_KEY_REUSED": Reason(
         422, "The key was used for another request", "Use a new Idempotency-Key for another request."
     ),
@@ -95,14 +96,8 @@ REASONS: Final[dict[str, Reason]] = {
     "CANCELLED": Reason(409, "The operation was cancelled", "Repeat the request if it is still wanted."),
     "SUPERSEDED": Reason(409, "Another operation took its place", "Look at the successor in `metadata`."),
     "OPERATION_FAILED": Reason(500, "The operation failed", "Look at `metadata.operation`."),
-    "IMAGE_ALREADY_EXISTS": Reason(
-        409, "The image exists", "Choose another name, or send it without If-None-Match."
-    ),
     "IMAGE_IN_USE": Reason(
         409, "Instances use the image", "Delete the instances that `metadata` names first."
-    ),
-    "IMAGE_STATE_CONFLICT": Reason(
-        409, "The image's state does not allow this", "Wait until it is deleted, or use another name."
     ),
     "PORT_IN_USE": Reason(409, "A host port is taken", "Publish another port of the host."),
     "GUEST_AGENT_UNAVAILABLE": Reason(
@@ -127,6 +122,24 @@ REASONS: Final[dict[str, Reason]] = {
     "ARCH_UNSUPPORTED": Reason(
         422, "No node runs this architecture", "Use an image of an architecture that a node has."
     ),
+    "GUEST_AGENT_REFUSED": Reason(
+        409, "The guest agent refuses", "The detail carries its words; the guest may forbid the command."
+    ),
+    "MACHINE_NOT_FOUND": Reason(
+        404, "The node has no such machine", "Start the instance again, or delete it."
+    ),
+    "MACHINE_STATE_CONFLICT": Reason(
+        409, "The machine's state does not allow this", "Read the instance again and repeat what it allows."
+    ),
+    "STALE_FENCE": Reason(409, "A later operation has the machine", "Look at the instance's operations."),
+    "FOREIGN_OBJECT": Reason(
+        409, "An object of another owner is in the way", "See the detail and the node's leaks; remove it."
+    ),
+    "DISK_UNSAFE": Reason(
+        409,
+        "The machine's own disk is not safe to open",
+        "The guest or somebody on the node changed its header; delete the instance and launch it again.",
+    ),
     # Something that is needed is away or exhausted.
     "HOST_CAPACITY_EXHAUSTED": Reason(
         503, "No node has room", "Stop or delete instances, or ask for less.", 5
@@ -149,22 +162,38 @@ REASONS: Final[dict[str, Reason]] = {
     "STORAGE_UNAVAILABLE": Reason(503, "The storage cannot be used", "See GET /readyz and the log.", 5),
     "SERVICE_NOT_READY": Reason(503, "Not everything is up", "`dependencies` tells what is down.", 1),
     "UNAVAILABLE": Reason(503, "Something that is needed is away", "Try again.", 1),
+    "QEMU_UNRESPONSIVE": Reason(
+        503, "QEMU does not answer", "Try again; a forced stop ends it whatever it does.", 5
+    ),
+    "SUBJECT_BUSY": Reason(503, "An earlier action on the machine still runs", "Try again.", 5),
     # Time ran out.
     "READINESS_TIMEOUT": Reason(
         504, "It did not become true in time", "`metadata` names the condition; look at the console."
     ),
-    "EXEC_TIMEOUT": Reason(504, "The program did not end in time", "Give a longer timeout."),
     "GUEST_EXEC_TIMEOUT": Reason(504, "The program did not end in time", "Give a longer timeout."),
-    "OPERATION_DEADLINE_EXCEEDED": Reason(
-        504, "The operation did not end in time", "Look at its stages: `metadata.operation`."
-    ),
     "DEADLINE_EXCEEDED": Reason(504, "It did not end in time", "Try again."),
+    "MACHINE_STUCK": Reason(
+        504, "QEMU does not end", "Look at the node: a process that waits for its disk cannot be killed."
+    ),
+    "STEP_NOT_DONE": Reason(
+        504, "A step did not take effect in time", "Look at its stages: `metadata.operation`."
+    ),
     # What became of a machine.
+    "MACHINE_LOST": Reason(500, "The machine has no process", "Start the instance again."),
+    "GUEST_SHUTDOWN": Reason(500, "The guest powered itself off", "Look at the console; start it again."),
+    "KERNEL_PANIC": Reason(500, "The guest's kernel panicked", "Look at the console."),
     "QEMU_START_FAILED": Reason(500, "QEMU did not start", "The detail carries QEMU's own words."),
     "QEMU_EXITED": Reason(500, "QEMU ended by itself", "The instance's status carries QEMU's stderr."),
     "VM_HOST_EXITED": Reason(500, "vm-host ended, and the machine with it", "Start the instance again."),
     "HOST_RESTARTED": Reason(500, "The host was restarted", "Start the instance again."),
     "HOST_SHUTDOWN": Reason(500, "The host was shut down", "Start the instance again."),
+    "UNDO_FAILING": Reason(
+        500, "Undoing does not succeed", "It goes on slowly; `metadata.cause` and the node's leaks tell more."
+    ),
+    "UNDO_UNKNOWN_STEP": Reason(
+        500, "Another version began this", "Delete the instance with force; see the node's leaks."
+    ),
+    "STEP_NOT_UNDONE": Reason(500, "A step could not be undone", "It is tried again; see the node's leaks."),
     "UNIMPLEMENTED": Reason(501, "Not built", "Use another way; /openapi.yaml lists what there is."),
     "INTERNAL": Reason(500, "Internal error", "Look for the trace id in the logs and report it."),
 }

@@ -43,7 +43,7 @@ async def upload(
 
     Raises:
         PeerUnavailableError: The store went away, or took nothing for 60 s.
-        RemoteError: It refused, perhaps before the end.
+        RemoteError, RequestInvalidError: It refused, perhaps before the end.
         InputError: What the source of the messages raised.
     """
     # One message at most waits here. gRPC is handed an iterator and not written to: the tracing interceptor

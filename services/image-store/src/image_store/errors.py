@@ -13,6 +13,7 @@
     ├── UploadTooLargeError        more bytes than the store takes
     ├── UploadTruncatedError       the upload ended before it was whole
     ├── UploadStalledError         the sender stopped sending and did not hang up
+    ├── PageTokenError             no page token, or that of another list
     ├── RangeError                 bytes beyond the end were asked for
     ├── CursorInvalidError         not a cursor of ours
     ├── CursorExpiredError         the events after the cursor are gone
@@ -144,6 +145,14 @@ class UploadStalledError(ImageStoreError):
     def __init__(self, idle_s: float) -> None:
         self.idle_s = idle_s
         super().__init__(f"No bytes came for {idle_s:g} s; nothing was stored, send the upload again.")
+
+
+class PageTokenError(ImageStoreError):
+    """The page token cannot be followed; `fault` says why."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+        super().__init__(f"The page token {fault}: list again from the first page.")
 
 
 class RangeError(ImageStoreError):

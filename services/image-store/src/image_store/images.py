@@ -63,7 +63,7 @@ class Images:
         A page of 0 has the default size. Images that come or go between two pages move no other.
 
         Raises:
-            InvalidRequestError: The token is none of this filter's.
+            PageTokenError: The token is none of this filter's.
         """
         after = parse_page_token(token, image_filter)
         limit = min(page_size or DEFAULT_PAGE, MAX_PAGE)

@@ -16,6 +16,7 @@ from image_store.errors import (
     ImageStoreError,
     InvalidRequestError,
     KeyReusedError,
+    PageTokenError,
     PreconditionFailedError,
     RangeError,
     StoreFullError,
@@ -72,6 +73,7 @@ TABLE: Final[Mapping[type[ImageStoreError], _Row]] = MappingProxyType(
             lambda e: {"receivedBytes": str(e.received_bytes)},
         ),
         UploadStalledError: (StatusCode.DEADLINE_EXCEEDED, "UPLOAD_STALLED", _nothing),
+        PageTokenError: (StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID", _nothing),
         RangeError: (
             StatusCode.OUT_OF_RANGE,
             "RANGE_NOT_SATISFIABLE",

@@ -8,7 +8,7 @@ import json
 import re
 from typing import Final
 
-from image_store.errors import CursorInvalidError, InvalidRequestError
+from image_store.errors import CursorInvalidError, PageTokenError
 from image_store.image import ImageName
 from image_store.requests import ImageFilter
 
@@ -24,19 +24,19 @@ def parse_page_token(token: str, image_filter: ImageFilter) -> ImageName | None:
     """Return the name after which the page begins; None for the first page, whose token is empty.
 
     Raises:
-        InvalidRequestError: The token is none, or belongs to a list with another filter.
+        PageTokenError: It is none, or belongs to a list with another filter.
     """
     if not token:
         return None
     try:
         document = json.loads(_unwrap(token))
     except ValueError as exc:
-        raise InvalidRequestError.at("/pageToken", "this is no page token") from exc
+        raise PageTokenError("is none of ours") from exc
     match document:
         case [fingerprint, str(last)] if fingerprint == image_filter.fingerprint():
             return ImageName(last)
         case _:
-            raise InvalidRequestError.at("/pageToken", "this page token belongs to another list")
+            raise PageTokenError("belongs to another list")
 
 
 def cursor(epoch: str, seq: int) -> str:

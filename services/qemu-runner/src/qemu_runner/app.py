@@ -160,7 +160,7 @@ async def running_core(
         )
         adoption = Adoption(machines, files, exits, watching, hub, lambda run: _link_of(links, run), tasks)
         links += [VmHostLink(path, door, adoption, last_words) for path in configuration.vm_hosts]
-        ending = Ending(machines, lambda run: _link_of(links, run), adoption.settle)
+        ending = Ending(machines, lambda run: _link_of(links, run), adoption.settle, links)
         services = Services(
             machines=machines,
             actions=actions,

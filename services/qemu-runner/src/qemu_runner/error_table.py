@@ -18,6 +18,7 @@ CODES: Final[Mapping[type[errors.RunnerError], tuple[StatusCode, str]]] = {
     errors.PortUnavailableError: (StatusCode.FAILED_PRECONDITION, "PORT_IN_USE"),
     errors.HostCapacityError: (StatusCode.RESOURCE_EXHAUSTED, "HOST_CAPACITY_EXHAUSTED"),
     errors.DiskFullError: (StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL"),
+    errors.DiskUnsafeError: (StatusCode.FAILED_PRECONDITION, "DISK_UNSAFE"),
     errors.ImageStoreUnavailableError: (StatusCode.UNAVAILABLE, "IMAGE_STORE_UNAVAILABLE"),
     errors.ImageNotFoundError: (StatusCode.NOT_FOUND, "IMAGE_NOT_FOUND"),
     errors.ImageCorruptError: (StatusCode.DATA_LOSS, "IMAGE_DIGEST_MISMATCH"),

@@ -12,6 +12,7 @@ Tree::
     ├── PortUnavailableError         a host port cannot be published
     ├── HostCapacityError            the host has not that much
     ├── DiskFullError                no room for a file
+    ├── DiskUnsafeError              a machine's disk is not what was made for it
     ├── ImageStoreUnavailableError   the store cannot be reached, or broke off
     ├── ImageNotFoundError           the store has no such blob
     ├── ImageCorruptError            the bytes that came are not those of the digest
@@ -124,6 +125,14 @@ class DiskFullError(RunnerError):
     def __init__(self, path: str) -> None:
         self.path = path
         super().__init__(f"The disk that holds {path} is full.")
+
+
+class DiskUnsafeError(RunnerError):
+    """A machine's own disk would lead the tools that open it somewhere else."""
+
+    def __init__(self, path: str, detail: str) -> None:
+        self.path = path
+        super().__init__(f"{path} is not opened: {detail}.")
 
 
 class ImageStoreUnavailableError(RunnerError):

@@ -59,6 +59,7 @@ def test_a_card_that_is_not_known_any_more_is_given_nothing(bench: Bench) -> Non
 def test_an_unknown_mac_on_the_bridge_is_given_nothing(bench: Bench) -> None:
     known = bench.boot(5, configured=False)
     bench.host("ip", "link", "add", "stray0", "type", "veth", "peer", "stray1")
+    bench.undo(lambda: bench.host("ip", "link", "del", "stray0"))
     for name in ("stray0", "stray1"):
         bench.host("ip", "link", "set", name, "up")
     bench.host("ip", "link", "set", "stray1", "master", "qct0")
@@ -79,6 +80,16 @@ def test_guests_resolve_each_others_names_both_ways(bench: Bench) -> None:
     with asker.udp_socket() as wire:
         assert ask_dns(wire, GATEWAY, "guest-6.qc.internal") == [IPv4Address("10.76.0.6").packed]
         assert ask_dns(wire, GATEWAY, "6.0.76.10.in-addr.arpa", PTR) == [b"\x07guest-6\x02qc\x08internal\0"]
+
+
+def test_what_a_guest_calls_itself_is_no_name_of_the_network(bench: Bench) -> None:
+    guest = bench.boot(5, configured=False)
+    with guest.packet_socket() as wire:
+        assert ask_dhcp(wire, guest.nic.mac, hostname="impostor") is not None
+    guest.configure()
+    with guest.udp_socket() as asker:
+        assert ask_dns(asker, GATEWAY, "guest-5.qc.internal"), "the control failed"
+        assert ask_dns(asker, GATEWAY, "impostor.qc.internal") == []
 
 
 def test_the_name_of_a_machine_that_was_detached_is_gone(bench: Bench) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from qemu_runner.domain.iso9660 import build_iso
 from qemu_runner.domain.machine import DiskFormat
-from qemu_runner.domain.qcow2 import MAX_SIZE_BYTES, empty_overlay
+from qemu_runner.domain.qcow2 import HEADER_BYTES, MAX_SIZE_BYTES, empty_overlay, overlay_size
 
 
 def qemu_img(*words: str | Path) -> str:
@@ -69,3 +69,20 @@ def test_the_same_files_make_the_same_bytes() -> None:
 def test_too_many_files_are_refused() -> None:
     with pytest.raises(ValueError, match="too many"):
         build_iso("cidata", {f"file-{number}": b"" for number in range(40)})
+
+
+def test_the_size_of_an_overlay_is_read_from_its_header() -> None:
+    assert overlay_size(empty_overlay(2**30, "base", DiskFormat.RAW)[:HEADER_BYTES]) == 2**30
+
+
+def test_an_overlay_that_names_a_data_file_is_refused(tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", f"data_file={tmp_path}/victim", overlay, "1M")
+    with pytest.raises(ValueError, match="data file"):
+        overlay_size(overlay.read_bytes()[:HEADER_BYTES])
+
+
+@pytest.mark.parametrize("header", [b"", b"QFI\xfb", bytes(HEADER_BYTES)], ids=["empty", "short", "zeroes"])
+def test_what_is_no_overlay_has_no_size(header: bytes) -> None:
+    with pytest.raises(ValueError, match="no qcow2 header"):
+        overlay_size(header)

@@ -89,6 +89,7 @@ async def test_a_delete_ends_the_process_and_leaves_a_tombstone_only(world: Worl
     assert [name for name in left if name not in images] == [
         "images",
         "machines",
+        "reserve",
         "tombstones",
         f"tombstones/{machine_id}",
     ]

@@ -15,6 +15,13 @@ class Machine:
         self.ended.set()
 
 
+class Fleet(list[Machine]):
+    may_run_unrecorded = False
+
+    def foreign(self) -> list[Machine]:
+        return []
+
+
 class Link:
     def __init__(self) -> None:
         self.stopping = asyncio.Event()
@@ -28,25 +35,32 @@ class Network:
         self.removed = True
 
 
-def leaving(machines: list[Machine], link: Link, network: Network) -> Leaving:
+def leaving(machines: Fleet, link: Link, network: Network) -> Leaving:
     return Leaving(machines, [link], network, word_within_s=0.05)  # type: ignore[arg-type, list-item]
 
 
 async def test_without_machines_the_guard_goes_at_once() -> None:
     network = Network()
-    await leaving([], Link(), network).leave()
+    await leaving(Fleet(), Link(), network).leave()
     assert network.removed
 
 
 async def test_machines_that_run_on_keep_their_guard() -> None:
     network = Network()
-    await leaving([Machine(runs=True)], Link(), network).leave()
+    await leaving(Fleet([Machine(runs=True)]), Link(), network).leave()
+    assert not network.removed
+
+
+async def test_a_machine_of_which_nothing_is_known_keeps_the_guard() -> None:
+    network, machines = Network(), Fleet()
+    machines.may_run_unrecorded = True
+    await leaving(machines, Link(), network).leave()
     assert not network.removed
 
 
 async def test_when_vm_host_stops_the_guard_goes_behind_the_last_machine() -> None:
     network, link, machine = Network(), Link(), Machine(runs=True)
-    work = asyncio.create_task(leaving([machine], link, network).leave())
+    work = asyncio.create_task(leaving(Fleet([machine]), link, network).leave())
     link.stopping.set()
     await asyncio.sleep(0)
     assert not network.removed

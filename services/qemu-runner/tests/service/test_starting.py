@@ -1,19 +1,23 @@
 """Starts are honest: running, or an error that says why and leaves nothing."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 from qemu_runner.adapters.vm_host import ChildRole
 from qemu_runner.domain.machine import MachinePhase, Nic
+from qemu_runner.domain.record import MachineRecord
 from qemu_runner.errors import (
     HostCapacityError,
     MachineNotFoundError,
     MachineStateError,
+    NetworkUnavailableError,
     QemuStartError,
     QemuUnavailableError,
     VmHostUnavailableError,
 )
-from runner_fakes import SPEC, World, new_id
+from qemu_runner.store.machine_store import MachineStore
+from runner_fakes import DEADLINE_S, SPEC, World, new_id
 
 NETTED = replace(SPEC, nics=(Nic("user", "52:54:00:00:00:01"),))
 
@@ -23,6 +27,23 @@ async def test_a_start_succeeds_when_qemu_says_running(world: World) -> None:
         machine_id = await runner.running()
         seen = runner.seen(machine_id)
         assert (seen.phase, seen.run_state, seen.incarnation) == (MachinePhase.ACTIVE, "running", 1)
+
+
+async def test_that_a_guest_was_seen_to_run_is_recorded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, confirmed = MachineStore.save, asyncio.Event()
+
+    async def watched(store: MachineStore, record: MachineRecord, **how: bool) -> None:
+        await save(store, record, **how)
+        if record.run is not None and record.run.confirmed:
+            confirmed.set()
+
+    monkeypatch.setattr(MachineStore, "save", watched)
+    async with world.runner() as runner:
+        await runner.running()
+        async with asyncio.timeout(DEADLINE_S):
+            await confirmed.wait()
 
 
 async def test_a_repeated_start_changes_nothing(world: World) -> None:
@@ -89,6 +110,17 @@ async def test_without_qemu_nothing_is_recorded_as_running(world: World) -> None
         with pytest.raises(QemuUnavailableError):
             await runner.start(machine_id)
         assert runner.seen(machine_id).phase is MachinePhase.PREPARED
+
+
+async def test_without_passt_it_is_the_network_that_cannot_be_had(world: World) -> None:
+    world.vm_host.programs = ("qemu-system-x86_64",)
+    async with world.runner() as runner:
+        machine_id = new_id()
+        await runner.prepare(machine_id, NETTED)
+        with pytest.raises(NetworkUnavailableError, match="passt"):
+            await runner.start(machine_id)
+        assert runner.seen(machine_id).phase is MachinePhase.PREPARED
+        assert world.vm_host.spawned == []
 
 
 async def test_a_broken_qemu_is_refused_before_anything_is_spawned(world: World) -> None:

@@ -80,6 +80,25 @@ async def test_asking_for_availability_leaves_no_guard() -> None:
     assert not guard.standing
 
 
+async def test_that_the_guard_can_stand_is_tried_once_for_many_questions() -> None:
+    guard = FakeGuard()
+    asked = network(LEAKY, guard)
+
+    await asked.availability()
+    await asked.availability()
+
+    assert guard.trials == 1
+
+
+async def test_a_guard_that_was_refused_is_tried_again() -> None:
+    guard = FakeGuard(obstacle="not permitted")
+    asked = network(LEAKY, guard)
+    await asked.availability()
+    guard.obstacle = None
+
+    assert isinstance(await asked.availability(), Available)
+
+
 async def test_the_guard_stands_before_a_start() -> None:
     guard = FakeGuard()
 

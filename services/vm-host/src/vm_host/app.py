@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 
+from vm_host.cgroups import Cgroups
 from vm_host.children import Children
 from vm_host.commands import Commands
 from vm_host.launcher import Launcher
@@ -37,18 +38,22 @@ def serve(settings: Settings) -> None:
     record.restore(children)
     offers = Offers(programs)
     offers.describe()  # now, so that no client waits for it
-    commands = Commands(settings.generation, children, Launcher(programs), offers, record)
+    cgroups = Cgroups.of(settings.socket_path)
+    children.subscribe(lambda child: cgroups.leave(child.handle.machine_id))
+    commands = Commands(settings.generation, children, Launcher(programs), offers, record, cgroups)
     server = Server(loop, settings.socket_path, commands, children)
 
     def done() -> None:
         record.write(commands.identity, children)
         server.close()
+        cgroups.close()
         loop.stop()
 
     shutdown = Shutdown(loop, children, server, settings.stop_grace_s, done)
     loop.on_signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), lambda _number: shutdown.begin())
     server.listen()
-    _log.info("listening", extra={"socket": str(settings.socket_path), **commands.identity})
+    place = {"socket": str(settings.socket_path), "cgroups": str(cgroups.root or "")}
+    _log.info("listening", extra={**place, **commands.identity})
     loop.run()
     _log.info("stopped", extra=commands.identity)
     os.close(held)

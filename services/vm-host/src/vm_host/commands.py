@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vm_host.cgroups import Cgroups
 from vm_host.children import Children
 from vm_host.errors import Refusal, RefusedError
 from vm_host.launcher import Launcher
@@ -32,15 +33,23 @@ class Commands:
         launcher: Starts what enters it.
         offers: What the QEMU binaries can do.
         record: Told when an exit is acknowledged.
+        cgroups: Where each child belongs.
     """
 
     def __init__(
-        self, generation: str, children: Children, launcher: Launcher, offers: Offers, record: StopRecord
+        self,
+        generation: str,
+        children: Children,
+        launcher: Launcher,
+        offers: Offers,
+        record: StopRecord,
+        cgroups: Cgroups,
     ) -> None:
         self._children = children
         self._launcher = launcher
         self._offers = offers
         self._record = record
+        self._cgroups = cgroups
         self._bounding_set_empty = launcher.bounding_set_is_emptied()
         self.identity = {
             "generation": generation,
@@ -101,6 +110,7 @@ class Commands:
         self._children.refuse_second_incarnation(request.handle)
         launched = self._launcher.start(request, dict(zip(request.fd_names, fds, strict=True)))
         child = self._children.add(request.handle, launched.process, launched.monitor)
+        self._cgroups.enter(child.handle.machine_id, child.pid)
         return {"child": child.describe(), "created": True}
 
     def _signal(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,12 @@ class Database:
         """Length of the writer's queue."""
         return 0 if self._writer is None else self._writer.waiting
 
+    @property
+    def wal_bytes(self) -> int:
+        """Size of the write-ahead log; asks the file system."""
+        wal = self._path.with_name(f"{self._path.name}-wal")
+        return wal.stat().st_size if wal.exists() else 0
+
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._lock.acquire()

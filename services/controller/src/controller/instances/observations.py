@@ -46,7 +46,11 @@ class Observations:
         if known is not None and machine.revision < known:
             return
         self._revisions[machine.id] = machine.revision
-        self._tell(await self._database.write(lambda conn: self._take_over(conn, machine)))
+        instance = await self._database.write(lambda conn: self._take_over(conn, machine))
+        if instance is None:
+            # Nobody's (any more): an order of what is not kept need not be kept either.
+            self._revisions.pop(machine.id, None)
+        self._tell(instance)
 
     async def snapshot(self, node: str, machines: Mapping[str, Machine]) -> None:
         """Take over all machines of a node: what is not among them does not exist there."""

@@ -17,6 +17,7 @@ _log = logging.getLogger(__name__)
 
 # Past the moment itself, so that the derivation that follows lies behind it.
 _BEHIND: Final = timedelta(milliseconds=1)
+_AGAIN: Final = timedelta(milliseconds=200)
 
 
 class ReadinessTimer:
@@ -36,13 +37,16 @@ class ReadinessTimer:
         while True:
             self._changed.clear()
             now = self._clock.now()
-            nodes = {node for at, node in self._due.values() if at <= now}
+            due = {key: node for key, (at, node) in self._due.items() if at <= now}
             self._due = {key: entry for key, entry in self._due.items() if entry[0] > now}
-            for node in nodes:
+            for node in set(due.values()):
                 try:
                     await self._observations.derive_again(node)
                 except Exception:  # noqa: BLE001 - loops go on, logged
                     _log.exception("deriving conditions failed", extra={"node": node})
+                    again = {key: (now + _AGAIN, node) for key, on in due.items() if on == node}
+                    # What was observed meanwhile knows better.
+                    self._due = again | self._due
             await self._until_due()
 
     async def _until_due(self) -> None:

@@ -5,14 +5,16 @@ It moves nothing itself: the operation it files looks again, under a fence, and 
 
 import asyncio
 import logging
+from typing import Final
 
 from sqlalchemy import Connection
 
-from controller.database import Database, DatabaseError
+from controller.database import Database
 from controller.domain.instance import Instance
 from controller.domain.verdict import Verdict, judge
 from controller.instances.observations import Observations
 from controller.operations import (
+    Clock,
     Engine,
     Event,
     Initiator,
@@ -25,6 +27,8 @@ from controller.records import instance_rows
 
 _log = logging.getLogger(__name__)
 
+_PAUSE_S: Final = 0.2
+
 
 class _NothingToDo(Exception):  # noqa: N818 - an answer, not a fault
     """What was observed goes with the state."""
@@ -33,8 +37,9 @@ class _NothingToDo(Exception):  # noqa: N818 - an answer, not a fault
 class Reconciler:
     """Judges every instance that was observed or that an operation has let go of."""
 
-    def __init__(self, database: Database, engine: Engine, observations: Observations) -> None:
+    def __init__(self, database: Database, engine: Engine, observations: Observations, clock: Clock) -> None:
         self._database = database
+        self._clock = clock
         self._engine = engine
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         observations.on_observed(self._observed)
@@ -46,9 +51,11 @@ class Reconciler:
             instance_id = await self._queue.get()
             try:
                 await self._reconcile(instance_id)
-            except DatabaseError:
-                # Seen again with the next observation; the stream begins with all of them.
+            except Exception:  # noqa: BLE001 - loops go on, logged
+                # What has ended is not observed again by itself: an outage must not hide it.
                 _log.exception("reconciling failed", extra={"instance": instance_id})
+                self._queue.put_nowait(instance_id)
+                await self._clock.sleep(_PAUSE_S)
 
     def _observed(self, instance: Instance) -> None:
         if _verdict(instance) is not None:

@@ -32,11 +32,14 @@ _BACKOFF_MOST_S = 5.0
 
 
 class Interrupt(StrEnum):
-    """Why a run was called away from its step."""
+    """Why a run was called away from its step, in the order in which they are obeyed.
+
+    A row that was moved is read again before anything else is done to it.
+    """
 
     CHANGED = "changed"
-    DEADLINE = "deadline"
     STOP = "stop"
+    DEADLINE = "deadline"
 
 
 class Interrupted(Exception):  # noqa: N818 - not a fault, an order
@@ -77,15 +80,14 @@ class Driver:
         self._metrics = metrics
         self._settle_saves = settle_saves
         self._inner: asyncio.Task[Any] | None = None
-        self._pending: Interrupt | None = None
+        self._pending: set[Interrupt] = set()
         self._waiting = False
         self._stopping = False
         self.last_problem: Problem | None = None
 
     def interrupt(self, reason: Interrupt) -> None:
-        """End what is being driven: `drive` raises `Interrupted`. The first reason stays until cleared."""
-        if self._pending is None:
-            self._pending = reason
+        """End what is being driven, now or next: `drive` raises `Interrupted` once for each reason."""
+        self._pending.add(reason)
         if self._inner is not None:
             self._inner.cancel()
 
@@ -105,9 +107,9 @@ class Driver:
         if self._stopping:
             raise Interrupted(Interrupt.STOP)
 
-    def clear(self) -> None:
-        """Forget an interrupt that has been obeyed."""
-        self._pending = None
+    def begin_walk(self) -> None:
+        """Forget the deadline of an earlier walk, which may have passed while that walk ended otherwise."""
+        self._pending.discard(Interrupt.DEADLINE)
 
     async def drive(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work` in a task of its own.
@@ -141,8 +143,11 @@ class Driver:
         return task.result()
 
     def _obey(self) -> None:
-        if self._pending is not None:
-            raise Interrupted(self._pending)
+        for reason in Interrupt:
+            if reason in self._pending:
+                # Taken before anybody acts on it: what comes while it is acted on is told again.
+                self._pending.remove(reason)
+                raise Interrupted(reason)
 
     async def wait(self, delay_s: float) -> None:
         """Wait out a back-off; a stop ends it."""

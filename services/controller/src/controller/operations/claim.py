@@ -15,8 +15,8 @@ from controller.operations import store, subjects
 from controller.operations.errors import Permanent, Problem
 from controller.operations.ledger import DEADLINE_EXCEEDED, INTERNAL, Ledger
 from controller.operations.operation import Operation
-from controller.operations.rows import operations
-from controller.operations.state import ACTIVE, State, Trigger
+from controller.operations.rows import READY, WAITING, operations
+from controller.operations.state import State, Trigger
 
 _log = logging.getLogger(__name__)
 
@@ -32,10 +32,12 @@ class Claims:
     Attributes:
         claimed: Operations that are now the caller's to carry out.
         next_due: When something that waits for its time will be due.
+        waits_since: When the oldest that has not begun was submitted.
     """
 
     claimed: tuple[Operation, ...]
     next_due: datetime | None
+    waits_since: datetime | None
 
 
 def release_owners(conn: Connection) -> int:
@@ -52,25 +54,24 @@ def claim(conn: Connection, ledger: Ledger, owner: str, limit: int, live: Collec
     """
     now = ledger.clock.now()
     _expire(conn, ledger, now)
-    unowned = operations.c.owner.is_(None) & operations.c.state.in_(sorted(ACTIVE))
     known = operations.c.kind.in_(ledger.kinds)
     ready = conn.execute(
         select(operations)
-        .where(unowned, known, operations.c.not_before <= now, operations.c.id.not_in(sorted(live)))
+        .where(READY, known, operations.c.not_before <= now, operations.c.id.not_in(sorted(live)))
         .order_by(operations.c.not_before, operations.c.seq)
         .limit(limit)
     ).all()
     claimed = [_claim_one(conn, ledger, store.to_operation(row), owner) for row in ready]
     later = conn.execute(
-        select(func.min(operations.c.not_before)).where(unowned, known, operations.c.not_before > now)
+        select(func.min(operations.c.not_before)).where(READY, known, operations.c.not_before > now)
     ).scalar_one()
     expiry = conn.execute(
-        select(func.min(operations.c.deadline)).where(
-            operations.c.state.in_([State.QUEUED, State.BLOCKED]), known, operations.c.deadline > now
-        )
+        select(func.min(operations.c.deadline)).where(WAITING, known, operations.c.deadline > now)
     ).scalar_one()
+    waits_since = conn.execute(select(func.min(operations.c.created_at)).where(WAITING, known)).scalar_one()
     due = [moment for moment in (later, expiry) if moment is not None]
-    return Claims(tuple(operation for operation in claimed if operation is not None), min(due, default=None))
+    begun = tuple(operation for operation in claimed if operation is not None)
+    return Claims(begun, min(due, default=None), waits_since)
 
 
 def _claim_one(conn: Connection, ledger: Ledger, seen: Operation, owner: str) -> Operation | None:
@@ -107,12 +108,11 @@ def _take(conn: Connection, ledger: Ledger, seen: Operation, owner: str) -> Oper
 
 
 def _expire(conn: Connection, ledger: Ledger, now: datetime) -> None:
-    waiting = operations.c.state.in_([State.QUEUED, State.BLOCKED])
     late = (
         conn.execute(
             select(operations.c.id)
-            .where(waiting, operations.c.kind.in_(ledger.kinds), operations.c.deadline <= now)
-            .order_by(operations.c.seq)
+            .where(WAITING, operations.c.kind.in_(ledger.kinds), operations.c.deadline <= now)
+            .order_by(operations.c.deadline, operations.c.seq)
         )
         .scalars()
         .all()
@@ -135,4 +135,7 @@ def _settle_or_defer(conn: Connection, ledger: Ledger, seen: Operation, problem:
             raise
         _log.exception("settle hook failed", extra={"operation": seen.id, "kind": seen.kind})
         later = ledger.clock.now() + _HOOK_RETRY
-        store.change(conn, seen, owner=None, not_before=later, deadline=later, needs_attention=True)
+        deferred = store.change(
+            conn, seen, owner=None, not_before=later, deadline=later, needs_attention=True
+        )
+        ledger.tell(conn, deferred, "operation.updated")

@@ -6,14 +6,15 @@ It owns the loops and the waiters. It must never outlive one of its loops.
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from opentelemetry import trace
 from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from controller.database import Database
 from controller.operations import listing, store, submit
@@ -34,6 +35,8 @@ from controller.operations.submission import Accepted, IdempotencyKey, Prepare
 from controller.operations.supervisor import Carrier, Supervisor, first_of
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,7 @@ class Engine:
         self.owner = f"engine-{uuid.uuid4().hex[:12]}"
         self.outbox = Outbox(self._clock)
         self.feed = Feed(database, self._clock, self._metrics, watcher_queue=self._settings.watcher_queue)
-        self.feed.on_event(self._finished)
+        self.feed.on_event(self._told)
         self._ledger = Ledger({plan.kind: plan for plan in plans}, self._clock, self.outbox)
         self._retention = Retention(database, self._clock, self._settings.retention)
         carrier = Carrier(
@@ -94,6 +97,8 @@ class Engine:
         )
         self._supervisor = Supervisor(carrier, self._settings.slots, self._settings.resync_s, self.owner)
         self._waiters: dict[str, set[asyncio.Event]] = {}
+        self._orders: set[asyncio.Task[object]] = set()
+        self._attention: set[str] = set()
         self._stop_requested = asyncio.Event()
         self._stopped = asyncio.Event()
 
@@ -118,6 +123,8 @@ class Engine:
             resumed = await self._database.write(release_owners)
             # Before anything can end: no end may lie between a waiter's look and the feed's first event.
             await self.feed.open()
+            self._attention = set(await self._database.read(_needing_attention))
+            self._metrics.needs_attention.set(len(self._attention))
             self._tell_waiters(*self._waiters)
             _log.info("engine starts", extra={"owner": self.owner, "released": resumed})
             async with asyncio.TaskGroup() as group:
@@ -156,10 +163,10 @@ class Engine:
             UnknownKind: There is no plan for it.
             DatabaseError: Nothing was accepted.
         """
-        done = await self._database.write(
-            lambda conn: submit.submit(conn, self._ledger, self._ids, prepare, idempotency)
+        done = await self._order(
+            lambda conn: submit.submit(conn, self._ledger, self._ids, prepare, idempotency),
+            lambda submitted: submitted.turned,
         )
-        self._supervisor.wake(done.turned)
         return done.accepted
 
     async def cancel(self, operation_id: str) -> Operation:
@@ -172,11 +179,10 @@ class Engine:
             NotCancellable: It has finished or is past its point of no return.
             DatabaseError: Nothing was changed.
         """
-        operation = await self._database.write(
-            lambda conn: self._ledger.cancel(conn, operation_id, None, UndoScope.ALL)
+        return await self._order(
+            lambda conn: self._ledger.cancel(conn, operation_id, None, UndoScope.ALL),
+            lambda operation: (operation,),
         )
-        self._supervisor.wake([operation])
-        return operation
 
     async def wait(self, operation_id: str, timeout_s: float) -> Operation:
         """Return the operation when it has finished, or as it is after `timeout_s`.
@@ -224,11 +230,39 @@ class Engine:
         wanted = chosen or OperationFilter()
         return await self._database.read(lambda conn: listing.page(conn, wanted, page_size, page_token))
 
-    def _finished(self, event: Event) -> None:
-        if event.type != "operation.finished" or event.operation_id is None:
+    async def _order(self, work: Callable[[Connection], T], turned: Callable[[T], Iterable[Operation]]) -> T:
+        """Write and wake whom it concerns, also if whoever asked hangs up meanwhile: the write stands."""
+
+        async def carried_out() -> T:
+            done = await self._database.write(work)
+            self._supervisor.wake(turned(done))
+            return done
+
+        task = asyncio.create_task(carried_out())
+        self._orders.add(task)
+        task.add_done_callback(self._order_ended)
+        return await asyncio.shield(task)
+
+    def _order_ended(self, task: "asyncio.Task[object]") -> None:
+        self._orders.discard(task)
+        if not task.cancelled():
+            # Whoever asked may be gone, and was told nothing: a refusal is nobody's fault.
+            task.exception()
+
+    def _told(self, event: Event) -> None:
+        if event.operation_id is None or not event.type.startswith("operation."):
             return
+        if event.data.get("needsAttention"):
+            self._attention.add(event.operation_id)
+        else:
+            self._attention.discard(event.operation_id)
+        self._metrics.needs_attention.set(len(self._attention))
+        if event.type == "operation.finished":
+            self._finished(event, event.operation_id)
+
+    def _finished(self, event: Event, operation_id: str) -> None:
         self._metrics.finished.labels(event.data.get("kind", ""), event.data.get("state", "")).inc()
-        self._tell_waiters(event.operation_id)
+        self._tell_waiters(operation_id)
 
     def _tell_waiters(self, *operation_ids: str) -> None:
         for operation_id in operation_ids:
@@ -247,16 +281,12 @@ class Engine:
         while True:
             try:
                 removed = await self._retention.trim()
-                attention = await self._database.read(_count_needing_attention)
-                self._metrics.needs_attention.set(attention)
-                _log.info("retention", extra={"removed": removed, "needs_attention": attention})
+                _log.info("retention", extra={"removed": removed, "needs_attention": len(self._attention)})
             except Exception:  # noqa: BLE001 - loops go on, counted
                 self._metrics.loop_errors.labels("retention").inc()
                 _log.exception("retention failed")
             await self._clock.sleep(self._settings.trim_every_s)
 
 
-def _count_needing_attention(conn: Connection) -> int:
-    return conn.execute(
-        select(func.count()).select_from(operations).where(operations.c.needs_attention)
-    ).scalar_one()
+def _needing_attention(conn: Connection) -> Sequence[str]:
+    return conn.execute(select(operations.c.id).where(operations.c.needs_attention)).scalars().all()

@@ -79,7 +79,7 @@ class IdempotencyKeyReused(SubmitRefused):
     """The key was used in this scope with another request."""
 
     def __init__(self, scope: str, key: str) -> None:
-        super().__init__(f"idempotency key {key!r} was used for another request in {scope!r}")
+        super().__init__("The idempotency key was used for another request; take a new one.")
         self.scope = scope
         self.key = key
 

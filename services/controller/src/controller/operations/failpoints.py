@@ -2,13 +2,14 @@
 
 The names: `claim.after_commit`; `step.<step>.before_look`, `.before_enter`, `.before_do`, `.after_do`;
 `undo.before_commit`, `undo.after_commit`, `undo.<step>.before`, `.after`; `settle.before_commit`,
-`settle.after_commit`. Nothing happens there unless the composition root hands in a hook made from
-`QC_FAIL_POINT=<name>:kill`.
+`settle.after_commit`. Nothing happens there unless the composition root hands in a hook, which it makes of
+`QC_FAIL_POINT_FILE=<path>`.
 """
 
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 FailPoints = Callable[[str], None]
 
@@ -18,18 +19,15 @@ def no_fail_points(name: str) -> None:
     del name
 
 
-def parse_fail_point(setting: str) -> FailPoints:
-    """Return the hook for `<name>:<action>`; the one action is `kill` (SIGKILL to this process).
+def armed_by(file: Path) -> FailPoints:
+    """Return a hook that ends this process by SIGKILL at the moment that `file` names, once.
 
-    Raises:
-        ValueError: If the setting is not of that form.
+    The file goes first: the process that is started instead passes the same moment unharmed.
     """
-    wanted, _, action = setting.rpartition(":")
-    if not wanted or action != "kill":
-        raise ValueError(f"a fail point is <name>:kill, not {setting!r}")
 
     def reached(name: str) -> None:
-        if name == wanted:
+        if file.exists() and file.read_text(encoding="utf-8").strip() == name:
+            file.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
 
     return reached

@@ -19,7 +19,7 @@ from controller.operations.errors import LostLease, Problem
 from controller.operations.failpoints import FailPoints
 from controller.operations.ledger import UNDO_FAILING, Ledger
 from controller.operations.metrics import Metrics
-from controller.operations.operation import Operation, Progress, Stage
+from controller.operations.operation import Operation, Progress, Stage, UndoScope
 from controller.operations.state import StageState, State, Trigger
 
 _log = logging.getLogger(__name__)
@@ -57,6 +57,11 @@ class Hold:
     def released(self) -> bool:
         """Whether the row has been given back or has ended."""
         return self.operation.owner is None
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether a successor has taken over what is not undone yet."""
+        return self.operation.undo_scope is UndoScope.NONE
 
     def mark(self, step: str, state: StageState) -> None:
         """Move a stage; written with the next save, which spares a commit per step."""

@@ -196,7 +196,11 @@ class Ledger:
             event_type,
             operation.subject,
             operation.id,
-            {"kind": operation.kind, "state": operation.public_state.value},
+            {
+                "kind": operation.kind,
+                "state": operation.public_state.value,
+                "needsAttention": operation.needs_attention,
+            },
             fence=operation.fence,
             tenant=operation.tenant,
         )

@@ -22,6 +22,11 @@ class Metrics:
         self.queue_seconds = Histogram(
             "qcontroller_operation_queue_seconds", "Submit to first claim.", ["kind"], registry=registry
         )
+        self.queue_age_seconds = Gauge(
+            "qcontroller_operation_queue_age_seconds",
+            "How long the oldest operation that has not begun has waited.",
+            registry=registry,
+        )
         self.step_seconds = Histogram(
             "qcontroller_operation_step_seconds",
             "Time in a step, its retries included.",
@@ -71,10 +76,16 @@ class Metrics:
             registry=registry,
         )
         self.writer_queue = Gauge("qcontroller_database_writer_queue", "Writes waiting.", registry=registry)
+        self.wal_bytes = Gauge(
+            "qcontroller_database_wal_bytes",
+            "Size of the write-ahead log: it grows while no checkpoint gets through.",
+            registry=registry,
+        )
 
     def watch(self, database: Database) -> None:
         """Measure the database's commits and its queue."""
         self.writer_queue.set_function(lambda: database.waiting_writes)
+        self.wal_bytes.set_function(lambda: database.wal_bytes)
         database.measure_commits(self._measure_commit)
 
     def _measure_commit(self, commit: GroupCommit) -> None:

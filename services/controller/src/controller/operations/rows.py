@@ -1,8 +1,8 @@
 """The engine's tables.
 
-It owns their shape as queries see it; the migrations make them, and a test compares the two. Partial
-predicates are literals, or SQLite does not use the index. Lease, owner and xid columns are for the databases
-that need them.
+It owns their shape as queries see it; the migrations make them, and a test compares the two. The predicates
+of partial indices are literals, here and in the queries, or SQLite reads the whole table. Lease, owner and
+xid columns are for the databases that need them.
 """
 
 from sqlalchemy import (
@@ -32,6 +32,11 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+ACTIVE = text("state IN ('queued', 'running', 'undoing')")
+READY = text("owner IS NULL AND state IN ('queued', 'running', 'undoing')")
+WAITING = text("state IN ('queued', 'blocked')")
+BLOCKED = text("state = 'blocked'")
 
 # SQLite increments only an INTEGER primary key.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -79,22 +84,22 @@ operations = Table(
         "uq_operations_active",
         "subject",
         unique=True,
-        sqlite_where=text("state IN ('queued', 'running', 'undoing')"),
-        postgresql_where=text("state IN ('queued', 'running', 'undoing')"),
+        sqlite_where=ACTIVE,
+        postgresql_where=ACTIVE,
     ),
     Index(
         "uq_operations_blocked",
         "subject",
         unique=True,
-        sqlite_where=text("state = 'blocked'"),
-        postgresql_where=text("state = 'blocked'"),
+        sqlite_where=BLOCKED,
+        postgresql_where=BLOCKED,
     ),
     Index(
         "ix_operations_ready",
         "not_before",
         "seq",
-        sqlite_where=text("owner IS NULL AND state IN ('queued', 'running', 'undoing')"),
-        postgresql_where=text("owner IS NULL AND state IN ('queued', 'running', 'undoing')"),
+        sqlite_where=READY,
+        postgresql_where=READY,
     ),
     Index(
         "ix_operations_lease",
@@ -105,8 +110,8 @@ operations = Table(
     Index(
         "ix_operations_waiting",
         "deadline",
-        sqlite_where=text("state IN ('queued', 'blocked')"),
-        postgresql_where=text("state IN ('queued', 'blocked')"),
+        sqlite_where=WAITING,
+        postgresql_where=WAITING,
     ),
     Index("ix_operations_subject", "subject", "seq"),
     Index("ix_operations_tenant", "tenant", "seq"),

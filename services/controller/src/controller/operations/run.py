@@ -57,7 +57,7 @@ class Run:
         with operation_span(self._tracer, self.operation) as span:
             try:
                 while await self._work(span):
-                    self._driver.clear()
+                    pass
             finally:
                 self._hold.close()
 
@@ -85,6 +85,7 @@ class Run:
 
     async def _walk_within_budget(self) -> None:
         hold, operation = self._hold, self.operation
+        self._driver.begin_walk()
         now = hold.clock.now()
         undoing = operation.state is State.UNDOING
         limit = (

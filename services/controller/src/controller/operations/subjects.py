@@ -9,8 +9,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from controller.operations.errors import OperationInProgress
 from controller.operations.operation import Operation, OperationId
-from controller.operations.rows import operation_subjects, operations, subjects
-from controller.operations.state import State
+from controller.operations.rows import BLOCKED, operation_subjects, operations, subjects
 
 
 def active_operation(conn: Connection, subject: str) -> OperationId | None:
@@ -71,10 +70,12 @@ def occupy(conn: Connection, operation: Operation) -> None:
 
 def vacate(conn: Connection, operation: Operation) -> None:
     """Let go of the operation's subjects."""
+    for name in of(conn, operation):
+        held = (subjects.c.id == name) & (subjects.c.active_op == operation.id)
+        conn.execute(update(subjects).where(held).values(active_op=None))
     conn.execute(
         update(operation_subjects).where(operation_subjects.c.op_seq == operation.seq).values(active=False)
     )
-    conn.execute(update(subjects).where(subjects.c.active_op == operation.id).values(active_op=None))
 
 
 def attach(conn: Connection, operation: Operation, names: Iterable[str]) -> None:
@@ -102,7 +103,7 @@ def successors(conn: Connection, names: Iterable[str]) -> list[OperationId]:
             select(operations.c.id)
             .distinct()
             .join(operation_subjects, operation_subjects.c.op_seq == operations.c.seq)
-            .where(operation_subjects.c.subject.in_(sorted(names)), operations.c.state == State.BLOCKED)
+            .where(operation_subjects.c.subject.in_(sorted(names)), BLOCKED)
             .order_by(operations.c.seq)
         ).scalars()
     ]

@@ -68,6 +68,8 @@ class Supervisor:
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
         self._stopping = False
+        self._waits_since: datetime | None = None
+        self._metrics.queue_age_seconds.set_function(self._queue_age_s)
 
     def wake(self, turned: Iterable[Operation] = ()) -> None:
         """Look for work soon; tell the runs of operations that another transaction has turned round."""
@@ -126,6 +128,7 @@ class Supervisor:
 
             claims = await self._carrier.database.write(look_for_work)
             self._metrics.claim_seconds.observe(self._clock.monotonic() - began)
+            self._waits_since = claims.waits_since
             self._carrier.fail_point("claim.after_commit")
             for operation in claims.claimed:
                 self._start(group, operation)
@@ -158,6 +161,10 @@ class Supervisor:
                 del self._live[operation_id]
             self._metrics.running.set(len(self._live))
             self._wake.set()
+
+    def _queue_age_s(self) -> float:
+        since = self._waits_since
+        return 0.0 if since is None else max(0.0, (self._clock.now() - since).total_seconds())
 
     def _pause_s(self, next_due: datetime | None) -> float:
         if next_due is None:

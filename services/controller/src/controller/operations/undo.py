@@ -9,7 +9,6 @@ from opentelemetry.trace import Tracer
 from controller.operations.attempt import Driver, RetryPolicy
 from controller.operations.errors import NotYet, Permanent, Problem
 from controller.operations.hold import Hold
-from controller.operations.operation import UndoScope
 from controller.operations.plan import Look, Plan, ReversibleStep
 from controller.operations.state import StageState
 from controller.operations.step_context import Budget, RunningStep
@@ -23,15 +22,16 @@ async def walk_back(hold: Hold, driver: Driver, plan: Plan, budget: Budget, trac
         Interrupted: On order.
         LostLease: If the row is no longer ours.
     """
-    if hold.operation.undo_scope is UndoScope.NONE:
-        return
     policy = RetryPolicy(plan.kind, plan.max_step_failures, _do_not_count, hold.flush)
-    quiesce = plan.quiesce
+    quiesce = None if hold.abandoned else plan.quiesce
     if quiesce is not None and hold.operation.entered_steps:
         with tracer.start_as_current_span("quiesce", record_exception=False):
             await driver.retry(lambda: _quiesced(hold, budget, plan), policy)
     for name in reversed(hold.operation.entered_steps):
         driver.boundary()
+        if hold.abandoned:
+            # A successor has taken over what is left.
+            return
         step = plan.step(name)
         if step is None:
             message = f"This build does not know step {name}, which the operation has entered."

@@ -50,12 +50,11 @@ class MakeMachine(PrepareMachine, ReversibleStep):
         with step_errors():
             runner = await self.bench.runner(ctx)
             await runner.delete(self.bench.fencing(ctx, f"undo {self.name}"))
+        await ctx.save_facts(unmade=True)
 
     async def look(self, ctx: StepContext) -> Look:
         if ctx.undoing:
-            with step_errors():
-                machine = await self.bench.look(ctx)
-            return Look.ABSENT if machine.phase is MachinePhase.ABSENT else Look.PARTIAL
+            return await _left(self.bench, ctx, asked=bool(ctx.facts.get("unmade")))
         return await super().look(ctx)
 
 
@@ -98,9 +97,8 @@ class RemoveMachine(Step):
         self._bench = bench
 
     async def look(self, ctx: StepContext) -> Look:
-        with step_errors():
-            machine = await self._bench.look(ctx)
-        return Look.DONE if machine.phase is MachinePhase.ABSENT else Look.PARTIAL
+        left = await _left(self._bench, ctx, asked=bool(ctx.facts.get("removed")))
+        return Look.DONE if left is Look.ABSENT else left
 
     async def do(self, ctx: StepContext) -> None:
         fencing = self._bench.fencing(ctx, self.name)
@@ -109,6 +107,17 @@ class RemoveMachine(Step):
             # What a superseded operation has in flight ends first.
             await runner.quiesce(fencing)
             await runner.delete(fencing)
+        await ctx.save_facts(removed=True)
+
+
+async def _left(bench: Workbench, ctx: StepContext, *, asked: bool) -> Look:
+    """Say whether something is left of the machine: files whose making was broken off are not observed.
+
+    So nothing is left only where the runner was `asked` to remove it, which is harmless to repeat.
+    """
+    with step_errors():
+        machine = await bench.look(ctx)
+    return Look.ABSENT if asked and machine.phase is MachinePhase.ABSENT else Look.PARTIAL
 
 
 async def quiesce(bench: Workbench, ctx: StepContext) -> Machine:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from controller.domain.machine import Machine, MachinePhase
+from controller.domain.verdict import GUEST_SHUTDOWN, HOST_SHUTDOWN, STOPPED
 from controller.operations import Look, NotYet, Permanent, Problem, ReversibleStep, Step, StepContext
 from controller.plans.machine_steps import quiesce
 from controller.plans.translation import step_errors
@@ -12,6 +13,8 @@ from controller.plans.workbench import Workbench
 
 POWER_OFF: Final = "power-off"
 RUNNING: Final = "running"
+# Ends that say nothing of QEMU or its guest: the process was taken away before it was seen to run.
+_TAKEN_AWAY: Final = frozenset({STOPPED, HOST_SHUTDOWN, "VM_HOST_EXITED", "HOST_RESTARTED"})
 
 
 class PowerOn(ReversibleStep):
@@ -31,7 +34,10 @@ class PowerOn(ReversibleStep):
             return Look.DONE
         with step_errors():
             machine = await self._bench.look(ctx)
-        return Look.DONE if machine.running else Look.ABSENT
+        before = ctx.facts.get("incarnation")
+        # A guest that has ended since, while nobody looked, must not be started a second time.
+        over = before is not None and _ended_by_itself(machine, before)
+        return Look.DONE if machine.running or over else Look.ABSENT
 
     async def allocate(self, ctx: StepContext) -> Mapping[str, Any]:
         with step_errors():
@@ -80,11 +86,13 @@ class ConfirmRunning(Step):
             raise Permanent(Problem.from_json(failed))
         with step_errors():
             machine = await self._bench.look(ctx)
-        if machine.phase is MachinePhase.ACTIVE:
-            # A guest that panicked or was paused from outside is the reconciler's to judge.
+        ended = machine.exit
+        if machine.phase is MachinePhase.ACTIVE or (ended is not None and ended.reason == GUEST_SHUTDOWN):
+            # A guest that panicked, was paused from outside or has powered itself off again is the
+            # reconciler's to judge.
             await ctx.save_facts(confirmed=True)
             return
-        if machine.exit is None:
+        if ended is None:
             raise Permanent(Problem("MACHINE_LOST", "The machine has no process."))
         await self._bench.saw(machine)
         raise Permanent(_exit_problem(machine))
@@ -204,6 +212,12 @@ def _active(machine: Machine) -> Machine:
 
 def _was_spawned(machine: Machine, before: int) -> bool:
     return machine.phase in {MachinePhase.EXITED, MachinePhase.ACTIVE} and machine.incarnation > before
+
+
+def _ended_by_itself(machine: Machine, before: int) -> bool:
+    end = machine.exit
+    spawned = machine.phase is MachinePhase.EXITED and machine.incarnation > before
+    return spawned and end is not None and end.reason not in _TAKEN_AWAY
 
 
 def _exit_problem(machine: Machine) -> Problem:

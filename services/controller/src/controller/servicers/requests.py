@@ -114,6 +114,16 @@ def exec_request(request: pb.ExecInstanceRequest) -> tuple[ExecRequest, list[Fau
     """Return the program that is to run."""
     reading = Reading()
     timeout_s = reading.duration_s("/timeout", request.timeout, _EXEC_S, _MAX_EXEC_S)
+    # The guest's exec(2) would end each string at a NUL and take the first "=" for the end of the name.
+    for index, word in enumerate(request.argv):
+        if "\0" in word:
+            reading.faults.append(Fault(f"/argv/{index}", "must not contain NUL"))
+    for name, value in request.env.items():
+        pointer = "/env/" + name.replace("~", "~0").replace("/", "~1")
+        if not name or "=" in name:
+            reading.faults.append(Fault(pointer, 'the name of a variable is not empty and has no "="'))
+        if "\0" in name + value:
+            reading.faults.append(Fault(pointer, "must not contain NUL"))
     return ExecRequest(tuple(request.argv), dict(request.env), request.stdin, timeout_s), reading.faults
 
 

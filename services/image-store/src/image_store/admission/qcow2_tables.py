@@ -41,7 +41,7 @@ def check_tables(source: ByteSource, header: Qcow2Header) -> None:
         raise UnsafeImageError("l1_table", f"{header.l1_entries} L1 entries are too few for the disk's size.")
     l1_bytes = header.l1_entries * _L1_ENTRY_BYTES
     _check_place(source, header, "l1_table", header.l1_offset, l1_bytes, _MAX_L1_BYTES)
-    seen: set[int] = set()
+    seen = _Clusters(source.size_bytes // header.cluster_bytes)
     for entry in _numbers(source.read_at(header.l1_offset, l1_bytes)):
         offset = entry & _OFFSET_MASK
         if not offset:
@@ -49,11 +49,25 @@ def check_tables(source: ByteSource, header: Qcow2Header) -> None:
         if (
             offset % header.cluster_bytes
             or offset + header.cluster_bytes > source.size_bytes
-            or offset in seen
+            or not seen.take(offset // header.cluster_bytes)
         ):
             raise UnsafeImageError("l1_table", f"An L1 entry points to {offset}, where no L2 table can be.")
-        seen.add(offset)
         _check_l2(source.read_at(offset, header.cluster_bytes), header, source.size_bytes)
+
+
+class _Clusters:
+    """Marks clusters of a file: one bit each, since a hostile L1 table names millions of them."""
+
+    def __init__(self, clusters: int) -> None:
+        self._bits = bytearray(clusters // 8 + 1)
+
+    def take(self, cluster: int) -> bool:
+        """Mark `cluster`; False if it was marked already."""
+        byte, bit = divmod(cluster, 8)
+        if self._bits[byte] >> bit & 1:
+            return False
+        self._bits[byte] |= 1 << bit
+        return True
 
 
 def _check_place(

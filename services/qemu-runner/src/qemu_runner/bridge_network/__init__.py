@@ -19,6 +19,7 @@ from qemu_runner.bridge_network.errors import (
     HostRefusedError,
     LinkError,
     NotAttachedError,
+    NotesError,
     RulesetError,
 )
 from qemu_runner.bridge_network.facade import BridgeNetwork
@@ -48,6 +49,7 @@ __all__ = [
     "Leak",
     "LinkError",
     "NotAttachedError",
+    "NotesError",
     "Offered",
     "Protocol",
     "PublishedPort",

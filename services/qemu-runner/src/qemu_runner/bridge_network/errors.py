@@ -16,7 +16,8 @@ Tree::
         ├── LinkError                netlink: bridge, tap, address, forwarding
         ├── RulesetError             nftables
         ├── EngineRulesError         iptables: the rules in DOCKER-USER
-        └── DnsmasqError             dnsmasq did not start
+        ├── DnsmasqError             dnsmasq did not start, or its files could not be written
+        └── NotesError               a note in the runner's directory could not be written
 
 These classes know nothing of gRPC or HTTP; the service's one table maps them. They must never carry
 anything a guest said.
@@ -113,4 +114,8 @@ class EngineRulesError(HostRefusedError):
 
 
 class DnsmasqError(HostRefusedError):
-    """Dnsmasq did not start."""
+    """Dnsmasq did not start, or its files could not be written."""
+
+
+class NotesError(HostRefusedError):
+    """A note in the runner's directory could not be read or written."""

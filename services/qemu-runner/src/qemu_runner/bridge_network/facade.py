@@ -53,6 +53,7 @@ class BridgeNetwork(Protocol):
             AddressPoolExhaustedError: If there is none left.
             AddressOutsideError: If the wanted one is not for guests of this subnet.
             AddressTakenError: If another card has the wanted one.
+            HostRefusedError: If the turn could not be noted, as on a full disk.
         """
 
     async def check_ports(
@@ -118,7 +119,7 @@ class BridgeNetwork(Protocol):
 
         Call it once after the runner began, when it is known which machines run; nothing on the host is
         removed before. Guests keep their connections. A port that somebody took while the runner was
-        away stays published; the doctor tells.
+        away stays published; the doctor tells. Without CAP_NET_ADMIN nothing is taken over.
 
         Raises:
             HostRefusedError: If the host refused; `run` keeps trying.

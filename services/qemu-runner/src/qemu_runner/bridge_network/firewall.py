@@ -1,9 +1,8 @@
 """The nftables rules of the bridge network: NAT, forwarding, what the host accepts, who may be whom.
 
 Two tables of the owner's, `inet` for packets and `bridge` for frames, always written whole in one
-transaction: replacing everything is what makes a transaction mend any damage, and the swap leaves no
-packet unjudged. Pure: it builds libnftables JSON and reads listings; applying belongs to
-`adapters.nftables`.
+transaction: after a change within the chains that stand, after damage in place of everything. Pure: it
+builds libnftables JSON and reads listings; applying belongs to `adapters.nftables`.
 
 Source: libnftables-json(5), nft(8).
 """
@@ -66,7 +65,7 @@ class Firewall:
     def fresh_commands(
         self, cards: Iterable[tuple[str, BridgeNic]], uplinks: Sequence[str], *, dns: bool
     ) -> list[Command]:
-        """Give what makes both tables where there are none; behind `remove_commands` it replaces them.
+        """Give what makes both tables where there are none; see `replace_commands` and `refresh_commands`.
 
         Args:
             cards: Attached cards with the names of their taps.
@@ -76,13 +75,18 @@ class Firewall:
         attached = sorted(cards, key=lambda card: card[0])
         packets = Table("inet", self.table, self.owner)
         packets.set("uplinks", "ifname", sorted(uplinks))
-        self._from_loopback(packets)
+        packets.set("taps", "ifname", [tap for tap, _ in attached])
+        self._early(packets)
         self._input(packets, dns=dns)
         self._forward(packets)
         self._nat(packets, [(nic, port) for _, nic in attached for port in nic.ports])
         guests = Table("bridge", self.table, self.owner)
         frames.fill(guests, attached)
         return [*packets.commands, *guests.commands]
+
+    def replace_commands(self, fresh: Sequence[Command]) -> list[Command]:
+        """Give one transaction that makes both tables anew, whatever stands now: it mends any damage."""
+        return [*self.remove_commands(), *fresh]
 
     def remove_commands(self) -> list[Command]:
         """Give one transaction that removes both tables, whether they stand or not."""
@@ -99,10 +103,13 @@ class Firewall:
         removed = trial.remove_commands()
         return [*removed, *trial.fresh_commands((), (), dns=True), *removed]
 
-    def _from_loopback(self, table: Table) -> None:
+    def _early(self, table: Table) -> None:
+        # Packets come in through the bridge. A tap that somebody took off it would be an interface of
+        # the host like any other, and its guest unjudged.
+        table.base_chain("early", "filter", "prerouting", -300)
+        table.rule("early", match(meta("iifname"), "@taps"), _DROP)
         # Publishing on 127.0.0.1 needs route_localnet on the bridge, and with it the kernel would take a
         # guest's packet for 127.0.0.1 to the host's own loopback.
-        table.base_chain("early", "filter", "prerouting", -300)
         for side in ("saddr", "daddr"):
             table.rule("early", self._from_guests(), match(payload("ip", side), prefix(_LOOPBACK_NET)), _DROP)
 
@@ -158,6 +165,33 @@ class Firewall:
 
     def _from_guests(self) -> Statement:
         return match(meta("iifname"), self.interface)
+
+
+def refresh_commands(fresh: Sequence[Command]) -> list[Command]:
+    """Give one transaction that writes all rules and elements anew into the tables and chains that stand.
+
+    The kernel runs each chain in its old or its new form. Chains that are made anew stand beside the old
+    ones for an instant, and a packet between the two could pass both while they are empty.
+
+    Args:
+        fresh: What `Firewall.fresh_commands` gave.
+    """
+    objects: list[Command] = []
+    flushes: list[Command] = []
+    contents: list[Command] = []
+    for command in fresh:
+        ((kind, body),) = command["add"].items()
+        if kind == "rule":
+            contents.append(command)
+            continue
+        objects.append({"add": {kind: {key: value for key, value in body.items() if key != "elem"}}})
+        if kind == "chain":
+            continue
+        place = {key: body[key] for key in ("family", "table", "name") if key in body}
+        flushes.append({"flush": {kind: place}})
+        if body.get("elem"):
+            contents.append({"add": {"element": {**place, "elem": body["elem"]}}})
+    return [*objects, *flushes, *contents]
 
 
 def fingerprint(listings: Iterable[object]) -> str:

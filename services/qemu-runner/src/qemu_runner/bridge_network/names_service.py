@@ -65,6 +65,8 @@ class NamesService:
             *(f"--interface={self.interface}", "--except-interface=lo", "--bind-interfaces"),
             f"--dhcp-range={self.subnet.network_address},static,{self.subnet.netmask},infinite",
             *("--dhcp-ignore=tag:!known", "--dhcp-authoritative", "--leasefile-ro", "--no-ping"),
+            # What a guest calls itself becomes no name of this network.
+            *("--dhcp-ignore-names", f"--dhcp-lease-max={self.subnet.num_addresses}"),
             f"--dhcp-hostsdir={self.leases}",
             f"--dhcp-option=option:router,{self.gateway}",
             *self._dns_arguments(),

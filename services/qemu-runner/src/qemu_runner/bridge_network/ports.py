@@ -142,16 +142,28 @@ class NamesServer(Protocol):
         """End it; harmless if it does not run."""
 
     def write(self, service: NamesService, nics: Iterable[BridgeNic]) -> Awaitable[None]:
-        """Make exactly these cards known."""
+        """Make exactly these cards known.
+
+        Raises:
+            DnsmasqError: If its files could not be written.
+        """
 
     def add(self, service: NamesService, nic: BridgeNic) -> Awaitable[None]:
-        """Make a card known, beside the others."""
+        """Make a card known, beside the others.
+
+        Raises:
+            DnsmasqError: If its files could not be written, or it had to be started again and did not.
+        """
 
     def known(self, service: NamesService) -> Awaitable[list[str]]:
         """Give the machines that have files."""
 
     def clear(self, service: NamesService) -> Awaitable[None]:
-        """Remove all files."""
+        """Remove all files.
+
+        Raises:
+            DnsmasqError: If they could not be removed.
+        """
 
 
 class EngineRules(Protocol):
@@ -163,6 +175,9 @@ class EngineRules(Protocol):
         Raises:
             EngineRulesError: If iptables refused or is missing.
         """
+
+    def unannounced(self) -> Awaitable[bool]:
+        """Tell whether there is a flavour of whose changes the kernel tells nobody."""
 
 
 class HostPorts(Protocol):
@@ -222,10 +237,18 @@ class Notes(Protocol):
     """Remembers a few lines across restarts."""
 
     def read(self, name: str) -> Awaitable[tuple[str, ...]]:
-        """Give a note's lines; none if there is no such note."""
+        """Give a note's lines; none if there is no such note.
+
+        Raises:
+            NotesError: If it could not be read.
+        """
 
     def write(self, name: str, lines: Sequence[str]) -> Awaitable[None]:
-        """Replace a note; without lines it is removed."""
+        """Replace a note; without lines it is removed.
+
+        Raises:
+            NotesError: If it could not be written.
+        """
 
 
 class Facts(Protocol):

@@ -11,8 +11,8 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from qemu_runner.bridge_network import engine
-from qemu_runner.bridge_network.errors import LinkError
-from qemu_runner.bridge_network.firewall import FAMILIES, Firewall, counts, fingerprint
+from qemu_runner.bridge_network.errors import LinkError, RulesetError
+from qemu_runner.bridge_network.firewall import FAMILIES, Firewall, counts, fingerprint, refresh_commands
 from qemu_runner.bridge_network.host_view import HostView, Link
 from qemu_runner.bridge_network.marks import Marks
 from qemu_runner.bridge_network.names_service import NamesService
@@ -89,10 +89,10 @@ class Upkeep:
         moved = Change.LINKS in changes and await self._mend_links()
         if Change.RULES in changes:
             await self._mend_rules()
-        if moved or changes & {Change.ENGINE, Change.LINKS}:
-            await self._engine_rules.ensure(engine.wanted(self._marks.owner, self._plan.name, self._uplinks))
         if not self._server.running:
             await self._start_server()
+        if moved or Change.ENGINE in changes or await self._engine_rules.unannounced():
+            await self._engine_rules.ensure(engine.wanted(self._marks.owner, self._plan.name, self._uplinks))
 
     async def apply_rules(self) -> None:
         """Write the rules for the cards as they are now.
@@ -101,8 +101,13 @@ class Upkeep:
             RulesetError: If nftables refused.
         """
         self._fingerprint = None
-        commands = self._fresh_commands()
-        await self._ruleset.apply([*self._firewall.remove_commands(), *commands])
+        fresh = self._fresh_commands()
+        try:
+            await self._ruleset.apply(refresh_commands(fresh))
+        except RulesetError as error:
+            # Perhaps what stands is not what we made.
+            _LOG.info("rules not refreshed", extra={"error": str(error)})
+            await self._ruleset.apply(self._firewall.replace_commands(fresh))
 
     async def raise_tap(self, nic: BridgeNic) -> None:
         """Put a card's tap on the bridge.
@@ -191,7 +196,8 @@ class Upkeep:
             return
         self._tries += 1
         _LOG.info("rules written anew", extra={"table": self._firewall.table, "complete": complete})
-        await self.apply_rules()
+        self._fingerprint = None
+        await self._ruleset.apply(self._firewall.replace_commands(self._fresh_commands()))
 
     async def _start_server(self) -> None:
         dns = not await self._facts.port_53_taken(self._plan.address)

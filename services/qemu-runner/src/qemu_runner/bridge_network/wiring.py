@@ -18,6 +18,7 @@ from qemu_runner.bridge_network.adapters.links import NetlinkLinks
 from qemu_runner.bridge_network.adapters.nftables import Nftables
 from qemu_runner.bridge_network.adapters.notes import FileNotes
 from qemu_runner.bridge_network.adapters.taps import TunTaps
+from qemu_runner.bridge_network.attaching import Attaching
 from qemu_runner.bridge_network.firewall import Firewall
 from qemu_runner.bridge_network.marks import Marks
 from qemu_runner.bridge_network.names_service import NamesService
@@ -81,30 +82,26 @@ def build_bridge_network(settings: BridgeSettings) -> OwnedBridgeNetwork:
     plan = BridgePlan(
         settings.interface, marks.bridge_mac, marks.bridge_alias, pool.gateway, settings.subnet.prefixlen
     )
-    return OwnedBridgeNetwork(
+    offering = Offering(marks, firewall, settings.avoid, settings.dnsmasq, links, ruleset, facts)
+    upkeep = Upkeep(
         marks,
-        pool,
+        plan,
         firewall,
-        Offering(marks, firewall, settings.avoid, settings.dnsmasq, links, ruleset, facts),
-        Upkeep(
-            marks,
-            plan,
-            firewall,
-            names,
-            links=links,
-            ruleset=ruleset,
-            server=server,
-            engine_rules=engine_rules,
-            facts=facts,
-            notes=notes,
-        ),
+        names,
         links=links,
-        taps=TunTaps(),
         ruleset=ruleset,
         server=server,
         engine_rules=engine_rules,
-        host_ports=SocketHostPorts(),
-        flows=Conntrack(),
+        facts=facts,
+        notes=notes,
+    )
+    return OwnedBridgeNetwork(
+        pool,
+        offering,
+        upkeep,
+        Attaching(upkeep, links, TunTaps(), server, SocketHostPorts(), Conntrack()),
+        server=server,
+        engine_rules=engine_rules,
         changes=NetlinkChanges(),
         notes=notes,
     )

@@ -67,6 +67,7 @@ class Adoption:
         self._hub = hub
         self._link_of = link_of
         self._tasks = tasks
+        self._foreign_on: dict[MachineId, VmHostLink] = {}
 
     async def connected(self, link: VmHostLink, children: tuple[ChildRecord, ...]) -> None:
         """Compare what vm-host has with what is recorded."""
@@ -75,6 +76,7 @@ class Adoption:
         for child in children:
             if child.exit is not None:
                 await self.ended(link, child.exit)
+        self._look_for_foreign(link, children)
         mine = [machine for machine in self._machines if _is_on(machine, link)]
         await asyncio.gather(*(self._settle(machine, link, by_handle) for machine in mine))
 
@@ -91,6 +93,9 @@ class Adoption:
                 await _forget(
                     link, ChildHandle(end.handle.machine_id, ChildRole.PASST, end.handle.incarnation)
                 )
+            elif machine is not None and machine.record is None and end.handle.role is ChildRole.QEMU:
+                # Of a machine whose record is lost; somebody may be deleting it.
+                machine.ended.set()
             await _forget(link, end.handle)
         except (RunnerError, OSError) as exc:
             # Not acknowledged, so vm-host still knows.
@@ -186,6 +191,16 @@ class Adoption:
             await session.close()
             raise
         _LOG.info("machine adopted", extra={"machine": machine.machine_id, "incarnation": run.incarnation})
+
+    def _look_for_foreign(self, link: VmHostLink, children: tuple[ChildRecord, ...]) -> None:
+        """Learn which machines without a record have a process on this vm-host."""
+        alive = {child.handle.machine_id for child in children if child.exit is None}
+        for machine in self._machines.foreign():
+            if machine.machine_id in alive:
+                self._foreign_on[machine.machine_id] = link
+                machine.ended.clear()
+            elif self._foreign_on.get(machine.machine_id, link) is link:
+                machine.ended.set()
 
     def _network_lost(self, machine: Machine) -> None:
         if machine.run is not None:

@@ -4,13 +4,16 @@ import asyncio
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from qemu_runner.domain.accelerator import KVM
 from qemu_runner.domain.arch import ARCHES
+from qemu_runner.errors import VmHostUnavailableError
 from qemu_runner.service.hardware import accelerator_states, find_offer
 from qemu_runner.service.host import HOST_ARCH
+from qemu_runner.service.host_checks import host_checks
 from qemu_runner.service.networking import Networking
 from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.user_network import Check, CheckStatus
@@ -37,6 +40,9 @@ class Doctor:
     async def examine(self) -> list[Check]:
         """Return all checks; a check never raises for what it exists to report."""
         disk = await asyncio.to_thread(shutil.disk_usage, self._state_dir)
+        for link in self._links:
+            with suppress(VmHostUnavailableError):  # which is what its check will say
+                await link.current_hello()
         return [
             *(self._vm_host(link) for link in self._links),
             self._qemu(),
@@ -44,6 +50,7 @@ class Doctor:
             self._uids(),
             _disk(disk.free, self._state_dir),
             *await self._networking.checks(),
+            *await host_checks(),
         ]
 
     def _vm_host(self, link: VmHostLink) -> Check:

@@ -5,7 +5,7 @@ An end is proved by vm-host's word alone; a monitor that falls silent proves not
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -41,12 +41,20 @@ class Ending:
         machines: The machines.
         link_of: Returns the link to the vm-host of a run.
         settle: Asks vm-host what became of a machine's process.
+        links: All vm-hosts.
     """
 
-    def __init__(self, machines: Machines, link_of: Callable[[Run], VmHostLink], settle: Settle) -> None:
+    def __init__(
+        self,
+        machines: Machines,
+        link_of: Callable[[Run], VmHostLink],
+        settle: Settle,
+        links: Sequence[VmHostLink],
+    ) -> None:
         self._machines = machines
         self._link_of = link_of
         self._settle = settle
+        self._links = links
 
     async def stop(self, machine: Machine, *, force: bool, grace_s: float, emit: Emit) -> None:
         """End the machine's process and wait until it has ended; its lock must be held.
@@ -99,6 +107,37 @@ class Ending:
             raise VmHostUnavailableError(str(exc)) from exc
         if not await _ended_within(machine, _KILL_S):
             raise MachineStuckError(machine.machine_id)
+
+    async def end_unrecorded(self, machine: Machine, *, required: bool) -> None:
+        """End by SIGKILL what vm-hosts run for a machine whose record is lost; most often that is nothing.
+
+        Args:
+            machine: Whose.
+            required: Whether a vm-host that cannot be asked is an obstacle.
+
+        Raises:
+            VmHostUnavailableError: A vm-host cannot be asked.
+            MachineStuckError: A process outlived SIGKILL.
+        """
+        for link in self._links:
+            try:
+                await self._end_unrecorded_on(link, machine)
+            except (VmHostError, VmHostUnavailableError) as exc:
+                if required:
+                    raise VmHostUnavailableError(str(exc)) from exc
+                _LOG.info("vm-host not asked", extra={"machine": machine.machine_id, "error": str(exc)})
+
+    async def _end_unrecorded_on(self, link: VmHostLink, machine: Machine) -> None:
+        for child in await link.connection.list_children():
+            handle = child.handle
+            if handle.machine_id != machine.machine_id or handle.role is not ChildRole.QEMU or child.exit:
+                continue
+            machine.ended.clear()
+            with suppress(VmHostRefused):
+                # Refused is what ended meanwhile; its end is told like any other.
+                await link.connection.signal(handle, ChildSignal.KILL)
+            if not await _ended_within(machine, _KILL_S):
+                raise MachineStuckError(machine.machine_id)
 
     async def end_passt(self, machine: Machine, run: Run) -> None:
         """End the passt of a run that has no QEMU to end it."""

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,6 +122,10 @@ class Host:
         disk = await asyncio.to_thread(shutil.disk_usage, self._state_dir)
         hello = self._links[-1].hello
         offer = None if hello is None else find_offer(hello, ARCHES[HOST_ARCH])
+        if offer is not None and offer.error:
+            # It may have been mended meanwhile.
+            with suppress(VmHostUnavailableError):
+                offer = find_offer(await self._links[-1].current_hello(), ARCHES[HOST_ARCH])
         accelerator, message = self._verdict(offer)
         if hello is None:
             message = f"vm-host cannot be reached: {self._links[-1].detail}"
@@ -165,7 +170,11 @@ class Host:
                 kind = "directory" if await asyncio.to_thread(path.is_dir) else "file"
                 found.append(HostLeak(kind, str(path), self._node, now))
         found += [HostLeak("file", str(path), self._node, now) for path in await self._images.leftovers()]
-        left = await self._networking.leaks(self._machines.records())
+        left = await self._networking.leaks(
+            self._machines.records(),
+            [machine.machine_id for machine in self._machines.foreign()],
+            may_run_unrecorded=self._machines.may_run_unrecorded,
+        )
         return (*found, *(HostLeak(leak.kind, leak.name, leak.owner) for leak in left))
 
     def _verdict(self, offer: QemuOffer | None) -> tuple[str, str]:

@@ -50,7 +50,7 @@ class Leaving:
         if self._running() and await self._is_stopping():
             try:
                 async with asyncio.timeout(GONE_WITHIN_S):
-                    for machine in list(self._machines):
+                    for machine in [*self._machines, *self._machines.foreign()]:
                         await machine.ended.wait()
             except TimeoutError:
                 _LOG.error("machines did not end with their vm-host")
@@ -59,7 +59,7 @@ class Leaving:
         await self._networking.leave()
 
     def _running(self) -> bool:
-        return any(machine.run is not None for machine in self._machines)
+        return self._machines.may_run_unrecorded or any(machine.run is not None for machine in self._machines)
 
     async def _is_stopping(self) -> bool:
         words = [asyncio.ensure_future(link.stopping.wait()) for link in self._links]

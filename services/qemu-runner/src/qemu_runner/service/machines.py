@@ -14,7 +14,7 @@ from typing import Final
 from qemu_runner.domain.machine import MachineId, MachinePhase
 from qemu_runner.domain.observation import Observation
 from qemu_runner.domain.record import MachineRecord, Run
-from qemu_runner.errors import MachineNotFoundError, StaleFenceError
+from qemu_runner.errors import MachineNotFoundError, MachineStateError, StaleFenceError
 from qemu_runner.service.hub import Hub
 from qemu_runner.service.live import Live
 from qemu_runner.service.tasks import settled
@@ -34,6 +34,7 @@ class Machine:
         settling: Whether vm-host is being asked again and again what became of the process.
         lost_network: Incarnation whose passt was seen to end.
         tombstone: Fence of a machine without a record.
+        foreign: Whether it has files, and no record that can be read.
         users: How many hold this object.
         last_told: What watchers were told last.
         ended: Set while it has no process; waited for by those who end it.
@@ -50,6 +51,7 @@ class Machine:
         self.lost_network = 0
         self.ended = asyncio.Event()
         self.tombstone = 0
+        self.foreign = False
         self.users = 0
         self.last_told: Observation | None = None
         if record is None or record.run is None:
@@ -103,10 +105,27 @@ class Machines:
         await self._store.create()
         for record in await self._store.load():
             self._machines[record.machine_id] = Machine(record.machine_id, record)
+        for machine_id in await self._store.foreign():
+            # Never taken for one that is not there: whoever knows it may delete it, and nothing else.
+            machine = self._machines[machine_id] = Machine(machine_id)
+            machine.foreign = True
+            machine.ended.clear()
 
     def __iter__(self) -> Iterator[Machine]:
         """Iterate over the machines that have a record."""
         return iter([machine for machine in self._machines.values() if machine.record is not None])
+
+    def foreign(self) -> list[Machine]:
+        """Return the machines of which nothing is known but that they have files.
+
+        They count as running until a vm-host has said that it runs nothing for them.
+        """
+        return [machine for machine in self._machines.values() if machine.foreign]
+
+    @property
+    def may_run_unrecorded(self) -> bool:
+        """Whether one of them may run."""
+        return any(not machine.ended.is_set() for machine in self.foreign())
 
     def records(self) -> list[MachineRecord]:
         """Return all records."""
@@ -127,7 +146,7 @@ class Machines:
             yield machine
         finally:
             machine.users -= 1
-            if machine.users == 0 and machine.record is None:
+            if machine.users == 0 and machine.record is None and not machine.foreign:
                 self._machines.pop(machine_id, None)
 
     async def raise_fence(self, machine: Machine, fence: int) -> None:
@@ -150,6 +169,19 @@ class Machines:
         else:
             await self.update(machine, lambda record: replace(record, fence=fence))
 
+    async def require_vacant(self, machine: Machine) -> None:
+        """Check that a machine without a record has no files either.
+
+        Raises:
+            MachineStateError: It has; they are somebody's disk.
+        """
+        if await self._store.is_foreign(machine.machine_id):
+            raise MachineStateError(
+                machine.machine_id,
+                "there without a readable record",
+                "restore its machine.json and restart the runner, or delete the machine",
+            )
+
     async def adopt(self, machine: Machine, record: MachineRecord) -> None:
         """Give a machine without a record its first one; its directory must exist."""
         await settled(self._write_first(machine, record))
@@ -167,12 +199,14 @@ class Machines:
 
     async def bury(self, machine: Machine) -> None:
         """Keep the fence of a machine that is about to lose its directory."""
-        await self._store.bury(machine.machine_id, machine.known_fence)
+        await self._store.bury(machine.machine_id, machine.known_fence, leaving=True)
 
-    def forget(self, machine: Machine) -> None:
+    async def forget(self, machine: Machine) -> None:
         """Drop the record of a machine whose directory is gone."""
+        await self._store.replenish()
         machine.tombstone = machine.known_fence
         machine.record = None
+        machine.foreign = False
         machine.live = None
         machine.ended.set()
         self.tell(machine)
@@ -200,7 +234,13 @@ class Machines:
 
     def watch(self) -> AsyncIterator[object]:
         """Yield the snapshot of all machines, then every change (see `Hub.watch`)."""
-        return self._hub.watch(lambda: [self.observation(machine) for machine in self])
+        return self._hub.watch(
+            lambda: [
+                self.observation(machine)
+                for machine in self._machines.values()
+                if machine.record is not None or machine.foreign
+            ]
+        )
 
     def absent(self, machine_id: MachineId) -> Observation:
         """Return the observation of a machine that is not there."""
@@ -208,7 +248,7 @@ class Machines:
 
     async def _write_first(self, machine: Machine, record: MachineRecord) -> None:
         async with machine.writing:
-            await self._store.save(record)
+            await self._store.save(record, first=True)
             machine.record = record
             await self._store.unbury(machine.machine_id)
         self.tell(machine)
@@ -231,5 +271,6 @@ class Machines:
 
     def _look(self, machine: Machine) -> Observation:
         if machine.record is None:
-            return Observation(machine.machine_id, MachinePhase.ABSENT, fence=machine.tombstone)
+            phase = MachinePhase.PREPARING if machine.foreign else MachinePhase.ABSENT
+            return Observation(machine.machine_id, phase, fence=machine.tombstone)
         return observe(machine.record, machine.live, self._user_addresses, self._neighbours)

@@ -6,7 +6,7 @@ It decides nothing twice: what it answered is stored with the machine, and a sto
 from dataclasses import dataclass
 from typing import Final
 
-from qemu_runner.bridge_network import BridgeNetwork, Refused
+from qemu_runner.bridge_network import BridgeNetwork, Offered, Refused
 from qemu_runner.domain.argv import SPARE_PORTS
 from qemu_runner.domain.default_network import DefaultNetwork
 from qemu_runner.domain.machine import (
@@ -18,7 +18,7 @@ from qemu_runner.domain.machine import (
 )
 from qemu_runner.errors import NetworkUnavailableError, SpecFault, SpecInvalidError
 from qemu_runner.existing_bridge import ExistingBridges
-from qemu_runner.user_network import UserNetwork
+from qemu_runner.user_network import Available, UserNetwork
 
 _SWITCHED_OFF: Final = Refused(
     reason="the runner's settings switch it off.",
@@ -75,9 +75,8 @@ class NetworkChoice:
             faults.append(SpecFault("/nics", f"a machine has {SPARE_PORTS} NICs at most."))
         if faults:
             raise SpecInvalidError(tuple(faults))
-        for network in dict.fromkeys(networks):
-            await self._require(network)
-        return Choice(networks, (warning,) if warning else ())
+        remarks = [remark for network in dict.fromkeys(networks) for remark in await self._require(network)]
+        return Choice(networks, (*((warning,) if warning else ()), *remarks))
 
     async def _standing(self, spec: MachineSpec) -> tuple[str, str]:
         """Return what "default" stands for, and what is to be said of it."""
@@ -89,29 +88,28 @@ class NetworkChoice:
             case DefaultNetwork.QC0:
                 return NAT_NETWORK, ""
             case DefaultNetwork.AUTO:
-                refused = await self._nat_refusal()
-        if refused is None:
+                verdict = await self._nat_verdict()
+        if not isinstance(verdict, Refused):
             return NAT_NETWORK, ""
-        why = f"{refused.reason} To mend it: {refused.fix}"
+        why = f"{verdict.reason} To mend it: {verdict.fix}"
         return USER_NETWORK, f"The default network is `user` here, since qc0 cannot be had: {why}"
 
-    async def _require(self, network: str) -> None:
+    async def _require(self, network: str) -> tuple[str, ...]:
+        """Return what is to be said of a network that can be had."""
+        verdict: Offered | Available | Refused | None
         match network:
             case _ if network == USER_NETWORK:
                 verdict = await self._user.availability()
-                refused = verdict if isinstance(verdict, Refused) else None
             case _ if network == NAT_NETWORK:
-                refused = await self._nat_refusal()
+                verdict = await self._nat_verdict()
             case _:
-                refused = await self._bridges.refusal(network.removeprefix(BRIDGE_PREFIX))
-        if refused is not None:
-            raise NetworkUnavailableError(network, f"{refused.reason} To mend it: {refused.fix}")
+                verdict = await self._bridges.refusal(network.removeprefix(BRIDGE_PREFIX))
+        if isinstance(verdict, Refused):
+            raise NetworkUnavailableError(network, f"{verdict.reason} To mend it: {verdict.fix}")
+        return verdict.remarks if isinstance(verdict, Offered) else ()
 
-    async def _nat_refusal(self) -> Refused | None:
-        if self._nat is None:
-            return _SWITCHED_OFF
-        verdict = await self._nat.availability()
-        return verdict if isinstance(verdict, Refused) else None
+    async def _nat_verdict(self) -> Offered | Refused:
+        return _SWITCHED_OFF if self._nat is None else await self._nat.availability()
 
 
 def _name_faults(networks: tuple[str, ...], nat: BridgeNetwork | None) -> list[SpecFault]:

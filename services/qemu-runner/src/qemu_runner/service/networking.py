@@ -270,20 +270,33 @@ class Networking:
         except UserNetworkError as exc:
             raise NetworkUnavailableError(USER_NETWORK, str(exc)) from exc
 
-    async def leaks(self, records: Sequence[MachineRecord]) -> list[Leak]:
+    async def leaks(
+        self,
+        records: Sequence[MachineRecord],
+        unrecorded: Sequence[MachineId],
+        *,
+        may_run_unrecorded: bool,
+    ) -> list[Leak]:
         """List what carries our mark on this host and no machine needs.
+
+        Args:
+            records: Of the machines.
+            unrecorded: Machines that are there without a record.
+            may_run_unrecorded: Whether one of those may run, behind the guard perhaps.
 
         Raises:
             NetworkUnavailableError: The host did not answer.
         """
+        needed = may_run_unrecorded or any(record.spec.user_nic is not None for record in records)
         try:
-            found = await self.user.leaks(needed=any(r.spec.user_nic is not None for r in records))
+            found = await self.user.leaks(needed=needed)
         except UserNetworkError as exc:
             raise NetworkUnavailableError(USER_NETWORK, str(exc)) from exc
         if self.nat is None:
             return found
         try:
-            return [*found, *await self.nat.leaks({record.machine_id for record in records})]
+            known = {*(record.machine_id for record in records), *unrecorded}
+            return [*found, *await self.nat.leaks(known)]
         except BridgeNetworkError as exc:
             raise NetworkUnavailableError(NAT_NETWORK, str(exc)) from exc
 

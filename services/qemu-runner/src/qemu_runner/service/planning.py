@@ -84,8 +84,7 @@ class Planning:
         check_spec(spec)
         spec, choice = await self._networks(machine_id, spec)
         self._capacity.require(machine_id, spec)
-        link = self._newest_link()
-        hello = link.connection.hello
+        hello = await self._newest_link().current_hello()
         if hello.stopping:
             raise VmHostUnavailableError("it is stopping")
         arch = ARCHES[spec.arch]

@@ -2,10 +2,14 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Final
 
 from qemu_runner.errors import MachineStateError, VmHostUnavailableError
 from qemu_runner.service.live import Live
 from qemu_runner.service.machines import Machine, Machines
+
+WAITING: Final = frozenset({"paused", "io-error"})
+"""Run states in which a guest stands still and goes on with `cont`, nothing lost."""
 
 
 class Power:
@@ -25,16 +29,16 @@ class Power:
             MachineStateError: It does not run.
             MonitorError: QEMU did not do it.
         """
-        await self._move(machine, command="stop", begin="running", goal="paused")
+        await self._move(machine, command="stop", begin=frozenset({"running"}), goal="paused")
 
     async def resume(self, machine: Machine) -> None:
-        """Make a paused guest go on.
+        """Make a paused guest go on, or one that QEMU stopped because the host's disk was full.
 
         Raises:
             MachineStateError: It is neither paused nor running.
             MonitorError: QEMU did not do it.
         """
-        await self._move(machine, command="cont", begin="paused", goal="running")
+        await self._move(machine, command="cont", begin=WAITING, goal="running")
 
     async def reset(self, machine: Machine, request_id: str) -> None:
         """Press the reset button once for each request id.
@@ -58,11 +62,11 @@ class Power:
         live.agent = replace(live.agent, connected=False, since=datetime.now(UTC))
         self._machines.tell(machine)
 
-    async def _move(self, machine: Machine, *, command: str, begin: str, goal: str) -> None:
+    async def _move(self, machine: Machine, *, command: str, begin: frozenset[str], goal: str) -> None:
         machine.require()
         live = _live(machine)
         state = await live.session.run_state()
-        if state == begin:
+        if state in begin:
             # QMP's `stop` pauses.
             await live.session.execute(command)
             state = await live.session.run_state()

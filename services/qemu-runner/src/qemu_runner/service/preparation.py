@@ -6,7 +6,7 @@ Each step looks first, so a repetition after a crash goes on where the crash was
 from dataclasses import replace
 
 from qemu_runner.domain.arch import ARCHES
-from qemu_runner.domain.machine import MachinePhase, MachineSpec, Seed
+from qemu_runner.domain.machine import Layer, MachinePhase, MachineSpec, Seed
 from qemu_runner.domain.progress import Transfer
 from qemu_runner.domain.record import MachineRecord
 from qemu_runner.errors import (
@@ -113,16 +113,19 @@ class Preparation:
             await self._update_active(machine, record, spec)
             return
         record = await self._claim(machine, spec)
-        cached = None
-        if not record.layers:
-            cached = await self._images.fetch(spec.image, lambda done, total: emit(Transfer(done, total)))
-        layers = await self._files.make_disk(
-            machine.machine_id, spec.image, cached, spec.disk_bytes, record.uid
-        )
+        layers = await self._make_disk(record, spec, emit)
         seed_hash = await self._files.make_seed(machine.machine_id, seed, record.uid)
         await self._machines.update(
             machine, lambda now: replace(now, prepared=True, layers=layers, seed_hash=seed_hash)
         )
+
+    async def _make_disk(self, record: MachineRecord, spec: MachineSpec, emit: Emit) -> tuple[Layer, ...]:
+        if record.layers:
+            return await self._files.grow_disk(record.machine_id, record.layers, spec.disk_bytes)
+        async with self._images.held(spec.image, lambda done, total: emit(Transfer(done, total))) as base:
+            return await self._files.make_disk(
+                record.machine_id, spec.image, base, spec.disk_bytes, record.uid
+            )
 
     async def _claim(self, machine: Machine, spec: MachineSpec) -> MachineRecord:
         """Record what the machine is to be, with a uid and an address of its own."""
@@ -138,6 +141,7 @@ class Preparation:
                 index = self._networking.free_index(records)
             holdings = await self._networking.hold(machine.machine_id, spec, before, records)
             if before is None:
+                await self._machines.require_vacant(machine)
                 await self._files.create(machine.machine_id, uid)
                 record = MachineRecord(
                     machine.machine_id,

@@ -42,11 +42,16 @@ class Removal:
         """
         if machine.record is not None:
             await self._ending.stop(machine, force=True, grace_s=0, emit=emit)
+        else:
+            await self._ending.end_unrecorded(machine, required=await self._files.exists(machine.machine_id))
         await self._networking.detach(machine.machine_id)
         # First the tombstone: at no moment is the fence nowhere.
         await self._machines.bury(machine)
         await self._files.remove(machine.machine_id)
-        self._machines.forget(machine)
+        await self._machines.forget(machine)
         await self._images.evict()
+        if self._machines.may_run_unrecorded:
+            # It may run behind the guard.
+            return
         async with self._networking.guard:
             await self._networking.release(self._machines.records())

@@ -18,11 +18,12 @@ from typing import Final
 from qemu_runner.domain.accelerator import AcceleratorMode
 from qemu_runner.domain.arch import ARCHES
 from qemu_runner.domain.argv import Launch, argv_hash, build_argv
-from qemu_runner.domain.machine import MachinePhase
+from qemu_runner.domain.machine import USER_NETWORK, MachinePhase
 from qemu_runner.domain.record import MachineRecord, Run
 from qemu_runner.errors import (
     MachineStateError,
     MonitorError,
+    NetworkUnavailableError,
     QemuStartError,
     QemuUnavailableError,
     RunnerError,
@@ -44,6 +45,7 @@ from qemu_runner.service.hardware import choose_hardware
 from qemu_runner.service.machines import Machine, Machines
 from qemu_runner.service.networking import Networking
 from qemu_runner.service.plugging import Taps
+from qemu_runner.service.power import WAITING
 from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.service.watching import Watching
 from qemu_runner.store.machine_files import PASST_LOG, QEMU_LOG, MachineFiles
@@ -138,7 +140,7 @@ class Starting:
         state = await live.session.run_state()
         if state == "running":
             return True
-        if state == "paused":
+        if state in WAITING:
             await live.session.execute("cont")
             return True
         # Left by a start that was cut off, or stopped for good: a new process is the way on.
@@ -247,6 +249,8 @@ class Starting:
             # Refused means without effect: there is no process, but perhaps a passt.
             await self._ending.end_passt(machine, run)
             await self._exits.record_never_started(machine, run)
+            if exc.code in _MISSING_PROGRAM and request.handle.role is ChildRole.PASST:
+                raise NetworkUnavailableError(USER_NETWORK, f"{exc.message}.") from exc
             if exc.code in _MISSING_PROGRAM:
                 raise QemuUnavailableError(exc.message) from exc
             raise VmHostUnavailableError(str(exc)) from exc
@@ -275,10 +279,7 @@ class Starting:
         live.run_state = await session.run_state()
         if live.run_state != "running":
             raise MonitorError("cont", f"the machine is {live.run_state}")
-        await self._machines.update(
-            machine,
-            lambda now: now if now.run is None else now.with_run(replace(now.run, confirmed=True)),
-        )
+        self._machines.tell(machine)
 
     async def _session_or_end(self, machine: Machine) -> QmpSession:
         """Open the monitor, or learn at once that the process has ended."""

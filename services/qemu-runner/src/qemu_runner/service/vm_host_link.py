@@ -85,6 +85,17 @@ class VmHostLink:
         """How the vm-host introduced itself; None while it is away."""
         return None if self._connection is None else self._connection.hello
 
+    async def current_hello(self) -> VmHostHello:
+        """Return how the vm-host introduces itself now: QEMU may have been installed or replaced since.
+
+        Raises:
+            VmHostUnavailableError: It does not answer.
+        """
+        try:
+            return await self.connection.refresh_hello()
+        except VmHostError as exc:
+            raise VmHostUnavailableError(str(exc)) from exc
+
     @property
     def detail(self) -> str:
         """Why it is away; empty while it is there."""

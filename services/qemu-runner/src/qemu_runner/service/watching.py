@@ -13,7 +13,7 @@ from typing import Final
 from qemu_runner.domain.argv import AGENT_CHARDEV_ID, AGENT_PORT_ID
 from qemu_runner.domain.observation import PASST_EXITED
 from qemu_runner.domain.record import MachineRecord, Run
-from qemu_runner.errors import MonitorError
+from qemu_runner.errors import MonitorError, RunnerError
 from qemu_runner.monitor import Event, QmpSession
 from qemu_runner.service.agent_watch import AgentWatch
 from qemu_runner.service.boot import Boot, PhaseSink
@@ -142,6 +142,8 @@ class _Watch:
                 self._machines.tell(self._machine)
 
     async def _events(self) -> None:
+        if self._live.run_state == "running":
+            await self._confirm()
         async for event in self._live.session.events():
             await self._take(event)
 
@@ -150,6 +152,8 @@ class _Watch:
         match event["event"]:
             case "VSERPORT_CHANGE" if data.get("id") == AGENT_PORT_ID:
                 self.agent.port_changed(is_open=bool(data["open"]))
+            case "RESUME":
+                await self._confirm()
             case "SHUTDOWN":
                 self._live.shutdown_cause = str(data.get("reason", ""))
             case "GUEST_PANICKED":
@@ -161,6 +165,20 @@ class _Watch:
         if event["event"] in _MOVES_RUN_STATE:
             await self._look()
         self._machines.tell(self._machine)
+
+    async def _confirm(self) -> None:
+        """Record that the guest was seen to run; no start waits for it, since it only explains an exit."""
+
+        def confirmed(record: MachineRecord) -> MachineRecord:
+            if record.run is None or record.run.incarnation != self._live.incarnation:
+                return record
+            return record.with_run(replace(record.run, confirmed=True))
+
+        try:
+            await self._machines.update(self._machine, confirmed)
+        except RunnerError as exc:
+            # A full disk must not end what watches the machine.
+            _LOG.warning("run not confirmed", extra={"machine": self._machine.machine_id, "error": str(exc)})
 
     def _panicked(self, record: MachineRecord) -> MachineRecord:
         if record.run is None or record.run.incarnation != self._live.incarnation:

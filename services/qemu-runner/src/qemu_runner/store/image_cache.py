@@ -10,7 +10,9 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -53,13 +55,15 @@ class ImageCache:
         self._source = source
         self._limit_bytes = limit_bytes
         self._fetches: dict[str, _Fetch] = {}
+        self._held: Counter[str] = Counter()
 
     async def create(self) -> None:
         """Make the directory and remove what broken fetches left."""
         await in_thread(self._create)
 
-    async def fetch(self, image: Image, progress: Progress) -> Path:
-        """Return the image's file, fetched and verified if it is not here yet.
+    @asynccontextmanager
+    async def held(self, image: Image, progress: Progress) -> AsyncIterator[Path]:
+        """Yield the image's file, fetched and verified if it is not here yet; it stays while the block runs.
 
         Those who want one image at a time share one download, which ends when the last of them goes.
 
@@ -69,6 +73,13 @@ class ImageCache:
             ImageCorruptError: What came has another digest.
             DiskFullError: There is no room.
         """
+        self._held[image.sha256] += 1
+        try:
+            yield await self._fetch(image, progress)
+        finally:
+            self._held[image.sha256] -= 1
+
+    async def _fetch(self, image: Image, progress: Progress) -> Path:
         path = self._directory / image.sha256
         if await in_thread(_touch, path):
             return path
@@ -91,7 +102,7 @@ class ImageCache:
 
     async def evict(self) -> None:
         """Remove unused images, the least recently used first, until the limit is kept."""
-        await in_thread(self._evict)
+        await in_thread(self._evict, frozenset(+self._held))
 
     async def leftovers(self) -> list[Path]:
         """Return partial files that no fetch in flight writes."""
@@ -129,14 +140,14 @@ class ImageCache:
         for path in self._directory.glob(f"{_PARTIAL_PREFIX}*"):
             path.unlink()
 
-    def _evict(self) -> None:
+    def _evict(self, held: frozenset[str]) -> None:
         files = [(path, path.stat()) for path in self._directory.iterdir() if not path.name.startswith(".")]
         size = sum(status.st_blocks * 512 for _, status in files)
         for path, status in sorted(files, key=lambda entry: entry[1].st_atime_ns):
             if size <= self._limit_bytes:
                 return
             # More than one link: a machine runs from these bytes, and removing the name frees nothing.
-            if status.st_nlink == 1:
+            if status.st_nlink == 1 and path.name not in held:
                 path.unlink()
                 size -= status.st_blocks * 512
                 _LOG.info("image evicted", extra={"digest": f"sha256:{path.name}"})
@@ -179,6 +190,8 @@ def _publish(file: BinaryIO, temporary: Path, path: Path) -> None:
         file.close()
         temporary.replace(path)
         sync_directory(path.parent)
+    # By the same clock as every later use: the kernel's own is some milliseconds behind it.
+    _touch(path)
 
 
 def _abandon(file: BinaryIO, temporary: Path) -> None:

@@ -17,8 +17,8 @@ from typing import Final
 
 from qemu_runner.domain.iso9660 import build_iso
 from qemu_runner.domain.machine import DiskFormat, Image, Layer, MachineId, Seed
-from qemu_runner.domain.qcow2 import empty_overlay
-from qemu_runner.errors import DiskFullError, QemuUnavailableError
+from qemu_runner.domain.qcow2 import HEADER_BYTES, empty_overlay, overlay_size
+from qemu_runner.errors import DiskFullError, DiskUnsafeError, QemuUnavailableError
 from qemu_runner.store.files import disk_errors, replace_file, sync_directory
 from qemu_runner.store.machine_store import RECORD_NAME
 from qemu_runner.store.threads import in_thread
@@ -60,9 +60,9 @@ class MachineFiles:
         return await in_thread(self.directory(machine_id).is_dir)
 
     async def make_disk(
-        self, machine_id: MachineId, image: Image, cached: Path | None, size_bytes: int, uid: int | None
+        self, machine_id: MachineId, image: Image, cached: Path, size_bytes: int, uid: int | None
     ) -> tuple[Layer, ...]:
-        """Make the disk on the cached image (None: it has been made before), or grow it.
+        """Make the disk on the cached image, anew if a preparation that was cut off had begun one.
 
         Returns:
             Its layers, topmost first.
@@ -70,11 +70,22 @@ class MachineFiles:
         Raises:
             DiskFullError: There is no room.
         """
-        directory = self.directory(machine_id)
-        current = await in_thread(self._make_disk, directory, image, cached, size_bytes, uid)
-        if current < size_bytes:
-            await self._grow(directory / OVERLAY, size_bytes)
+        await in_thread(_make_disk, self.directory(machine_id), image, cached, size_bytes, uid)
         return (Layer(OVERLAY, DiskFormat.QCOW2), Layer(BASE, image.format, image.stored_digest))
+
+    async def grow_disk(
+        self, machine_id: MachineId, layers: tuple[Layer, ...], size_bytes: int
+    ) -> tuple[Layer, ...]:
+        """Grow the disk to `size_bytes` if it is smaller; return its layers.
+
+        Raises:
+            DiskFullError: There is no room.
+            DiskUnsafeError: The machine's process made something else of its disk.
+        """
+        overlay = self.directory(machine_id) / OVERLAY
+        if await in_thread(_virtual_size, overlay) < size_bytes:
+            await self._grow(overlay, size_bytes)
+        return layers
 
     async def make_seed(self, machine_id: MachineId, seed: Seed, uid: int | None) -> str:
         """Write the NoCloud seed; return a hash of what it was made of.
@@ -119,21 +130,6 @@ class MachineFiles:
             path.chmod(0o710)
             sync_directory(path.parent)
 
-    def _make_disk(
-        self, directory: Path, image: Image, cached: Path | None, size_bytes: int, uid: int | None
-    ) -> int:
-        base, overlay = directory / BASE, directory / OVERLAY
-        with disk_errors(directory):
-            if cached is not None and not base.exists():
-                # A link of its own: the cache may forget the image, and no other machine's can reach it.
-                base.hardlink_to(cached)
-            if overlay.exists():
-                return _virtual_size(overlay)
-            owner = -1 if uid is None else uid
-            data = empty_overlay(size_bytes, BASE, image.format)
-            replace_file(overlay, data, mode=0o600, uid=owner, gid=owner)
-        return size_bytes
-
     async def _grow(self, overlay: Path, size_bytes: int) -> None:
         # Without its backing file: nothing that a header names is ever opened.
         node = {"driver": "qcow2", "backing": None, "file": {"driver": "file", "filename": str(overlay)}}
@@ -157,10 +153,24 @@ class MachineFiles:
             raise QemuUnavailableError(f"qemu-img resize failed: {text}")
 
 
+def _make_disk(directory: Path, image: Image, cached: Path, size_bytes: int, uid: int | None) -> None:
+    base, owner = directory / BASE, -1 if uid is None else uid
+    with disk_errors(directory):
+        # A link of its own: the cache may forget the image, and no other machine's can reach it.
+        base.unlink(missing_ok=True)
+        base.hardlink_to(cached)
+        data = empty_overlay(size_bytes, BASE, image.format)
+        replace_file(directory / OVERLAY, data, mode=0o600, uid=owner, gid=owner)
+
+
 def _virtual_size(overlay: Path) -> int:
-    # Of a header that the runner wrote; the guest cannot reach it.
-    with overlay.open("rb") as file:
-        return int.from_bytes(file.read(32)[24:32], "big")
+    try:
+        with overlay.open("rb") as file:
+            return overlay_size(file.read(HEADER_BYTES))
+    except FileNotFoundError as exc:
+        raise DiskUnsafeError(str(overlay), "it is not there any more") from exc
+    except ValueError as exc:
+        raise DiskUnsafeError(str(overlay), str(exc)) from exc
 
 
 def _make_seed(path: Path, machine_id: MachineId, seed: Seed, uid: int | None) -> str:

@@ -5,12 +5,15 @@ other files, and never a directory that it does not know.
 """
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from qemu_runner.domain.machine import MachineId, parse_machine_id
 from qemu_runner.domain.record import MachineRecord
+from qemu_runner.errors import DiskFullError
 from qemu_runner.store.files import replace_file
 from qemu_runner.store.record_codec import RecordUnreadableError, decode_record, encode_record
+from qemu_runner.store.reserve import Reserve
 from qemu_runner.store.threads import in_thread
 
 _LOG = logging.getLogger(__name__)
@@ -23,6 +26,7 @@ class MachineStore:
     def __init__(self, state_dir: Path) -> None:
         self._machines = state_dir / "machines"
         self._tombstones = state_dir / "tombstones"
+        self._reserve = Reserve(state_dir / "reserve")
 
     async def create(self) -> None:
         """Make the directories.
@@ -36,30 +40,55 @@ class MachineStore:
         """Read all records; a directory that holds none is left alone."""
         return await in_thread(self._load)
 
-    async def save(self, record: MachineRecord) -> None:
+    async def save(self, record: MachineRecord, *, first: bool = False) -> None:
         """Write `record`, durably; its directory must exist.
+
+        Args:
+            record: The record.
+            first: Whether the machine is new; then it gets nothing of the reserve.
 
         Raises:
             DiskFullError: There is no room; the record before is still there.
         """
         path = self._machines / record.machine_id / RECORD_NAME
-        await in_thread(replace_file, path, encode_record(record).encode())
+        await in_thread(self._replace, path, encode_record(record).encode(), reserved=not first)
 
     async def tombstone(self, machine_id: MachineId) -> int:
         """Return the highest fence that is known of a machine without a directory; 0 if none is."""
         return await in_thread(self._read_tombstone, machine_id)
 
-    async def bury(self, machine_id: MachineId, fence: int) -> None:
+    async def bury(self, machine_id: MachineId, fence: int, *, leaving: bool = False) -> None:
         """Keep the fence of a machine that has no directory, or is about to lose it.
+
+        Args:
+            machine_id: Whose.
+            fence: The fence.
+            leaving: Whether the machine is being deleted; then there is room in the reserve.
 
         Raises:
             DiskFullError: There is no room.
         """
-        await in_thread(replace_file, self._tombstones / machine_id, f"{fence}\n".encode())
+        path = self._tombstones / machine_id
+        await in_thread(self._replace, path, f"{fence}\n".encode(), reserved=leaving)
 
     async def unbury(self, machine_id: MachineId) -> None:
         """Remove the tombstone of a machine whose record holds the fence again."""
         await in_thread((self._tombstones / machine_id).unlink, missing_ok=True)
+
+    async def replenish(self) -> None:
+        """Fill the reserve again: there may be room now."""
+        await in_thread(self._reserve.fill)
+
+    async def is_foreign(self, machine_id: MachineId) -> bool:
+        """Tell whether a machine without a readable record has files all the same.
+
+        What a crash left before the first record was written (hidden files) does not count.
+        """
+        return await in_thread(self._is_foreign, machine_id)
+
+    async def foreign(self) -> list[MachineId]:
+        """Return the machines that have files and no readable record."""
+        return await in_thread(self._foreign)
 
     async def unknown(self) -> list[Path]:
         """Return the entries of machines/ that hold no readable record."""
@@ -69,12 +98,35 @@ class MachineStore:
         for path, mode in ((self._machines, 0o711), (self._tombstones, 0o700)):
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(mode)
+        self._reserve.fill()
+
+    def _replace(self, path: Path, data: bytes, *, reserved: bool) -> None:
+        while True:
+            try:
+                return replace_file(path, data)
+            except DiskFullError:
+                if not reserved or not self._reserve.spend():
+                    raise
+                _LOG.warning("disk full: a record is written into the reserve", extra={"path": str(path)})
 
     def _load(self) -> list[MachineRecord]:
         return [record for path in sorted(self._machines.iterdir()) if (record := _read(path)) is not None]
 
     def _unknown(self) -> list[Path]:
         return [path for path in sorted(self._machines.iterdir()) if _read(path) is None]
+
+    def _is_foreign(self, machine_id: MachineId) -> bool:
+        path = self._machines / machine_id
+        return path.exists() and (
+            not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())
+        )
+
+    def _foreign(self) -> list[MachineId]:
+        found = []
+        for path in self._unknown():
+            with suppress(ValueError):
+                found.append(parse_machine_id(path.name))
+        return [machine_id for machine_id in found if self._is_foreign(machine_id)]
 
     def _read_tombstone(self, machine_id: MachineId) -> int:
         try:
@@ -87,9 +139,9 @@ def _read(directory: Path) -> MachineRecord | None:
     try:
         parse_machine_id(directory.name)
         record = decode_record((directory / RECORD_NAME).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except RecordUnreadableError as exc:
+    except (RecordUnreadableError, OSError, ValueError) as exc:
         _LOG.error("machine record unreadable", extra={"directory": str(directory), "error": str(exc)})
         return None
     return record if record.machine_id == directory.name else None

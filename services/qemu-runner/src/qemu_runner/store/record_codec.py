@@ -44,7 +44,7 @@ def decode_record(text: str) -> MachineRecord:
         if document["schema"] != SCHEMA:
             raise RecordUnreadableError(f"schema {document['schema']!r} is unknown")
         return _record(document)
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise RecordUnreadableError(f"{type(exc).__name__}: {exc}") from exc
 
 

@@ -4,9 +4,11 @@ It decides the order (guard before passt, refusal before anything is made) and o
 but the guard. It must never spawn passt: vm-host does, so that guests outlive the runner.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network
+from typing import Final
 
 from qemu_runner.user_network import checks
 from qemu_runner.user_network.addresses import AddressPlan, GuestAddress
@@ -23,6 +25,8 @@ from qemu_runner.user_network.ports import BehaviourProbe, Guard, HostNetwork, P
 from qemu_runner.user_network.publishing import Protocol, PublishedPort, first_conflict
 from qemu_runner.user_network.report import Check, Leak
 from qemu_runner.user_network.resolver import ResolverPlan
+
+_GUARD_TRIAL_KEPT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +81,25 @@ class UserNetwork:
         self._probe = probe
         self._host = host
         self._binding = binding
+        self._guard_usable_until = 0.0
         self.plan = AddressPlan(subnet)
 
     async def availability(self) -> Availability:
         """Say whether the network can be offered here, without changing anything on the host."""
-        guarded = self._guard is not None and await self._guard.usable() is None
-        return await self._verdict(guarded=guarded)
+        return await self._verdict(guarded=await self._could_be_guarded())
+
+    async def _could_be_guarded(self) -> bool:
+        """Tell whether the guard could stand; a yes is remembered for a while, for a trial costs a process.
+
+        Nothing rests on it: before each start the guard is made to stand.
+        """
+        if self._guard is None:
+            return False
+        if time.monotonic() >= self._guard_usable_until:
+            if await self._guard.usable() is not None:
+                return False
+            self._guard_usable_until = time.monotonic() + _GUARD_TRIAL_KEPT_S
+        return True
 
     async def _verdict(self, *, guarded: bool) -> Availability:
         try:

@@ -10,13 +10,14 @@ import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from qemu_runner.bridge_network import names_service
 from qemu_runner.bridge_network.errors import DnsmasqError
 from qemu_runner.bridge_network.names_service import NamesService
 from qemu_runner.bridge_network.nic import BridgeNic
 
+_Result = TypeVar("_Result")
 _LOG = logging.getLogger(__name__)
 _STARTED: Final = b"started, version"
 _READY: Final = b"sockets bound exclusively"
@@ -89,13 +90,13 @@ class Dnsmasq:
 
     async def write(self, service: NamesService, nics: Iterable[BridgeNic]) -> None:
         cards = list(nics)
-        removed = await asyncio.to_thread(_write, service, cards)
+        removed = await _filed(_write, service, cards)
         self._served |= {str(nic.address): nic.mac for nic in cards}
         if removed:
             self._reload()
 
     async def add(self, service: NamesService, nic: BridgeNic) -> None:
-        await asyncio.to_thread(_write_card, service, nic)
+        await _filed(_write_card, service, nic)
         earlier = self._served.get(str(nic.address), nic.mac)
         self._served[str(nic.address)] = nic.mac
         if earlier != nic.mac and self.running:
@@ -104,10 +105,10 @@ class Dnsmasq:
             self._served[str(nic.address)] = nic.mac
 
     async def known(self, service: NamesService) -> list[str]:
-        return await asyncio.to_thread(_known, service)
+        return await _filed(_known, service)
 
     async def clear(self, service: NamesService) -> None:
-        await asyncio.to_thread(_clear, service)
+        await _filed(_clear, service)
 
     def _reload(self) -> None:
         # New files are read as they come, but a reservation is forgotten only when told to.
@@ -131,6 +132,14 @@ class Dnsmasq:
         elif process is self._process:
             _LOG.warning("dnsmasq ended", extra={"code": process.returncode})
             self._ended()
+
+
+async def _filed(work: Callable[..., _Result], *given: object) -> _Result:
+    """Do what touches files in a thread."""
+    try:
+        return await asyncio.to_thread(work, *given)
+    except OSError as error:
+        raise DnsmasqError("dnsmasq's files", error.strerror or str(error)) from error
 
 
 def _nobody_listens() -> None:

@@ -15,7 +15,7 @@ from qemu_runner.bridge_network.engine import CHAIN, restore_input, standing
 from qemu_runner.bridge_network.errors import EngineRulesError
 from qemu_runner.bridge_network.ports import Ruleset
 
-_LEGACY_TABLES: Final = Path("/proc/self/net/ip_tables_names")
+_LEGACY_TABLES: Final = Path("/proc/thread-self/net/ip_tables_names")
 _TIMEOUT_S: Final = 10.0
 _SUBJECT: Final = "iptables"
 
@@ -37,9 +37,12 @@ class IptablesEngineRules:
         found = False
         if await self._in_nftables():
             found |= await self._ensure("iptables-nft", rules)
-        if "filter" in await asyncio.to_thread(_legacy_tables):
+        if await self.unannounced():
             found |= await self._ensure("iptables-legacy", rules)
         return found
+
+    async def unannounced(self) -> bool:
+        return "filter" in await asyncio.to_thread(_legacy_tables)
 
     async def _in_nftables(self) -> bool:
         for entry in await self._ruleset.listing("ip", "filter") or ():

@@ -1,26 +1,29 @@
-"""Links, addresses and routes by netlink (pyroute2). It must only change what its caller names."""
+"""Changes links and addresses by netlink. It must only change what its caller names."""
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+import struct
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pyroute2
 from pyroute2.netlink.exceptions import NetlinkError
 
 from qemu_runner.bridge_network.adapters.devconf import Switch, set_switch
+from qemu_runner.bridge_network.adapters.look import look
+from qemu_runner.bridge_network.adapters.rtnetlink import RTM_SETLINK, attribute, change
 from qemu_runner.bridge_network.errors import LinkError
-from qemu_runner.bridge_network.host_view import HostView, Link, Route
+from qemu_runner.bridge_network.host_view import HostView
 from qemu_runner.bridge_network.ports import BridgePlan
 
 _PYROUTE2: Final[Any] = pyroute2  # it has no annotations
 _IFF_UP: Final = 0x1
-_TABLE_LOCAL: Final = 255
-_UNICAST: Final = 1
+_IFLA_MASTER: Final = 10
+_IFLA_IFALIAS: Final = 20
 _TIMEOUT_S: Final = 10.0
+_Answer = TypeVar("_Answer")
 _SWITCHES: Final = Path("/proc/sys/net/ipv4/conf")
 _GONE: Final = 19  # ENODEV
 
@@ -29,17 +32,7 @@ class NetlinkLinks:
     """The links of this process's network namespace."""
 
     async def look(self) -> HostView:
-        async with _kernel("links") as kernel:
-            links = [message async for message in await kernel.get_links()]
-            addresses = [message async for message in await kernel.get_addr(family=socket.AF_INET)]
-            routes = [message async for message in await kernel.get_routes(family=socket.AF_INET)]
-        return HostView(
-            links=tuple(_link(message) for message in links),
-            addresses=tuple(
-                (m["index"], IPv4Address(m.get("address"))) for m in addresses if m.get("address")
-            ),
-            routes=tuple(_route(message) for message in routes if _leads_out(message)),
-        )
+        return await _asked("links", look)
 
     async def mend_bridge(self, plan: BridgePlan) -> int:
         async with _kernel(f"bridge {plan.name}") as kernel:
@@ -73,12 +66,7 @@ class NetlinkLinks:
         return index
 
     async def mend_tap(self, name: str, alias: str, bridge: int) -> None:
-        async with _kernel(f"tap {name}") as kernel:
-            index = await _index(kernel, name)
-            if index is None:
-                raise LinkError(f"tap {name}", "there is no such interface")
-            await kernel.link("set", index=index, ifalias=alias, master=bridge)
-            await kernel.link("set", index=index, state="up")
+        await _asked(f"tap {name}", _mend_tap, name, alias, bridge)
 
     async def remove(self, name: str) -> None:
         async with _kernel(f"interface {name}") as kernel:
@@ -116,10 +104,23 @@ async def _index(kernel: Any, name: str) -> int | None:
 
 
 async def _set_switch(name: str, index: int, switch: Switch, value: int) -> None:
+    await _asked(f"interface {name}", set_switch, index, switch, value)
+
+
+async def _asked(subject: str, question: Callable[..., _Answer], *given: object) -> _Answer:
+    """Ask the kernel in a thread."""
     try:
-        await asyncio.to_thread(set_switch, index, switch, value)
+        return await asyncio.to_thread(question, *given)
     except OSError as error:
-        raise LinkError(f"interface {name}", f"{switch.name.lower()}: {error.strerror}") from error
+        raise LinkError(subject, error.strerror or str(error)) from error
+
+
+def _mend_tap(name: str, alias: str, bridge: int) -> None:
+    index = socket.if_nametoindex(name)
+    marks = attribute(_IFLA_IFALIAS, alias.encode()) + attribute(_IFLA_MASTER, struct.pack("=I", bridge))
+    change(RTM_SETLINK, struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0) + marks)
+    # In one message the kernel would set it up before it is on the bridge.
+    change(RTM_SETLINK, struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, _IFF_UP, _IFF_UP))
 
 
 def _read_switch(name: str, switch: str) -> bool:
@@ -127,27 +128,3 @@ def _read_switch(name: str, switch: str) -> bool:
         return (_SWITCHES / name / switch).read_text(encoding="ascii").strip() != "0"
     except FileNotFoundError:
         return False
-
-
-def _link(message: Any) -> Link:
-    return Link(
-        index=message["index"],
-        name=message.get("ifname") or "",
-        kind=message.get(("linkinfo", "kind")) or "",
-        alias=message.get("ifalias") or "",
-        master=message.get("master") or 0,
-        up=bool(message["flags"] & _IFF_UP),
-        mac=message.get("address") or "",
-    )
-
-
-def _leads_out(message: Any) -> bool:
-    table = message.get("table") or message["table"]
-    return bool(message["type"] == _UNICAST and table != _TABLE_LOCAL)
-
-
-def _route(message: Any) -> Route:
-    hops = message.get("multipath") or ()
-    through = [hop["oif"] for hop in hops] if hops else [message.get("oif") or 0]
-    destination = message.get("dst") or "0.0.0.0"  # noqa: S104 - the destination of a default route
-    return Route(IPv4Network((destination, message["dst_len"])), tuple(through))

@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+from qemu_runner.bridge_network.errors import NotesError
+
 
 class FileNotes:
     """A directory with one file for each note.
@@ -19,10 +21,16 @@ class FileNotes:
         self._directory = directory
 
     async def read(self, name: str) -> tuple[str, ...]:
-        return await asyncio.to_thread(self._read, name)
+        try:
+            return await asyncio.to_thread(self._read, name)
+        except OSError as error:
+            raise NotesError(f"note {name}", error.strerror or str(error)) from error
 
     async def write(self, name: str, lines: Sequence[str]) -> None:
-        await asyncio.to_thread(self._write, name, lines)
+        try:
+            await asyncio.to_thread(self._write, name, lines)
+        except OSError as error:
+            raise NotesError(f"note {name}", error.strerror or str(error)) from error
 
     def _read(self, name: str) -> tuple[str, ...]:
         try:

@@ -10,10 +10,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv4Network
+from typing import TypeVar
 
 from pyroute2.iproute.linux import IPRoute
 
@@ -23,6 +25,7 @@ from qemu_runner.user_network.passt import PasstOptions, passt_argv
 from qemu_runner.user_network.publishing import ANY, LOOPBACK, Protocol, PublishedPort
 from qemu_runner.user_network.resolver import ResolverPlan
 
+_T = TypeVar("_T")
 _HOST = IPv4Address("198.51.100.10")
 _ROUTER = "198.51.100.1"
 _HOSTILE = (LOOPBACK, ANY, IPv4Address("127.0.0.2"))
@@ -71,19 +74,26 @@ def look(program: str) -> Sighting:
         InconclusiveError: If not even what every passt does was seen.
     """
     options = _options(program)
-    with _passt(program, options) as guest:
-        leaks, reaches = _tcp_and_udp_leaks(guest)
-        loopback = _udp_comes_back(guest, LOOPBACK)
-        elsewhere = _udp_comes_back(guest, _HOST)
-        greeting = _handshake_ends(guest)
+
+    def ask(question: Callable[[FakeGuest], _T], *ports: PublishedPort) -> _T:
+        with _passt(program, options, ports) as guest:
+            return question(guest)
+
+    # Each of a passt of its own: what an old one never does is waited for to the end, and once only.
+    with ThreadPoolExecutor() as pool:
+        leaks = pool.submit(ask, _tcp_and_udp_leaks)
+        loopback = pool.submit(ask, lambda guest: _udp_comes_back(guest, LOOPBACK), _UDP_PORTS[LOOPBACK])
+        elsewhere = pool.submit(ask, lambda guest: _udp_comes_back(guest, _HOST), _UDP_PORTS[_HOST])
+        greeting = pool.submit(ask, _handshake_ends, _TCP_PORT)
+    leaks_loopback, reaches_host = leaks.result()
     return Sighting(
         stderr=options.stderr,
         dns_host=options.dns_host,
-        leaks_loopback=leaks,
-        reaches_host_addresses=reaches,
-        udp_loopback_replies=loopback,
-        udp_address_replies=elsewhere,
-        greeting_first=greeting,
+        leaks_loopback=leaks_loopback,
+        reaches_host_addresses=reaches_host,
+        udp_loopback_replies=loopback.result(),
+        udp_address_replies=elsewhere.result(),
+        greeting_first=greeting.result(),
     )
 
 
@@ -114,13 +124,11 @@ def _options(program: str) -> PasstOptions:
 
 
 @contextmanager
-def _passt(program: str, options: PasstOptions) -> Iterator[FakeGuest]:
+def _passt(program: str, options: PasstOptions, ports: Sequence[PublishedPort]) -> Iterator[FakeGuest]:
     address = AddressPlan(IPv4Network("10.77.0.0/16")).at(0)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        argv = passt_argv(
-            program, theirs.fileno(), address, (_TCP_PORT, *_UDP_PORTS.values()), ResolverPlan(), options
-        )
+        argv = passt_argv(program, theirs.fileno(), address, tuple(ports), ResolverPlan(), options)
         process = subprocess.Popen(
             argv,
             pass_fds=[theirs.fileno()],

@@ -105,6 +105,7 @@ test-full: test ## And the long suites whole
 
 bench: setup ## Benchmarks that print ratios
 	@PYTHONPATH=tools $(BIN)/python bench/run.py
+	@PYTHONPATH=tools $(BIN)/python bench/object_store.py
 
 lock: ## Compile the lock files anew from requirements/*.in and the services' pyproject.toml
 	@tools/lock

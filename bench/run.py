@@ -158,15 +158,7 @@ def requests_per_second(port: int, seconds: float = 3.0) -> float:
 
 
 def uploads(layout: StackLayout, rest: RestClient, scratch: Path, size_mib: int) -> None:
-    disk = scratch / "disk.raw"
-    block = bytearray(os.urandom(MIB))
-    block[510:512] = b"\x55\xaa"
-    block[446:462] = (
-        bytes([0x80, 0, 2, 0, 0x83, 0, 0, 0]) + (2048).to_bytes(4, "little") + (4096).to_bytes(4, "little")
-    )
-    with disk.open("wb") as file:
-        for _ in range(size_mib):
-            file.write(block)
+    disk = random_disk(scratch / "disk.raw", size_mib)
 
     def straight() -> None:
         target = layout.state / "straight"
@@ -183,6 +175,19 @@ def uploads(layout: StackLayout, rest: RestClient, scratch: Path, size_mib: int)
         f"upload: {through:.0f} MiB/s; straight to the disk: {plain:.0f} MiB/s; ratio {through / plain:.2f}"
     )
     rest.call("DELETE", "/v1/images/bench")
+
+
+def random_disk(path: Path, size_mib: int) -> Path:
+    """Write a raw disk that is taken for one, and return its path."""
+    block = bytearray(os.urandom(MIB))
+    block[510:512] = b"\x55\xaa"
+    block[446:462] = (
+        bytes([0x80, 0, 2, 0, 0x83, 0, 0, 0]) + (2048).to_bytes(4, "little") + (4096).to_bytes(4, "little")
+    )
+    with path.open("wb") as file:
+        for _ in range(size_mib):
+            file.write(block)
+    return path
 
 
 def timed(action: Callable[[], object]) -> float:

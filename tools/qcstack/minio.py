@@ -4,6 +4,7 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -38,7 +39,10 @@ class MinioServer:
     """A server with credentials and a port of its own; a context manager, and the process ends with it."""
 
     def __init__(self, directory: Path, data: Path | None = None) -> None:
-        """Keep keys, log and, unless `data` is given, all data in `directory`."""
+        """Keep keys, log and, unless `data` is given, all data in `directory`.
+
+        If there are certs/public.crt and certs/private.key in `directory`, the server speaks TLS.
+        """
         self._binary = minio_binary()
         self._data = data or directory / "data"
         self._log = directory / "minio.log"
@@ -118,8 +122,12 @@ class MinioServer:
         return self._process
 
     def _is_ready(self) -> bool:
+        certificate = self._certificates / "public.crt"
+        is_secure = certificate.exists()
+        url = f"{'https' if is_secure else 'http'}://{self.endpoint}/minio/health/cluster"
+        trusting = ssl.create_default_context(cafile=certificate) if is_secure else None
         try:
-            with urllib.request.urlopen(f"http://{self.endpoint}/minio/health/cluster", timeout=2) as answer:
+            with urllib.request.urlopen(url, timeout=2, context=trusting) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False

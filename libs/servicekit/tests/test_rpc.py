@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 from qcontroller.controller.v1 import operation_pb2, operation_pb2_grpc
 from servicekit.channel import grpc_channel
+from servicekit.health import DETAIL_KEY
 from servicekit.rpc_errors import RpcProblem, Violation, decode, is_unreachable
 from servicekit.server import AddressInUseError, grpc_server
 
@@ -105,6 +106,24 @@ async def test_a_bug_is_told_without_its_detail_and_logged(
         problem = await refusal(stub, "bug")
     assert problem == RpcProblem(grpc.StatusCode.INTERNAL, "INTERNAL", "Internal error.")
     assert "secret detail" in caplog.text
+
+
+async def test_health_tells_watchers_of_changes_and_those_who_ask_why(tmp_path: Path) -> None:
+    target = f"unix:{tmp_path}/health.sock"
+    async with (
+        grpc_server([target], services=[], translate=lambda _: None, registry=CollectorRegistry()) as health,
+        grpc_channel(target) as channel,
+    ):
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=5)
+        changes = aiter(watch)
+        assert (await anext(changes)).status == health_pb2.HealthCheckResponse.SERVING
+        await health.say(serving=False, detail="The disk is away: ö.")
+        assert (await anext(changes)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watch.cancel()
+        call = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert (await call).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert dict(await call.trailing_metadata())[DETAIL_KEY] == "The disk is away: ?."
 
 
 async def test_health_tells_each_service(

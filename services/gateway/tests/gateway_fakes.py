@@ -38,6 +38,7 @@ from qcontroller.event.v1.event_pb2 import Event
 from qcontroller.image.v1 import image_pb2
 from qcontroller.image.v1.image_pb2_grpc import ImageServiceServicer, add_ImageServiceServicer_to_server
 from qcontroller.settings.v1.settings_pb2 import GatewaySettings
+from servicekit.health import Health
 from servicekit.rpc_errors import RpcProblem, Violation
 from servicekit.server import grpc_server
 
@@ -382,6 +383,7 @@ class Stand:
     store: FakeImageStore
     peers: Backends
     closing: asyncio.Event
+    health: Health
 
 
 @asynccontextmanager
@@ -399,7 +401,9 @@ async def stand(
     contract = _contract()
     closing = asyncio.Event()
     async with (
-        grpc_server([target], services=services, translate=lambda exc: None, registry=CollectorRegistry()),
+        grpc_server(
+            [target], services=services, translate=lambda exc: None, registry=CollectorRegistry()
+        ) as health,
         backends(target, target) as peers,
     ):
         # The document is validated by a test of its own, not again for every other one.
@@ -407,7 +411,7 @@ async def stand(
             app = rest_app(
                 settings or GatewaySettings(), contract, peers, registry, closing, heartbeat_s=heartbeat_s
             )
-        yield Stand(app, controller, store, peers, closing)
+        yield Stand(app, controller, store, peers, closing, health)
 
 
 @cache

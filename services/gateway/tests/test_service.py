@@ -47,6 +47,16 @@ async def test_a_dependency_of_unknown_age_dates_from_when_it_was_first_seen(
     assert first["since"] == second["since"] != ""
 
 
+async def test_a_peer_that_does_not_serve_is_down_for_the_reason_that_it_gives(
+    client: ApiClient, rest: Stand
+) -> None:
+    await rest.health.say(serving=False, detail="The bucket is gone.")
+    response = await client.get("/readyz")
+    assert response.status_code == 503
+    store = next(entry for entry in response.json()["dependencies"] if entry["name"] == "image-store")
+    assert (store["status"], store["detail"]) == ("DOWN", "The bucket is gone.")
+
+
 async def test_without_its_peers_it_lives_and_says_what_is_down() -> None:
     with TemporaryDirectory(prefix="qcg") as folder:
         settings = GatewaySettings(

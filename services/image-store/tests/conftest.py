@@ -1,6 +1,5 @@
 """What every test of the image store runs under."""
 
-import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,9 +8,9 @@ import pytest
 from blockbuster import blockbuster_ctx
 from image_store.blobs.s3.address import S3Address
 from image_store.uploads import UploadLimits
-from image_store_buckets import address_of
+from image_store_buckets import address_of, server
 from image_store_world import MIB, Clock, World, running
-from qcstack.minio import MinioMissingError, MinioServer
+from qcstack.minio import MinioServer
 
 
 @pytest.fixture(autouse=True)
@@ -56,12 +55,3 @@ def own_minio(tmp_path: Path) -> Iterator[MinioServer]:
 def address(minio: MinioServer) -> S3Address:
     """A bucket that is not there yet."""
     return address_of(minio, f"images-{secrets.token_hex(4)}")
-
-
-def server(directory: Path) -> MinioServer:
-    try:
-        return MinioServer(directory)
-    except MinioMissingError as exc:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(exc))

@@ -33,7 +33,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
                 yield directory
         case "s3":
             address = request.getfixturevalue("address")
-            async with S3BlobStore(address, 64 * MIB) as bucket:
+            async with S3BlobStore(address, 64 * MIB, "test") as bucket:
                 await bucket.check()
                 yield bucket
                 assert_nothing_is_pending(address)

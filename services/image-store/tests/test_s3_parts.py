@@ -1,5 +1,7 @@
 """The S3 backend without a server: how its errors are told, how it reads, which settings it takes."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,20 @@ from qcontroller.settings.v1.settings_pb2 import DirectoryBackend, ImageStoreSet
 from servicekit.settings import SettingsError, load_settings
 
 
-def s3_error(code: str) -> S3Error:
+def s3_error(code: str, message: str = "said the server") -> S3Error:
     response: Any = None
-    return S3Error(response, code, "said the server", None, None, None)
+    return S3Error(response, code, message, None, None, None)
 
 
 @pytest.mark.parametrize("code", ["XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded"])
 def test_a_service_without_room_is_full(code: str) -> None:
     with pytest.raises(StoreFullError), s3_errors():
         raise s3_error(code)
+
+
+def test_a_disk_that_is_full_below_the_service_is_full() -> None:
+    with pytest.raises(StoreFullError), s3_errors():
+        raise s3_error("InternalError", "We encountered an internal error: cause(no space left on device).")
 
 
 @pytest.mark.parametrize("code", ADVICE)
@@ -126,6 +133,23 @@ async def test_settings_that_cannot_be_used_are_named(
     with pytest.raises(SettingsError, match=fault):
         async with application(settings, CollectorRegistry()):
             pass
+
+
+def test_a_process_with_settings_that_cannot_be_meant_ends_with_status_2_and_one_line(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(
+        '{"databaseUrl": "sqlite:////x.db", "s3": {"endpoint": "http://minio"}}', encoding="utf-8"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "image_store", "--config", config],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    assert "image-store: s3.endpoint" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_directory_and_a_bucket_at_once_are_refused() -> None:

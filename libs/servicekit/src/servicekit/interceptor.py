@@ -1,5 +1,6 @@
 """The innermost server interceptor: errors encoded, spans marked, durations measured."""
 
+import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -78,8 +79,13 @@ class ProblemInterceptor(grpc.aio.ServerInterceptor):
         async def answer(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:
             begin = time.monotonic()
             try:
-                async for response in behaviour(request, context):
-                    yield response
+                responses = behaviour(request, context)
+                if inspect.isawaitable(responses):
+                    # A handler that writes to the context itself, as the health service's Watch does.
+                    await responses
+                else:
+                    async for response in responses:
+                        yield response
             except grpc.aio.AbortError:
                 raise
             except Exception as exc:  # noqa: BLE001 - as above

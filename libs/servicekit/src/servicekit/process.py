@@ -52,6 +52,8 @@ def run_service(name: str, settings: SettingsT, application: Application[Setting
     with telemetry(name, common):
         try:
             asyncio.run(_serve(name, settings, application, registry))
+        except SettingsError as exc:
+            parser.exit(2, f"{name}: {exc}\n")
         except AddressInUseError as exc:
             parser.exit(1, f"{name}: {exc}\n")
         except Exception:  # noqa: BLE001 - the edge of the process: logged, then told by the exit status

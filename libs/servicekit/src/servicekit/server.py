@@ -32,12 +32,13 @@ async def grpc_server(
     services: Iterable[tuple[str, Register]],
     translate: Translate,
     registry: CollectorRegistry,
+    serving: bool = True,
 ) -> AsyncIterator[Health]:
     """Serve `services` (full name and function that registers the servicer) at every address of `listen`.
 
-    Health says SERVING for each of them and for "" until it is told otherwise. Unix sockets are made for
-    the owner and the group of their directory; a lock beside each keeps a second server from stealing a
-    live one, which gRPC by itself would allow.
+    Health says SERVING (or not, as `serving` is) for each of them and for "" until it is told otherwise.
+    Unix sockets are made for the owner and the group of their directory; a lock beside each keeps a second
+    server from stealing a live one, which gRPC by itself would allow.
 
     Raises:
         AddressInUseError: An address is taken.
@@ -68,7 +69,7 @@ async def grpc_server(
     with ExitStack() as stack:
         for address in listen:
             stack.enter_context(_bound(server, address))
-        await servicer.say(serving=True)
+        await servicer.say(serving=serving)
         await server.start()
         try:
             yield servicer

@@ -1,5 +1,6 @@
 """Conditions derived from what was observed."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from controller.domain.condition import Condition, ConditionStatus, View, derive
@@ -30,6 +31,13 @@ def test_a_running_machine_without_an_agent_is_not_ready() -> None:
     assert found["AddressAssigned"][0] == "TRUE"
     assert found["Ready"] == ("FALSE", "ProbesMissing")
     assert found["CloudInitDone"] == ("UNKNOWN", "NotObserved")
+
+
+def test_a_paused_machine_is_not_ready_though_its_agent_is_connected() -> None:
+    answering = replace(RUNNING, agent_connected=True)
+    assert statuses(derive(view(answering), (), NOW))["Ready"] == ("TRUE", "ProbesHold")
+    paused = replace(answering, run_state="paused")
+    assert statuses(derive(view(paused), (), NOW))["Ready"] == ("FALSE", "QemuNotRunning")
 
 
 def test_a_runner_that_is_away_makes_everything_unknown() -> None:

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from qcontroller.controller.v1 import host_pb2
+from servicekit.health import DETAIL_KEY
 from starlette.responses import Response
 
 from gateway.answers import json_response
@@ -80,9 +81,12 @@ class Health:
     async def _own(self, peer: Peer, stub: Any) -> dict[str, Any]:
         detail = ""
         try:
-            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_CHECK_DEADLINE_S)
-            up = answer.status == health_pb2.HealthCheckResponse.SERVING
-            detail = "" if up else "it says that it is not serving"
+            check = stub.Check(health_pb2.HealthCheckRequest(), timeout=_CHECK_DEADLINE_S)
+            up = (await check).status == health_pb2.HealthCheckResponse.SERVING
+            if not up:
+                detail = dict(await check.trailing_metadata()).get(
+                    DETAIL_KEY, "it says that it is not serving"
+                )
         except grpc.aio.AioRpcError as exc:
             up, detail = False, f"{exc.code().name}: {exc.details()}"
         return self._entry(peer.name, detail, up=up)

@@ -17,6 +17,7 @@ from image_store.blobs.s3.address import S3Address
 from image_store.blobs.s3.store import S3BlobStore
 from image_store.catalogue.catalogue import Catalogue
 from image_store.catalogue.database import Database
+from image_store.catalogue.outbox import epoch_of
 from image_store.collector import Collector
 from image_store.feed import Feed
 from image_store.images import Images
@@ -45,18 +46,18 @@ async def application(message: ImageStoreSettings, registry: CollectorRegistry) 
     async with (
         # The database's lock comes first: what follows removes the leftovers of an earlier process.
         Database(settings.database) as database,
-        _backend(settings) as blobs,
+        _backend(settings, await database.read(epoch_of)) as blobs,
         serve(settings, database, blobs, registry, clock=lambda: datetime.now(UTC)),
     ):
         yield
 
 
-def _backend(settings: Settings) -> DirectoryBlobStore | S3BlobStore:
+def _backend(settings: Settings, owner: str) -> DirectoryBlobStore | S3BlobStore:
     match settings.backend:
         case Path() as directory:
             return DirectoryBlobStore(directory)
         case S3Address() as address:
-            return S3BlobStore(address, settings.limits.max_upload_bytes)
+            return S3BlobStore(address, settings.limits.max_upload_bytes, owner)
 
 
 @asynccontextmanager
@@ -101,7 +102,7 @@ async def serve(
         )
         healths = [
             await stack.enter_async_context(
-                grpc_server(listen, services=services, translate=translate, registry=registry)
+                grpc_server(listen, services=services, translate=translate, registry=registry, serving=False)
             )
             for listen, services in edges
             if listen

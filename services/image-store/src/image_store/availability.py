@@ -43,6 +43,10 @@ class Availability:
         except ImageStoreError as exc:
             self._swept = False
             fault = str(exc)
+        except Exception:  # noqa: BLE001 - a mistake of ours: looking goes on, or health would stay as it is
+            _LOG.exception("looking after the backend failed")
+            self._swept = False
+            fault = "The image store failed to look after its backend: see its log."
         if fault != self._fault:
             if fault:
                 _LOG.error("blobs cannot be used", extra={"detail": fault})

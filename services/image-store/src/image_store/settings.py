@@ -54,7 +54,7 @@ def parse_settings(message: ImageStoreSettings) -> Settings:
 
 
 def _backend(message: ImageStoreSettings) -> Path | S3Address:
-    if message.HasField("directory") and message.HasField("s3"):
+    if message.directory.path and message.HasField("s3"):
         raise SettingsError("directory and s3 are both given: blobs are kept in one of them")
     if message.HasField("s3"):
         return _s3(message.s3)

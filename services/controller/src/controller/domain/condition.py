@@ -106,9 +106,11 @@ def _machine_running(machine: Machine | None) -> _Finding:
         case MachinePhase.ACTIVE if machine.running:
             return _Finding(_TRUE, "QemuRunning")
         case MachinePhase.ACTIVE:
-            return _Finding(
-                _FALSE, "QemuNotRunning", f"QEMU's run state is {machine.run_state or 'not known'}."
-            )
+            return _not_running(machine)
+
+
+def _not_running(machine: Machine) -> _Finding:
+    return _Finding(_FALSE, "QemuNotRunning", f"QEMU's run state is {machine.run_state or 'not known'}.")
 
 
 def _address_assigned(view: View) -> _Finding:
@@ -140,6 +142,9 @@ def _ready(view: View, now: datetime) -> _Finding:
     machine = view.machine
     if machine is None or machine.phase is not MachinePhase.ACTIVE:
         return _Finding(_FALSE, "MachineNotRunning")
+    if not machine.running:
+        # A paused guest keeps its agent's connection and answers nobody.
+        return _not_running(machine)
     missing = view.readiness.missing(machine)
     if not missing:
         return _Finding(_TRUE, "ProbesHold")

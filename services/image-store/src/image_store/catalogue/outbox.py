@@ -80,6 +80,11 @@ def events_after(connection: Connection, seq: int, limit: int) -> list[StoredEve
     ]
 
 
+def epoch_of(connection: Connection) -> str:
+    """Return the word by which this database differs from every other one."""
+    return _meta(connection)[0]
+
+
 def _meta(connection: Connection) -> tuple[str, int]:
     row = connection.execute(select(META.c.epoch, META.c.events_floor)).one()
     return row.epoch, row.events_floor

@@ -15,7 +15,7 @@ class S3Limits:
 
 @dataclass(frozen=True, slots=True)
 class S3Address:
-    """A bucket. `prefix` is empty or ends in a slash; `ca_file` is for TLS, None: the usual authorities."""
+    """A bucket. `prefix` is empty or ends in a slash; `ca_file` is for TLS, None: those of the system."""
 
     endpoint: str
     bucket: str

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import certifi
 from minio import Minio
 from minio.credentials.credentials import Credentials
 from minio.credentials.providers import Provider
@@ -35,6 +34,12 @@ class Bucket:
         self._address = address
         self._client = _Client(address, address.limits)
         self._probe = _Client(address, _PROBE)
+
+    @property
+    def place(self) -> str:
+        """The bucket and the prefix, in words."""
+        prefix = self._address.prefix
+        return f"bucket {self._address.bucket!r}" + (f" below {prefix!r}" if prefix else "")
 
     def check(self) -> None:
         """Look whether the bucket can be used, within seconds; make it if it is missing."""
@@ -154,7 +159,8 @@ class _Client(Minio):
                     raise_on_status=False,
                     respect_retry_after_header=False,
                 ),
-                ca_certs=str(address.ca_file) if address.ca_file else certifi.where(),
+                # None: those of the system.
+                ca_certs=str(address.ca_file) if address.ca_file else None,
             ),
         )
 

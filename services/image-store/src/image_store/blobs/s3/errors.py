@@ -1,9 +1,12 @@
 """The one place where errors of the S3 client are translated, into what failed and what to do about it."""
 
+import errno
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Final
+from xml.etree.ElementTree import ParseError
 
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, SSLError
@@ -40,12 +43,13 @@ def s3_errors() -> Iterator[None]:
     try:
         yield
     except S3Error as exc:
-        if exc.code in _FULL:
+        # MinIO has a code for it, and yet passes on its disk's own word now and then.
+        if exc.code in _FULL or os.strerror(errno.ENOSPC).lower() in (exc.message or "").lower():
             raise StoreFullError from exc
         raise _unavailable(ADVICE.get(exc.code or "", f"{exc.code}: {exc.message}")) from exc
     except ServerError as exc:
         raise _unavailable(f"it answers with HTTP status {exc.status_code}") from exc
-    except (InvalidResponseError, MinioException) as exc:
+    except (InvalidResponseError, MinioException, ParseError) as exc:
         raise _unavailable("it does not answer as an S3 service does: check endpoint and secure") from exc
     except HTTPError as exc:
         raise _unavailable(_transport_fault(exc)) from exc

@@ -3,6 +3,7 @@
     data/<id>                  the bytes of an upload, under an id of their own
     uploads/<id>               stands while data/<id> may have parts that are no object yet
     blobs/sha256/<hex>/<id>    empty; says that data/<id> is the blob of this digest
+    owner                      says whose all this is
 
 Each step can be repeated, and a crash between two leaves only what `remove_others` finds.
 """
@@ -13,12 +14,14 @@ from typing import Final, NewType
 
 from image_store.blobs.s3.bucket import Bucket
 from image_store.digest import ALGORITHM, Digest, hex_of, parse_digest
+from image_store.errors import StoreUnavailableError
 
 DataId = NewType("DataId", str)
 
 _DATA: Final = "data/"
 _MARKERS: Final = "uploads/"
 _NAMES: Final = f"blobs/{ALGORITHM}/"
+_OWNER: Final = "owner"
 
 
 def new_id() -> DataId:
@@ -36,6 +39,24 @@ class Objects:
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
+
+    def claim(self, owner: str) -> None:
+        """Write down whose the objects are, where it does not stand yet.
+
+        A store removes what its catalogue does not need: two stores in one place would undo each other.
+
+        Raises:
+            StoreUnavailableError: They are another's.
+        """
+        size_bytes = self.bucket.size_of(_OWNER)
+        if size_bytes is None:
+            self.bucket.put(_OWNER, owner.encode("ascii"))
+        elif self.bucket.read(_OWNER, 0, size_bytes).decode("ascii", "replace") != owner:
+            raise StoreUnavailableError(
+                f"The object store cannot be used: {self.bucket.place} belongs to another image store, or to "
+                "a database that is lost. Set another bucket or prefix; to give its images up, remove its "
+                f"object {_OWNER!r}."
+            )
 
     def announce(self, data: DataId) -> str:
         """Begin to write `data` in parts that are found whatever happens; return the id of that."""

@@ -17,7 +17,7 @@ from image_store.blobs.s3.reading import S3Reader
 from image_store.blobs.s3.upload import S3Upload, part_bytes_for
 from image_store.blobs.threads import Threads
 from image_store.digest import Digest
-from image_store.errors import ImageNotFoundError, ImageStoreError, StoreFullError
+from image_store.errors import ImageNotFoundError, ImageStoreError, StoreFullError, StoreUnavailableError
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,11 +28,14 @@ _LARGEST_BYTES: Final = 5 * 1024**4
 class S3BlobStore:
     """An async context manager; nothing is asked of the service on entry.
 
-    It must be the only writer below the address's prefix: what it does not know there, it removes.
+    It must be the only writer below the address's prefix: what it does not know there, it removes. So it
+    works there for its `owner` (an ASCII word) only, and not where another's word stands.
     """
 
-    def __init__(self, address: S3Address, largest_upload_bytes: int) -> None:
+    def __init__(self, address: S3Address, largest_upload_bytes: int, owner: str) -> None:
         """Keep blobs at `address`, none larger than `largest_upload_bytes`."""
+        self._owner = owner
+        self._is_claimed = False
         self._bucket = Bucket(address)
         self._objects = Objects(self._bucket)
         self._threads = Threads("s3", s3_errors)
@@ -47,6 +50,8 @@ class S3BlobStore:
         self._unnamed: set[DataId] = set()
 
     async def __aenter__(self) -> Self:
+        # What becomes of a call is told by its error, once, and not with every attempt.
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         return self
 
     async def __aexit__(
@@ -59,6 +64,7 @@ class S3BlobStore:
     async def upload(self, expected_bytes: int | None) -> AsyncIterator[S3Upload]:
         if expected_bytes is not None and expected_bytes > _LARGEST_BYTES:
             raise StoreFullError
+        await self._claim()
         upload = S3Upload(self._objects, self._threads, new_id(), self._part_bytes)
         self._running.add(upload.data)
         try:
@@ -69,6 +75,7 @@ class S3BlobStore:
 
     @asynccontextmanager
     async def open(self, digest: Digest) -> AsyncIterator[S3Reader]:
+        await self._claim()
         found = await self._threads.run(lambda: self._objects.find(digest))
         if found is None:
             raise ImageNotFoundError(digest)
@@ -85,6 +92,7 @@ class S3BlobStore:
                     await asyncio.shield(self._remove(data))
 
     async def delete(self, digest: Digest) -> None:
+        await self._claim()
         for data in await self._threads.run(lambda: self._objects.unname(digest)):
             if data in self._readers:
                 self._unnamed.add(data)
@@ -92,9 +100,11 @@ class S3BlobStore:
                 await self._remove(data)
 
     async def digests(self) -> frozenset[Digest]:
+        await self._claim()
         return frozenset(digest for digest, _ in await self._threads.run(lambda: [*self._objects.names()]))
 
     async def remove_leftovers(self) -> int:
+        await self._claim()
         written, announced = await self._threads.run(
             lambda: (self._objects.data(), self._objects.announced())
         )
@@ -103,7 +113,13 @@ class S3BlobStore:
         return await self._threads.run(lambda: self._objects.remove_others(written, announced, needed))
 
     async def check(self) -> None:
-        await self._probing.run(self._bucket.check)
+        try:
+            await self._probing.run(self._bucket.check)
+        except StoreUnavailableError:
+            # What is there when it is back may be another's.
+            self._is_claimed = False
+            raise
+        await self._claim()
         for data, upload in tuple(self._left.items()):
             try:
                 if upload is not None:
@@ -113,6 +129,11 @@ class S3BlobStore:
             except StoreFullError:
                 continue
             self._left.pop(data, None)
+
+    async def _claim(self) -> None:
+        if not self._is_claimed:
+            await self._threads.run(lambda: self._objects.claim(self._owner))
+            self._is_claimed = True
 
     async def _end(self, upload: S3Upload) -> None:
         try:

@@ -100,6 +100,7 @@ class S3Upload:
             return await self._threads.run(work)
         except StoreUnavailableError:
             self.is_broken = True
+            self._held.clear()
             raise
 
     def _send(self, chunks: list[bytes]) -> None:

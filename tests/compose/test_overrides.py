@@ -1,14 +1,16 @@
 """The documented overrides, each started once."""
 
 import json
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from containers import Containers, client, read_status, running
+from containers import SERVICES, Containers, client, read_status, running
 from framework import guests
+from framework.attack import HOSTILE, Target, reached_of, tries
 from framework.stack import eventually, free_ports
 from qcstack.lifecycle import StackError
 
@@ -65,6 +67,44 @@ def test_bridge_takes_the_addresses_of_a_dhcp_server_that_is_not_ours(images: No
         assert not Path("/sys/class/net/qct2").exists()
 
 
+def test_user_net_gives_guests_a_network_without_a_way_to_the_control_plane(images: None) -> None:
+    with (
+        running("qcontroller-user-net", overrides=("user-net",), bridge="qct3") as containers,
+        client(containers) as cloud,
+    ):
+        cloud.upload("tiny", guests.tiny())
+        with cloud.instance() as instance:
+            name = instance["name"]
+            (nic,) = cloud.wait_ready(name)["status"]["nics"]
+            assert (nic["network"], [entry["source"] for entry in nic["addresses"]][:1]) == ("user", ["user"])
+            given = nic["addresses"][0]["address"]
+
+            def guest(script: str) -> str:
+                answer = cloud.exec(name, "/bin/sh", "-c", script, timeout="60s")
+                assert answer["exitCode"] == 0, answer
+                return str(answer["stdout"])
+
+            guest(f"until ip -4 addr show eth0 | grep -w {given}; do usleep 100000; done")
+            assert _own_address(containers, "vm-host") in guest("nslookup -type=a vm-host")
+
+            bridge = _gateway(containers, "vm-host")
+            with socket.create_server((bridge, 0)) as listener:
+                # Docker's gateway is the host: what listens on that address is reached, so the probe works.
+                control = (bridge, listener.getsockname()[1])
+                targets = [*_control_plane(containers, given), control]
+                assert reached_of(guest(tries(targets))) == {control}
+                guest(HOSTILE)
+                assert reached_of(guest(tries(targets))) == {control}
+        assert not Path("/sys/class/net/qct3").exists()
+        refused = cloud.api.request(
+            "POST",
+            "/v1/instances",
+            json={"name": "open", "image": "tiny", "ports": [{"host": 2222, "guest": 22}]},
+        )
+        assert refused.status_code == 400
+        assert [error["pointer"] for error in refused.json()["errors"]] == ["/ports/0"]
+
+
 def test_observability_gets_one_trace_from_every_service(images: None) -> None:
     otlp, page = free_ports(2)
     with (
@@ -91,6 +131,37 @@ def test_observability_gets_one_trace_from_every_service(images: None) -> None:
 def _addresses(instance: dict[str, Any]) -> list[str]:
     (nic,) = instance["status"]["nics"]
     return [entry["address"] for entry in nic["addresses"] if entry["family"] == "ipv4"]
+
+
+def _control_plane(containers: Containers, guest: str) -> list[Target]:
+    """Return every port of the control plane, on every address that might lead to it."""
+    layout = containers.compose.layout
+    published = (layout.gateway_port, layout.controller_port, layout.image_store_port)
+    # slirp plays the gateway and the name server of the guest's subnet.
+    block = guest.rpartition(".")[0]
+    loopbacks = ["127.0.0.1", "127.0.0.2", "0.0.0.0", f"{block}.2", f"{block}.3"]
+    networked = [name for name in SERVICES if containers.inspect(name)["NetworkSettings"]["Networks"]]
+    hosts = {gateway for name in networked for gateway in _values(containers, name, "Gateway") if gateway}
+    own = {address for name in networked for address in _values(containers, name, "IPAddress") if address}
+    return [
+        *((address, port) for address in [*loopbacks, *sorted(hosts)] for port in published),
+        *((address, port) for address in sorted(own) for port in (8080, 8009, 8010, 9000)),
+    ]
+
+
+def _values(containers: Containers, service: str, field: str) -> list[str]:
+    networks = containers.inspect(service)["NetworkSettings"]["Networks"]
+    return [network[field] for network in networks.values()]
+
+
+def _gateway(containers: Containers, service: str) -> str:
+    (gateway,) = _values(containers, service, "Gateway")
+    return gateway
+
+
+def _own_address(containers: Containers, service: str) -> str:
+    (address,) = _values(containers, service, "IPAddress")
+    return address
 
 
 def _run(*words: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 
 import pytest
+from framework.attack import HOSTILE
 from framework.site import Site, running_site
 from user_network_world import HOST, WORLD, reached
 
@@ -18,17 +19,6 @@ LOOPBACK = IPv4Address("127.0.0.1")
 PRISONER = "prisoner"
 PUBLISHED = 2222
 CONTROL_PORT = 9001
-# Makes the guest's kernel send packets for the loopback network to its gateway instead of itself.
-HOSTILE = """
-gateway=$(ip route | awk '/^default/ {print $3; exit}')
-address=$(ip -4 addr show dev eth0 | awk '/inet / {sub("/.*", "", $2); print $2; exit}')
-for f in all default eth0; do
-  echo 1 > /proc/sys/net/ipv4/conf/$f/route_localnet
-  echo 0 > /proc/sys/net/ipv4/conf/$f/rp_filter
-done
-ip addr flush dev lo; ip link set lo down
-ip route add 127.0.0.0/8 via $gateway dev eth0 src $address
-"""
 
 
 @pytest.fixture(scope="module", params=["user", "qc0"])

@@ -31,8 +31,8 @@ from qemu_runner.service.actions import Body, Emit
 from qemu_runner.service.machines import Machine
 from qemu_runner.servicer import Services
 from qemu_runner.settings import Configuration
-from qemu_runner.user_network import UserNetwork
-from user_network_fakes import FakeBinding, FakeGuard, FakeHost, FakeProbe
+from qemu_runner.user_network import PasstNetwork, SlirpNetwork, UserBackend
+from user_network_fakes import FakeBinding, FakeGuard, FakeHost, FakeNamespace, FakeProbe
 from vm_host_fake import FakeVmHost, FakeVmHostClient
 
 DEADLINE_S = 5.0
@@ -220,6 +220,8 @@ class World:
     nat_enabled: bool = True
     bridges: FakeExistingBridges = field(default_factory=FakeExistingBridges)
     default_network: DefaultNetwork = DefaultNetwork.AUTO
+    user_backend: UserBackend = UserBackend.PASST
+    namespace: FakeNamespace = field(default_factory=FakeNamespace)
     phases: list[ReachedPhase] = field(default_factory=list)
     memory_mib: int = 4096
     image_cache_bytes: int = 2**30
@@ -239,6 +241,7 @@ class World:
             uid_base=0,
             uid_count=0,
             user_subnet=IPv4Network("10.77.0.0/16"),
+            user_backend=self.user_backend,
             image_cache_bytes=self.image_cache_bytes,
             console_limit_bytes=2**20,
             memory_mib=self.memory_mib,
@@ -247,13 +250,14 @@ class World:
             bridge=None,
         )
         subnet = configuration.user_subnet
-        network = UserNetwork("passt", subnet, self.guard, FakeProbe(), FakeHost(), self.binding)
+        passt = PasstNetwork("passt", subnet, self.guard, FakeProbe(), FakeHost(), self.binding)
+        by_slirp = self.user_backend is UserBackend.SLIRP
         async with AsyncExitStack() as stack:
             services, _ = await stack.enter_async_context(
                 running_core(
                     configuration,
                     blobs=self.blobs,
-                    user_network=network,
+                    user_network=SlirpNetwork(subnet, self.namespace) if by_slirp else passt,
                     nat=self.nat if self.nat_enabled else None,
                     bridges=self.bridges,
                     door=lambda _path: self.vm_host.client(),

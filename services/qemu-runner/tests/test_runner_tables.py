@@ -104,7 +104,7 @@ def settings(**changes: object) -> RunnerSettings:
 def test_settings_have_defaults() -> None:
     found = parse_settings(settings())
     assert (found.node, found.accelerator, found.uid_base) == ("node-1", "auto", 64_000)
-    assert found.default_network == "auto"
+    assert (found.default_network, found.user_backend) == ("auto", "passt")
     assert found.bridge is not None
     assert found.bridge.interface == "qc0"
 
@@ -124,6 +124,7 @@ def test_a_bridge_that_is_switched_off_has_no_configuration() -> None:
         ({"user_subnet": "10.0.0.1/8"}, "10.0.0.1/8"),
         ({"console_limit": "many"}, "many"),
         ({"default_network": "lan"}, "lan"),
+        ({"user_backend": "vde"}, "vde"),
         ({"bridge_network": BridgeNetworkSettings(interface="a/b")}, "bridge_network.interface"),
         ({"bridge_network": BridgeNetworkSettings(interface="x" * 16)}, "bridge_network.interface"),
         ({"bridge_network": BridgeNetworkSettings(subnet="10.87.0.0/8")}, "10.87.0.0/8"),

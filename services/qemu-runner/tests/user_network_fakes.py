@@ -97,3 +97,13 @@ class FakeBinding:
         self.tried.append(port)
         if port in self.refused:
             raise self.refused[port]
+
+
+@dataclass
+class FakeNamespace:
+    """vm-host has a network of its own, or shares the runner's."""
+
+    shared: bool = False
+
+    async def is_shared(self) -> bool:
+        return self.shared

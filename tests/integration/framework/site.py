@@ -12,6 +12,7 @@ from user_network_world import World, made_world
 
 from framework import guests
 from framework.api_client import BlockingApiClient
+from framework.attack import reached_of, tries
 from framework.cloud import Cloud, Document
 from framework.stack import Stack, running_stack
 
@@ -50,13 +51,7 @@ class Site:
 
     def probe(self, name: str, targets: list[tuple[str, int]]) -> set[tuple[str, int]]:
         """Try to connect from a guest to every target at once; return those that were reached."""
-        # With -e it is done as soon as it is connected, whatever the other side does then.
-        tries = "".join(
-            f"(nc -w 4 {address} {port} -e /bin/true >/dev/null 2>&1 && echo {address} {port}) &\n"
-            for address, port in targets
-        )
-        lines = self.run(name, f"{tries}wait").splitlines()
-        return {(address, int(port)) for address, port in (line.split() for line in lines)}
+        return reached_of(self.run(name, tries(targets)))
 
     def serve(self, name: str, port: int, word: str) -> None:
         """Have a guest answer every connection to `port` with `word`, from when this returns."""

@@ -53,7 +53,7 @@ from qemu_runner.store.file_growth import FileGrowth
 from qemu_runner.store.image_cache import ImageCache
 from qemu_runner.store.machine_files import MachineFiles
 from qemu_runner.store.machine_store import MachineStore
-from qemu_runner.user_network.service import UserNetwork
+from qemu_runner.user_network import UserNetwork
 from qemu_runner.user_network.wiring import UserNetworkSettings, build_user_network
 
 _LOG = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ async def running_core(
         # Left first, while the links still tell what becomes of vm-host.
         stack.push_async_callback(Leaving(machines, links, networking, word_within_s=word_within_s).leave)
         # The first launch need not wait for what can be known before.
-        tasks.begin(_probe_early(user_network), name="probe of passt")
+        tasks.begin(_probe_early(user_network), name="probe of the user network")
         yield services, work
 
 
@@ -274,5 +274,7 @@ def _user_network(configuration: Configuration) -> UserNetwork:
             uid_first=configuration.uid_base if as_root else None,
             uid_last=configuration.uid_base + configuration.uid_count - 1 if as_root else None,
             subnet=configuration.user_subnet,
+            backend=configuration.user_backend,
+            vm_hosts=configuration.vm_hosts,
         )
     )

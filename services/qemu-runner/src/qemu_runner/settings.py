@@ -13,6 +13,7 @@ from servicekit.settings import SettingsError
 from qemu_runner.domain.accelerator import AcceleratorMode
 from qemu_runner.domain.default_network import DefaultNetwork
 from qemu_runner.store.machine_files import SOCKETS
+from qemu_runner.user_network import UserBackend
 
 _UID_BASE: Final = 64_000
 _UID_COUNT: Final = 1000
@@ -50,6 +51,7 @@ class Configuration:
     uid_base: int
     uid_count: int
     user_subnet: IPv4Network
+    user_backend: UserBackend
     image_cache_bytes: int
     console_limit_bytes: int
     memory_mib: int
@@ -85,6 +87,7 @@ def parse_settings(settings: RunnerSettings) -> Configuration:
             uid_base=settings.uid_base or _UID_BASE,
             uid_count=settings.uid_count or _UID_COUNT,
             user_subnet=IPv4Network(settings.user_subnet or _SUBNET),
+            user_backend=UserBackend(settings.user_backend or UserBackend.PASST),
             image_cache_bytes=parse_size_mib(settings.image_cache or _IMAGE_CACHE) * MIB,
             console_limit_bytes=parse_size_mib(settings.console_limit or _CONSOLE_LIMIT) * MIB,
             memory_mib=settings.memory_mib,

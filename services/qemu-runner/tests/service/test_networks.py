@@ -1,8 +1,10 @@
 """What a NIC gets on which network: decided at launch, held by the machine, given back behind it."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,8 @@ from qemu_runner.errors import (
     QemuStartError,
     SpecInvalidError,
 )
+from qemu_runner.ports import ChildRole
+from qemu_runner.user_network import UserBackend
 from runner_fakes import SPEC, Runner, World, new_id
 
 MAC = "52:54:00:00:00:01"
@@ -59,6 +63,10 @@ def opened_as(descriptor: int) -> str:
         return str(Path(f"/proc/self/fd/{descriptor}").readlink())
     except FileNotFoundError:
         return ""
+
+
+def netdevs(argv: Sequence[str]) -> list[str]:
+    return [value for word, value in pairwise(argv) if word == "-netdev"]
 
 
 async def prepared(runner: Runner, spec: MachineSpec) -> MachineId:
@@ -320,3 +328,49 @@ async def test_taps_of_one_machine_have_names_of_their_own(world: World) -> None
         taps = [holding.tap for holding in record.holdings]
         assert len(set(taps)) == 2
         assert all(0 < len(tap) <= 15 for tap in taps)
+
+
+async def test_by_slirp_nothing_is_spawned_beside_qemu(world: World) -> None:
+    world.user_backend = UserBackend.SLIRP
+    async with world.runner() as runner:
+        machine_id = await runner.running(on("user"))
+        assert addresses(runner.seen(machine_id)) == [("10.77.0.16", "user")]
+        assert {request.handle.role for request in world.vm_host.spawned} == {ChildRole.QEMU}
+        (netdev,) = netdevs(world.vm_host.spawned[-1].argv)
+        assert netdev.startswith("user,id=net0,")
+        assert not world.guard.standing
+
+
+async def test_by_slirp_a_plan_shows_what_a_start_gives_qemu(world: World) -> None:
+    world.user_backend = UserBackend.SLIRP
+    async with world.runner() as runner:
+        await prepared(runner, on("user"))
+        machine_id = new_id()
+        plan = await runner.services.planning.plan(machine_id, on("user", OTHER_MAC))
+        await runner.prepare(machine_id, on("user", OTHER_MAC))
+        await runner.start(machine_id)
+        assert netdevs(plan.qemu_argv) == netdevs(world.vm_host.spawned[-1].argv)
+
+
+async def test_by_slirp_ports_are_refused_with_their_pointer(world: World) -> None:
+    world.user_backend = UserBackend.SLIRP
+    async with world.runner() as runner:
+        with pytest.raises(SpecInvalidError) as refused:
+            await runner.prepare(new_id(), on("user", MAC, SSH))
+        assert [fault.pointer for fault in refused.value.faults] == ["/ports/0"]
+
+
+async def test_slirp_is_refused_where_it_would_give_guests_the_hosts_loopback(world: World) -> None:
+    world.user_backend = UserBackend.SLIRP
+    world.namespace.shared = True
+    async with world.runner() as runner:
+        with pytest.raises(NetworkUnavailableError, match="loopback"):
+            await runner.services.planning.plan(new_id(), on("user"))
+
+
+async def test_the_user_networks_netdev_has_the_number_of_its_nic(world: World) -> None:
+    async with world.runner() as runner:
+        spec = replace(SPEC, nics=(Nic("qc0", MAC), Nic("user", OTHER_MAC)))
+        await runner.running(spec)
+        (netdev,) = netdevs(world.vm_host.spawned[-1].argv)
+        assert netdev.startswith("stream,id=net1,")

@@ -8,13 +8,13 @@ from qemu_runner.user_network import (
     CheckStatus,
     GuardError,
     PasstBehaviour,
+    PasstNetwork,
     PortTakenError,
     Protocol,
     PublishedPort,
     Refused,
     ResolverPlan,
     UdpPublishingError,
-    UserNetwork,
     UserNetworkUnavailableError,
 )
 from user_network_fakes import LEAKY, TIGHT, FakeBinding, FakeGuard, FakeHost, FakeProbe
@@ -29,8 +29,8 @@ def network(
     guard: FakeGuard | None = None,
     host: FakeHost | None = None,
     binding: FakeBinding | None = None,
-) -> UserNetwork:
-    return UserNetwork(
+) -> PasstNetwork:
+    return PasstNetwork(
         program="passt",
         subnet=IPv4Network("10.77.0.0/16"),
         guard=guard,
@@ -208,7 +208,7 @@ async def test_removing_the_guard_takes_it_down() -> None:
     ],
 )
 async def test_the_doctor_says_what_is_wrong_and_how_to_mend_it(
-    name: str, broken: UserNetwork, status: CheckStatus
+    name: str, broken: PasstNetwork, status: CheckStatus
 ) -> None:
     (check,) = [check for check in await broken.checks() if check.name == name]
 

@@ -311,6 +311,7 @@ class RunnerSettings(_message.Message):
     CPUS_FIELD_NUMBER: _builtins.int
     DEFAULT_NETWORK_FIELD_NUMBER: _builtins.int
     BRIDGE_NETWORK_FIELD_NUMBER: _builtins.int
+    USER_BACKEND_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     state_dir: _builtins.str
     """Directory that holds machines/, images/ and the runner's own files."""
@@ -332,6 +333,11 @@ class RunnerSettings(_message.Message):
     default_network: _builtins.str
     """What "default" stands for at a launch: "auto" (the default: qc0 where this runner may make it, else
     user), "qc0" or "user". Launched instances keep what it stood for.
+    """
+    user_backend: _builtins.str
+    """What turns the frames of `user` guests into sockets: "passt" (the default) or "slirp". slirp hands the loopback
+    of vm-host's network namespace to guests: set it only where vm-host has a network of its own with nothing else on
+    it (compose.user-net.yaml). It is refused where vm-host is found to share the runner's network.
     """
     @_builtins.property
     def listen(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -364,10 +370,11 @@ class RunnerSettings(_message.Message):
         cpus: _builtins.int = ...,
         default_network: _builtins.str = ...,
         bridge_network: Global___BridgeNetworkSettings | None = ...,
+        user_backend: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bridge_network", b"bridge_network", "telemetry", b"telemetry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "bridge_network", b"bridge_network", "console_limit", b"console_limit", "cpus", b"cpus", "default_network", b"default_network", "image_cache", b"image_cache", "image_store", b"image_store", "listen", b"listen", "memory_mib", b"memory_mib", "node", b"node", "state_dir", b"state_dir", "telemetry", b"telemetry", "uid_base", b"uid_base", "uid_count", b"uid_count", "user_subnet", b"user_subnet", "vm_hosts", b"vm_hosts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "bridge_network", b"bridge_network", "console_limit", b"console_limit", "cpus", b"cpus", "default_network", b"default_network", "image_cache", b"image_cache", "image_store", b"image_store", "listen", b"listen", "memory_mib", b"memory_mib", "node", b"node", "state_dir", b"state_dir", "telemetry", b"telemetry", "uid_base", b"uid_base", "uid_count", b"uid_count", "user_backend", b"user_backend", "user_subnet", b"user_subnet", "vm_hosts", b"vm_hosts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -52,7 +52,7 @@ class Launch:
         directory: The machine's directory.
         layers: Disk, topmost first.
         seed: Name of the seed in the directory; empty: none.
-        nic_netdevs: For each NIC the value of its `-netdev` option, ids `net0`, `net1`, …
+        nic_netdevs: Values of `-netdev` options; the id of NIC n's is `net<n>`. Others are plugged by QMP.
     """
 
     machine_id: MachineId

@@ -18,7 +18,7 @@ from qemu_runner.domain.machine import (
 )
 from qemu_runner.errors import NetworkUnavailableError, SpecFault, SpecInvalidError
 from qemu_runner.existing_bridge import ExistingBridges
-from qemu_runner.user_network import Available, UserNetwork
+from qemu_runner.user_network import Available, SlirpAvailable, UserNetwork
 
 _SWITCHED_OFF: Final = Refused(
     reason="the runner's settings switch it off.",
@@ -96,7 +96,7 @@ class NetworkChoice:
 
     async def _require(self, network: str) -> tuple[str, ...]:
         """Return what is to be said of a network that can be had."""
-        verdict: Offered | Available | Refused | None
+        verdict: Offered | Available | SlirpAvailable | Refused | None
         match network:
             case _ if network == USER_NETWORK:
                 verdict = await self._user.availability()

@@ -174,8 +174,20 @@ class Networking:
         if left < len(spec.nat_nics):
             raise exhausted(len(spec.nat_nics), left)
 
+    def netdev_options(self, spec: MachineSpec, index: int | None, fd: str) -> tuple[str, ...]:
+        """Return what QEMU's command line says of the NICs: all but the user network's are plugged by QMP.
+
+        Args:
+            spec: The machine's.
+            index: Its number in the plan of user addresses; None without such a NIC.
+            fd: The placeholder of the descriptor that leads to passt.
+        """
+        if spec.user_nic is None or index is None:
+            return ()
+        return (self.user.netdev_option(f"net{spec.nics.index(spec.user_nic)}", index, fd),)
+
     async def prepare_start(self, record: MachineRecord) -> PasstStart | None:
-        """Make the guard stand and return what passt needs; None for a machine without such a NIC.
+        """Make sure that the user network may be used; return what is spawned for it, None for nothing.
 
         Raises:
             NetworkUnavailableError: The host cannot offer the network.

@@ -18,7 +18,6 @@ from qemu_runner.service.networking import Networking, with_networks
 from qemu_runner.service.preparation import check_spec
 from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.store.machine_files import BASE, OVERLAY, MachineFiles
-from qemu_runner.user_network import stream_netdev_option
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,9 @@ class Planning:
                     Layer(OVERLAY, DiskFormat.QCOW2),
                     Layer(BASE, spec.image.format, spec.image.stored_digest),
                 ),
-                nic_netdevs=() if spec.user_nic is None else (stream_netdev_option("net0", "{fd:net0}"),),
+                nic_netdevs=self._networking.netdev_options(
+                    spec, self._user_index(machine_id, spec), "{fd:passt}"
+                ),
             )
         )
         warnings = list(choice.warnings)
@@ -112,6 +113,16 @@ class Planning:
         if not hello.root:
             warnings.append("vm-host has no root: QEMU keeps the uid of whoever started it.")
         return Plan(argv, hardware.accelerator, tuple(warnings), choice.networks)
+
+    def _user_index(self, machine_id: MachineId, spec: MachineSpec) -> int | None:
+        """Return the number that the machine has, or would get."""
+        if spec.user_nic is None:
+            return None
+        found = self._machines.find(machine_id)
+        record = None if found is None else found.record
+        if record is not None and record.user_index is not None:
+            return record.user_index
+        return self._networking.free_index(self._machines.records())
 
     async def _networks(self, machine_id: MachineId, spec: MachineSpec) -> tuple[MachineSpec, Choice]:
         choice = await self._networking.resolve(spec)

@@ -8,7 +8,13 @@ from qemu_runner.bridge_network import BridgePortError
 from qemu_runner.domain.machine import MachineId, MachineSpec, Nic, PortMapping
 from qemu_runner.domain.record import MachineRecord
 from qemu_runner.errors import PortUnavailableError, RunnerError, SpecFault, SpecInvalidError
-from qemu_runner.user_network import PortError, Protocol, PublishedPort, UdpPublishingError
+from qemu_runner.user_network import (
+    PortError,
+    Protocol,
+    PublishedPort,
+    PublishingUnsupportedError,
+    UdpPublishingError,
+)
 
 _LOOPBACK: Final = "127.0.0.1"
 
@@ -50,4 +56,6 @@ def port_refusal(exc: PortError | BridgePortError, spec: MachineSpec) -> RunnerE
     number = published(spec.ports).index(exc.port)
     if isinstance(exc, UdpPublishingError):
         return SpecInvalidError((SpecFault(f"/ports/{number}/protocol", exc.detail),))
+    if isinstance(exc, PublishingUnsupportedError):
+        return SpecInvalidError((SpecFault(f"/ports/{number}", exc.detail),))
     return PortUnavailableError(f"/ports/{number}/host", exc.port.host, str(exc))

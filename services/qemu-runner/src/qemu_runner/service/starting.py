@@ -49,12 +49,12 @@ from qemu_runner.service.power import WAITING
 from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.service.watching import Watching
 from qemu_runner.store.machine_files import PASST_LOG, QEMU_LOG, MachineFiles
-from qemu_runner.user_network import PasstStart, stream_netdev_option
+from qemu_runner.user_network import PasstStart
 
 _LOG = logging.getLogger(__name__)
 START_DEADLINE_S: Final = 30.0
 _LAST_WORDS_S: Final = 0.5
-_NET_FD: Final = "net0"
+_NET_FD: Final = "passt"
 _MISSING_PROGRAM: Final = frozenset({RefusalCode.PROGRAM_UNAVAILABLE, RefusalCode.PROGRAM_NOT_ALLOWED})
 
 
@@ -175,7 +175,9 @@ class Starting:
                 memory_mib=record.spec.memory_mib,
                 directory=directory,
                 layers=record.layers,
-                nic_netdevs=() if passt is None else (stream_netdev_option(_NET_FD, f"{{fd:{_NET_FD}}}"),),
+                nic_netdevs=self._networking.netdev_options(
+                    record.spec, record.user_index, f"{{fd:{_NET_FD}}}"
+                ),
             )
         )
         logs, console_offset = await self._files.open_logs(machine.machine_id, record.uid)

@@ -9,7 +9,8 @@ Tree::
     │   ├── PortTakenError            something else listens there, or another machine reserved it
     │   ├── PortPrivilegedError       an unprivileged process may not bind it
     │   ├── PortAddressError          the address is not one of this host's
-    │   └── UdpPublishingError        this passt loses the replies of published UDP
+    │   ├── UdpPublishingError        this passt loses the replies of published UDP
+    │   └── PublishingUnsupportedError  the network publishes no ports at all
     ├── GuardError                    nftables refused or did not answer
     └── ProbeError                    the behaviour of passt could not be found out
 
@@ -65,6 +66,10 @@ class PortAddressError(PortError):
 
 class UdpPublishingError(PortError):
     """UDP was asked for, and this passt loses the guest's replies."""
+
+
+class PublishingUnsupportedError(PortError):
+    """The network publishes no ports as it is set up here."""
 
 
 class GuardError(UserNetworkError):

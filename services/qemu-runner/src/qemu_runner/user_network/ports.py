@@ -47,6 +47,13 @@ class Guard(Protocol):
         """Try a transaction that changes nothing; give what is in the way, or None."""
 
 
+class VmHostNamespace(Protocol):
+    """Where vm-host, and with it every guest's QEMU, has its network."""
+
+    def is_shared(self) -> Awaitable[bool]:
+        """Tell whether a vm-host shares the runner's network namespace."""
+
+
 class BehaviourProbe(Protocol):
     """Finds out what the installed passt does."""
 

@@ -1,4 +1,4 @@
-"""The `user` network of one runner: may it be offered, what does a start need, what is left over.
+"""The `user` network by passt: may it be offered, what does a start need, what is left over.
 
 It decides the order (guard before passt, refusal before anything is made) and owns no host object
 but the guard. It must never spawn passt: vm-host does, so that guests outlive the runner.
@@ -20,6 +20,7 @@ from qemu_runner.user_network.errors import (
     UdpPublishingError,
     UserNetworkUnavailableError,
 )
+from qemu_runner.user_network.netdev import stream_netdev_option
 from qemu_runner.user_network.passt import passt_argv
 from qemu_runner.user_network.ports import BehaviourProbe, Guard, HostNetwork, PortBinding
 from qemu_runner.user_network.publishing import Protocol, PublishedPort, first_conflict
@@ -31,7 +32,7 @@ _GUARD_TRIAL_KEPT_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class PasstStart:
-    """What one start of a guest needs; made by `UserNetwork.prepare_start`.
+    """What one start of a guest needs; made by `PasstNetwork.prepare_start`.
 
     Attributes:
         program: Path of passt.
@@ -54,8 +55,8 @@ class PasstStart:
         )
 
 
-class UserNetwork:
-    """Everything the runner asks of the `user` network.
+class PasstNetwork:
+    """The user network by passt (see `facade.UserNetwork`).
 
     Args:
         program: Path of passt.
@@ -166,6 +167,10 @@ class UserNetwork:
         if isinstance(verdict, Refused):
             raise UserNetworkUnavailableError(verdict.reason, verdict.fix)
         return PasstStart(self._program, self.plan.at(index), tuple(ports), resolver, verdict)
+
+    def netdev_option(self, netdev_id: str, index: int, fd: str) -> str:  # noqa: ARG002 - the facade's
+        """Give the value of QEMU's `-netdev`: its end of the socketpair. The address is passt's to give."""
+        return stream_netdev_option(netdev_id, fd)
 
     async def _stand_guard(self, resolver: ResolverPlan) -> bool:
         """Make the guard stand; False where this runner can have none."""

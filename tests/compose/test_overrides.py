@@ -16,6 +16,8 @@ from qcstack.lifecycle import StackError
 
 pytestmark = [pytest.mark.compose, pytest.mark.full]
 
+_LISTENING = {"gateway": 8080, "controller": 8009, "image-store": 8010, "minio": 9000}
+
 
 def test_privileged(images: None, capfd: pytest.CaptureFixture[str]) -> None:
     every = int(Path("/proc/sys/kernel/cap_last_cap").read_text(encoding="ascii"))
@@ -139,13 +141,15 @@ def _control_plane(containers: Containers, guest: str) -> list[Target]:
     published = (layout.gateway_port, layout.controller_port, layout.image_store_port)
     # slirp plays the gateway and the name server of the guest's subnet.
     block = guest.rpartition(".")[0]
-    loopbacks = ["127.0.0.1", "127.0.0.2", "0.0.0.0", f"{block}.2", f"{block}.3"]
-    networked = [name for name in SERVICES if containers.inspect(name)["NetworkSettings"]["Networks"]]
-    hosts = {gateway for name in networked for gateway in _values(containers, name, "Gateway") if gateway}
-    own = {address for name in networked for address in _values(containers, name, "IPAddress") if address}
+    addresses = ["127.0.0.1", "127.0.0.2", "0.0.0.0", f"{block}.2", f"{block}.3"]
+    addresses += {gateway for name in SERVICES for gateway in _values(containers, name, "Gateway") if gateway}
     return [
-        *((address, port) for address in [*loopbacks, *sorted(hosts)] for port in published),
-        *((address, port) for address in sorted(own) for port in (8080, 8009, 8010, 9000)),
+        *((address, port) for address in addresses for port in published),
+        *(
+            (address, port)
+            for name, port in _LISTENING.items()
+            for address in _values(containers, name, "IPAddress")
+        ),
     ]
 
 

@@ -88,3 +88,12 @@ async def test_a_port_that_another_machine_reserved_is_refused(netted: RunnerSta
     await stack.prepare(str(uuid.uuid4()), stack.spec(nics=[NIC]))
     with pytest.raises(grpc.aio.AioRpcError, match="2222"):
         await stack.prepare(str(uuid.uuid4()), stack.spec(nics=[NIC]))
+
+
+async def test_slirp_is_refused_beside_a_vm_host_that_shares_the_runners_network(netted: RunnerStack) -> None:
+    stack = netted
+    await stack.kill(stack.runner)
+    await stack.start_runner(userBackend="slirp")
+    nic = runner_pb2.MachineNic(network="user", mac=MAC)
+    with pytest.raises(grpc.aio.AioRpcError, match="loopback"):
+        await stack.prepare(str(uuid.uuid4()), stack.spec(nics=[nic]))

@@ -20,7 +20,7 @@ from qemu_runner.user_network.publishing import PublishedPort
 from qemu_runner.user_network.report import Check, CheckStatus, Leak
 
 NO_PORTS: Final = (
-    "user networking by slirp would open it where vm-host runs, which nothing on this host can reach."
+    "this node publishes no ports on the user network: slirp would open them where vm-host is, out of reach."
 )
 _SHARED: Final = Refused(
     reason="slirp would hand this host's loopback to guests, since vm-host shares the runner's network.",

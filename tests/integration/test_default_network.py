@@ -174,3 +174,13 @@ def _observed(site: Site, name: str) -> bool:
     conditions = site.get(name)["status"]["conditions"]
     running = next(one for one in conditions if one["type"] == "MachineRunning")
     return bool(running["status"] == "TRUE")
+
+
+def test_a_guest_on_both_networks_has_both_addresses(site: Site) -> None:
+    instance = site.launch_ready("both-1", nics=[{"network": "qc0"}, {"network": "user"}])
+    told = [nic["addresses"][0]["address"] for nic in instance["status"]["nics"]]
+    own = site.run(
+        "both-1", "until [ $(ip -4 addr | grep -c 'inet 10[.]') = 2 ]; do usleep 100000; done; ip -4 addr"
+    )
+    assert [address for address in told if f"inet {address}/" in own] == told
+    site.delete("both-1")

@@ -14,7 +14,9 @@ OPTIONS := $(if $(STATE),--state=$(STATE)) $(if $(PORT),--port=$(PORT)) \
   $(if $(CONTROLLER_PORT),--controller-port=$(CONTROLLER_PORT)) \
   $(if $(IMAGE_STORE_PORT),--image-store-port=$(IMAGE_STORE_PORT)) \
   $(if $(OTLP_ENDPOINT),--otlp-endpoint=$(OTLP_ENDPOINT)) $(if $(STOP_GRACE),--stop-grace=$(STOP_GRACE)) \
-  $(if $(ACCELERATOR),--accelerator=$(ACCELERATOR))
+  $(if $(ACCELERATOR),--accelerator=$(ACCELERATOR)) \
+  $(if $(DEFAULT_NETWORK),--default-network=$(DEFAULT_NETWORK)) \
+  $(if $(BRIDGE),--bridge=$(BRIDGE)) $(if $(BRIDGE_SUBNET),--bridge-subnet=$(BRIDGE_SUBNET))
 
 .PHONY: help setup demo up down status logs clean guest guest-debian doctor \
   fmt lint types unit integration wheels protos protos-check test test-full bench lock

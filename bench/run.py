@@ -17,6 +17,7 @@ from pathlib import Path
 
 from qcstack import lifecycle
 from qcstack.demo.rest import RestClient
+from qcstack.free_bridge import choose_bridge
 from qcstack.layout import StackLayout
 from raw_qemu import argv_of, by_hand
 
@@ -67,6 +68,8 @@ def stack() -> Iterator[StackLayout]:
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="qc-bench-") as state:
         layout = replace(StackLayout(Path(state), stop_grace="5s"), gateway_port=ports[0])
         layout = replace(layout, controller_port=ports[1], image_store_port=ports[2])
+        bridge = choose_bridge()
+        layout = replace(layout, bridge=bridge.name, bridge_subnet=bridge.subnet)
         process = lifecycle.launch_supervisor(layout)
         try:
             lifecycle.wait_ready(layout, process)

@@ -33,6 +33,9 @@ def main() -> int:
     parser.add_argument("--otlp-endpoint", default="")
     parser.add_argument("--stop-grace", default="120s")
     parser.add_argument("--accelerator", default="auto", choices=["auto", "kvm", "tcg"])
+    parser.add_argument("--default-network", default="auto", choices=["auto", "qc0", "user"])
+    parser.add_argument("--bridge", default="qc0", help="name of the bridge that the stack makes and owns")
+    parser.add_argument("--bridge-subnet", default="10.76.0.0/16", help="its subnet, used nowhere else here")
     parser.add_argument("--owner", type=_process, help="supervise: PID:TICKS; end when this process ends")
     parser.add_argument("--guest", type=Path, help="image that the demo launches")
     arguments = parser.parse_args()
@@ -44,6 +47,9 @@ def main() -> int:
         otlp_endpoint=arguments.otlp_endpoint,
         stop_grace=arguments.stop_grace,
         accelerator=arguments.accelerator,
+        default_network=arguments.default_network,
+        bridge=arguments.bridge,
+        bridge_subnet=arguments.bridge_subnet,
     )
     try:
         return _run(arguments.command, layout, arguments.guest, arguments.owner)

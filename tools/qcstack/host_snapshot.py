@@ -1,4 +1,4 @@
-"""What a stack could leave on a host: processes, links, rules, mounts, files. Taken before and after.
+"""What a stack could leave on a host: processes, links, rules, switches, mounts, files. Before and after.
 
 Reads only; what it compares is named in its answer, so that "nothing is left" can be checked by hand.
 """
@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from qcstack.layout import StackLayout
 
 # Programs that a stack runs; others come and go on a host without it.
 _OURS: Final = (
@@ -47,12 +49,33 @@ def take(tree: Path | None = None, *, without: tuple[str, ...] = ()) -> HostSnap
         "links": frozenset(path.name for path in Path("/sys/class/net").iterdir()),
         "mounts": frozenset(Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()),
         "rules": _rules(),
+        "switches": _switches(),
     }
     if tree is not None:
         things["files"] = frozenset(
             name for path in tree.rglob("*") if not (name := str(path.relative_to(tree))).startswith(without)
         )
     return HostSnapshot(things)
+
+
+def without_the_stacks_own(left: Mapping[str, list[str]], layout: StackLayout) -> dict[str, list[str]]:
+    """Return what is `left` but for what belongs to a running stack and goes with it.
+
+    That is its packet filter, its bridge with the dnsmasq that serves it, and the forwarding it needs.
+    """
+    state = str(layout.state)
+
+    def goes_with_it(kind: str, name: str) -> bool:
+        match kind:
+            case "links":
+                return name == layout.bridge
+            case "processes":
+                return "dnsmasq" in name and (state in name or layout.bridge in name)
+            case _:
+                return kind in {"rules", "switches"}
+
+    kept = {kind: [one for one in names if not goes_with_it(kind, one)] for kind, names in left.items()}
+    return {kind: names for kind, names in kept.items() if names}
 
 
 def _processes() -> frozenset[str]:
@@ -69,6 +92,22 @@ def _processes() -> frozenset[str]:
         module = text[2] if len(text) > 2 and text[1] == "-m" else ""
         if program.startswith(_OURS) or module in _OURS:
             found.add(f"{entry.name} {' '.join(text)[:160]}")
+    return frozenset(found)
+
+
+def _switches() -> frozenset[str]:
+    """What the host forwards, and who may send to its loopback."""
+    root = Path("/proc/sys/net/ipv4")
+    files = [root / "ip_forward", *root.glob("conf/*/forwarding"), *root.glob("conf/*/route_localnet")]
+    found = set()
+    for path in files:
+        try:
+            value = path.read_text(encoding="ascii").strip()
+        except OSError:
+            # Its interface went meanwhile.
+            continue
+        if value != "0":
+            found.add(f"{path.relative_to(root)}={value}")
     return frozenset(found)
 
 

@@ -46,7 +46,7 @@ class LayoutError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StackLayout:
-    """One native stack: its state directory and the ports of 127.0.0.1 that it serves."""
+    """One native stack: its state directory, the ports of 127.0.0.1 that it serves, its own bridge."""
 
     state: Path
     gateway_port: int = 8080
@@ -55,6 +55,9 @@ class StackLayout:
     otlp_endpoint: str = ""
     stop_grace: str = "120s"
     accelerator: str = "auto"
+    default_network: str = "auto"
+    bridge: str = "qc0"
+    bridge_subnet: str = "10.76.0.0/16"
 
     @property
     def base_url(self) -> str:
@@ -235,6 +238,8 @@ class StackLayout:
                 "imageStore": f"unix:{self.socket('runner-image-store', 'image-store')}",
                 "vmHosts": [self.socket("runner-vm-host", "vm-host")],
                 "accelerator": self.accelerator,
+                "defaultNetwork": self.default_network,
+                "bridgeNetwork": {"interface": self.bridge, "subnet": self.bridge_subnet},
                 "telemetry": telemetry,
             },
             "vm-host": {

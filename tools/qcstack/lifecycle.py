@@ -24,6 +24,7 @@ from qcstack.processes import ProcessId, find
 
 _READY_WITHIN_S: Final = 60.0
 _KILLED_WITHIN_S: Final = 10.0
+_ASK_WITHIN_S: Final = 10.0
 _SUPERVISOR: Final = "supervisor"
 
 
@@ -138,6 +139,9 @@ def arguments_of(layout: StackLayout) -> list[str]:
         f"--otlp-endpoint={layout.otlp_endpoint}",
         f"--stop-grace={layout.stop_grace}",
         f"--accelerator={layout.accelerator}",
+        f"--default-network={layout.default_network}",
+        f"--bridge={layout.bridge}",
+        f"--bridge-subnet={layout.bridge_subnet}",
     ]
 
 
@@ -207,7 +211,7 @@ def wait_ready(layout: StackLayout, process: "subprocess.Popen[bytes] | None") -
 
 
 def down(layout: StackLayout) -> None:
-    """End the stack: guests are powered down, no process or socket stays.
+    """End the stack: guests are powered down, no process, socket, bridge or rule stays.
 
     Raises:
         StackError: Something did not end.
@@ -219,6 +223,7 @@ def down(layout: StackLayout) -> None:
         if supervisor is not None:
             _end(supervisor, sum(map(layout.end_within_s, ENDING)) + _KILLED_WITHIN_S)
         end_leftovers(layout)
+        _clean_behind_killed_runner(layout)
         left = {name: [one.pid for one in group] for name, group in _processes(layout).items() if group}
         if left:
             raise StackError(f"these do not end: {left}; logs are in {layout.state / 'log'}")
@@ -241,6 +246,53 @@ def end_leftovers(layout: StackLayout) -> None:
     for name in ENDING:
         for process in _processes(layout)[name]:
             _end(process, layout.end_within_s(name))
+
+
+def _clean_behind_killed_runner(layout: StackLayout) -> None:
+    """Have one more runner take away what a killed one left on the host: told to end, a runner does that.
+
+    vm-host has ended by now, so no machine needs any of it.
+    """
+    if not _left_bridge(layout):
+        return
+    socket_path = Path(layout.socket("controller-runner", "runner"))
+    socket_path.unlink(missing_ok=True)
+    with layout.log_file("qemu-runner").open("ab") as log:
+        runner = subprocess.Popen(
+            [sys.executable, *layout.service_arguments("qemu-runner")],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    give_up = time.monotonic() + _READY_WITHIN_S
+    # Before it serves it could not hear.
+    while not socket_path.exists() and runner.poll() is None and time.monotonic() < give_up:
+        time.sleep(0.05)
+    runner.terminate()
+    try:
+        runner.wait(layout.end_within_s("qemu-runner"))
+    except subprocess.TimeoutExpired:
+        runner.kill()
+        runner.wait()
+    if _left_bridge(layout):
+        raise StackError(
+            f"the bridge of the stack in {layout.state} is still there; see {layout.log_file('qemu-runner')}"
+        )
+
+
+def _left_bridge(layout: StackLayout) -> bool:
+    """Tell whether the bridge that this stack was configured with stands, with its runner's mark."""
+    try:
+        settings = json.loads(layout.config_file("qemu-runner").read_text(encoding="utf-8"))
+        bridge = str(settings["bridgeNetwork"]["interface"])
+        # Not from /sys, which shows the network namespace that it was mounted in.
+        words = ["ip", "-j", "link", "show", "dev", bridge]
+        shown = subprocess.run(words, capture_output=True, check=False, timeout=_ASK_WITHIN_S)
+        links = json.loads(shown.stdout) if shown.returncode == 0 else []
+    except (FileNotFoundError, KeyError, ValueError):
+        return False
+    return any(str(layout.state / "runner") in link.get("ifalias", "") for link in links)
 
 
 def _end(process: ProcessId, within_s: float) -> None:

@@ -19,6 +19,7 @@ from controller.domain.machine import (
     ExecResult,
     Machine,
     MachineExit,
+    MachineNic,
     MachinePhase,
     MachinePlan,
     MachineSpec,
@@ -62,6 +63,13 @@ def refusal(reason: str, code: str = "FAILED_PRECONDITION") -> PeerRefused:
     return PeerRefused(Refusal(code, reason, f"{reason} happened."))
 
 
+def _nic(nic: MachineNic, before: tuple[NicView, ...]) -> NicView:
+    """A NIC keeps what it had; on qc0 it has an address from the first prepare on."""
+    known = {view.mac: view.addresses for view in before}
+    reserved = (Address("10.87.0.16", "ipv4", "reserved"),) if nic.network == "qc0" else ()
+    return NicView(nic.network, nic.mac, known.get(nic.mac, reserved), nic.ports)
+
+
 @dataclass
 class FakeRunner:
     """Machines as values. `faults` are raised by the next call of that name; `gates` hold a call up.
@@ -85,6 +93,7 @@ class FakeRunner:
     watchers: set["asyncio.Queue[Any]"] = field(default_factory=set)
     watched: asyncio.Event = field(default_factory=asyncio.Event)
     revision: int = 0
+    default: str = "user"
 
     def at(self, call: str) -> asyncio.Event:
         """Hold up calls of that name; the result is set when one has arrived."""
@@ -101,9 +110,9 @@ class FakeRunner:
         for queue in self.watchers:
             queue.put_nowait(PeerAway("RUNNER_UNAVAILABLE", "gone"))
 
-    async def plan(self, machine_id: str, spec: MachineSpec) -> MachinePlan:
+    async def plan(self, machine_id: str, spec: MachineSpec, *, network_only: bool = False) -> MachinePlan:
         await self._enter("plan")
-        networks = tuple("user" if nic.network == "default" else nic.network for nic in spec.nics)
+        networks = tuple(self.default if nic.network == "default" else nic.network for nic in spec.nics)
         return MachinePlan(("qemu-system-x86_64", "-uuid", machine_id), "tcg", (), networks)
 
     async def prepare(
@@ -113,15 +122,17 @@ class FakeRunner:
             progress(1, 2, "bytes")
             self.specs[fencing.machine_id] = spec
             before = self.machines.get(fencing.machine_id, absent(fencing.machine_id))
-            phase = MachinePhase.EXITED if before.phase is MachinePhase.EXITED else MachinePhase.PREPARED
-            return self._set(replace(before, phase=phase, record=spec.record))
+            kept = before.phase in {MachinePhase.EXITED, MachinePhase.ACTIVE}
+            phase = before.phase if kept else MachinePhase.PREPARED
+            nics = tuple(_nic(nic, before.nics) for nic in spec.nics)
+            return self._set(replace(before, phase=phase, record=spec.record, nics=nics))
 
     async def start(self, fencing: Fencing) -> Machine:
         async with self._act("start", fencing):
             before = self.machines[fencing.machine_id]
             nics = tuple(
-                NicView(nic.network, nic.mac, (Address("10.77.0.15", "ipv4", "user"),), nic.ports)
-                for nic in self.specs[fencing.machine_id].nics
+                replace(nic, addresses=nic.addresses or (Address("10.77.0.15", "ipv4", "user"),))
+                for nic in before.nics
             )
             return self._set(
                 replace(

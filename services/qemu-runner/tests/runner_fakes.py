@@ -13,10 +13,13 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
+from bridge_network_fakes import FakeBridgeNetwork
+from existing_bridge_fakes import FakeExistingBridges
 from qemu_runner.adapters.vm_host import ChildHandle, ChildRole, Spawned, SpawnRequest, StopRecord
 from qemu_runner.app import running_core
 from qemu_runner.domain.accelerator import AcceleratorMode
 from qemu_runner.domain.boot import ReachedPhase
+from qemu_runner.domain.default_network import DefaultNetwork
 from qemu_runner.domain.fencing import Fencing
 from qemu_runner.domain.machine import DiskFormat, Image, MachineId, MachineSpec, Seed
 from qemu_runner.domain.observation import Observation
@@ -213,6 +216,10 @@ class World:
     blobs: FakeBlobs = field(default_factory=FakeBlobs)
     guard: FakeGuard = field(default_factory=FakeGuard)
     binding: FakeBinding = field(default_factory=FakeBinding)
+    nat: FakeBridgeNetwork = field(default_factory=FakeBridgeNetwork)
+    nat_enabled: bool = True
+    bridges: FakeExistingBridges = field(default_factory=FakeExistingBridges)
+    default_network: DefaultNetwork = DefaultNetwork.AUTO
     phases: list[ReachedPhase] = field(default_factory=list)
     memory_mib: int = 4096
     image_cache_bytes: int = 2**30
@@ -236,6 +243,8 @@ class World:
             console_limit_bytes=2**20,
             memory_mib=self.memory_mib,
             cpus=2,
+            default_network=self.default_network,
+            bridge=None,
         )
         subnet = configuration.user_subnet
         network = UserNetwork("passt", subnet, self.guard, FakeProbe(), FakeHost(), self.binding)
@@ -245,6 +254,8 @@ class World:
                     configuration,
                     blobs=self.blobs,
                     user_network=network,
+                    nat=self.nat if self.nat_enabled else None,
+                    bridges=self.bridges,
                     door=lambda _path: self.vm_host.client(),
                     last_words=lambda _path: self.last_words,
                     sink=self._phase,

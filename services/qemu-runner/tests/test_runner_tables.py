@@ -6,11 +6,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-from qcontroller.settings.v1.settings_pb2 import RunnerSettings
+from qcontroller.settings.v1.settings_pb2 import BridgeNetworkSettings, RunnerSettings
 from qemu_runner import errors
 from qemu_runner.domain.boot import ReachedPhase
 from qemu_runner.domain.machine import DiskFormat, Layer, MachineId, Nic, PortMapping
-from qemu_runner.domain.record import ExitReason, MachineExit, MachineRecord, Run
+from qemu_runner.domain.record import ExitReason, Holding, MachineExit, MachineRecord, Run
 from qemu_runner.error_table import CODES, translate
 from qemu_runner.settings import parse_settings
 from qemu_runner.store.console_log import ConsoleLog
@@ -32,6 +32,7 @@ RECORD = MachineRecord(
     incarnation=3,
     uid=64_000,
     user_index=4,
+    holdings=(Holding("52:54:00:00:00:01", "10.87.0.2", "qc0123456789-0"),),
     layers=(Layer("overlay.qcow2", DiskFormat.QCOW2),),
     run=RUN,
     last_run=RUN,
@@ -103,6 +104,14 @@ def settings(**changes: object) -> RunnerSettings:
 def test_settings_have_defaults() -> None:
     found = parse_settings(settings())
     assert (found.node, found.accelerator, found.uid_base) == ("node-1", "auto", 64_000)
+    assert found.default_network == "auto"
+    assert found.bridge is not None
+    assert found.bridge.interface == "qc0"
+
+
+def test_a_bridge_that_is_switched_off_has_no_configuration() -> None:
+    found = parse_settings(settings(bridge_network=BridgeNetworkSettings(disabled=True)))
+    assert found.bridge is None
 
 
 @pytest.mark.parametrize(
@@ -114,6 +123,11 @@ def test_settings_have_defaults() -> None:
         ({"accelerator": "hax"}, "hax"),
         ({"user_subnet": "10.0.0.1/8"}, "10.0.0.1/8"),
         ({"console_limit": "many"}, "many"),
+        ({"default_network": "lan"}, "lan"),
+        ({"bridge_network": BridgeNetworkSettings(interface="a/b")}, "bridge_network.interface"),
+        ({"bridge_network": BridgeNetworkSettings(interface="x" * 16)}, "bridge_network.interface"),
+        ({"bridge_network": BridgeNetworkSettings(subnet="10.87.0.0/8")}, "10.87.0.0/8"),
+        ({"bridge_network": BridgeNetworkSettings(subnet="10.87.0.0/30")}, "bridge_network.subnet"),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused_by_name(changes: dict[str, object], named: str) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from qcstack import lifecycle
+from qcstack.free_bridge import choose_bridge
 from qcstack.layout import StackLayout
 from qcstack.processes import ProcessId
 
@@ -126,19 +127,21 @@ class Stack:
 def running_stack(
     prefix: str = "qc-it-", *, state_mib: int | None = None, **settings: Any
 ) -> Iterator[Stack]:
-    """Run a stack on free ports in a directory of its own; end and remove it afterwards.
+    """Run a stack on free ports, in a directory and on a bridge of its own; end and remove it afterwards.
 
-    `settings` are fields of StackLayout (otlp_endpoint, stop_grace, accelerator). With `state_mib` the
-    directory is a file system of its own of that size, which can run full; that needs root.
+    `settings` are fields of StackLayout (otlp_endpoint, stop_grace, accelerator, default_network, bridge).
+    With `state_mib` the directory is a file system of its own of that size, which can run full; that needs
+    root.
     """
     state = Path(tempfile.mkdtemp(prefix=prefix, dir="/var/tmp"))
     gateway_port, controller_port, image_store_port = _free_ports(3)
+    bridge = choose_bridge()
     layout = StackLayout(
         state,
         gateway_port=gateway_port,
         controller_port=controller_port,
         image_store_port=image_store_port,
-        **{"stop_grace": "10s", **settings},
+        **{"stop_grace": "10s", "bridge": bridge.name, "bridge_subnet": bridge.subnet, **settings},
     )
     if state_mib is not None:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={state_mib}m", "qc-test", state], check=True)

@@ -20,6 +20,7 @@ from qcstack import host_snapshot, lifecycle
 from qcstack.demo.interruption import Interruption
 from qcstack.demo.rest import CallError, EventStream, RestClient
 from qcstack.demo.screen import Screen
+from qcstack.free_bridge import choose_bridge
 from qcstack.layout import StackLayout
 from qcstack.processes import ProcessId
 
@@ -44,7 +45,9 @@ def run_demo(layout: StackLayout, guest: Path | None) -> int:
     interruption.arm()
     before = host_snapshot.take()
     with _temporary_state() as state:
-        own = replace(layout, state=state, stop_grace="20s")
+        # A running stack may have the bridge that the layout names.
+        bridge = choose_bridge()
+        own = replace(layout, state=state, stop_grace="20s", bridge=bridge.name, bridge_subnet=bridge.subnet)
         try:
             try:
                 _run_stack(own, guest, screen)
@@ -109,8 +112,7 @@ def _run_stack(layout: StackLayout, guest: Path, screen: Screen) -> None:
         rest.call("DELETE", _IMAGE)
     with screen.step("Compare host and state directory with what they were before the launch"):
         left = host_snapshot.take(layout.state, without=_KEPT).left_since(before)
-        # The packet filter's guard belongs to the stack and goes with it.
-        left.pop("rules", None)
+        left = host_snapshot.without_the_stacks_own(left, layout)
         if left:
             raise CallError(f"left behind: {left}")
         leaks = rest.call("GET", "/v1/nodes/node-1/leaks").body["leaks"]
@@ -124,8 +126,8 @@ def _launch(rest: RestClient, screen: Screen) -> None:
     begin = time.monotonic()
     spec = {"name": "demo-1", "image": "tiny", "vm": {"cpus": 1, "memory": "256M"}, "start": True}
     try:
-        rest.call("POST", "/v1/instances", spec, wait_s=60)
-        screen.say(f"{time.monotonic() - begin:6.2f} s  QEMU runs (the launch is answered)")
+        # Answered at once: the instance's address can be read while its disk is still being made.
+        rest.call("POST", "/v1/instances", spec)
         _follow_conditions(events, rest, begin, screen)
     finally:
         events.close()
@@ -136,17 +138,28 @@ def _follow_conditions(events: EventStream, rest: RestClient, begin: float, scre
     for event in events:
         if time.monotonic() - begin > _READY_WITHIN_S:
             break
-        if event.get("instance") != "demo-1" or not event["type"].startswith("instance."):
+        if event.get("instance") != "demo-1":
             continue
-        for condition in event["resource"]["status"]["conditions"]:
+        if event["type"] == "operation.finished" and event["resource"]["state"] != "SUCCEEDED":
+            raise CallError(f"the launch failed: {event['resource'].get('error')}")
+        if not event["type"].startswith("instance."):
+            continue
+        status = event["resource"]["status"]
+        for condition in status["conditions"]:
             if condition["status"] == "TRUE" and condition["type"] not in seen:
                 seen.add(condition["type"])
-                screen.say(f"{time.monotonic() - begin:6.2f} s  {condition['type']}")
+                note = _reserved(status, seen) if condition["reason"] == "AddressReserved" else ""
+                screen.say(f"{time.monotonic() - begin:6.2f} s  {condition['type']}{note}")
         # What the agent tells of the guest follows its first answer.
-        if "Ready" in seen and "guest" in event["resource"]["status"]:
+        if "Ready" in seen and "guest" in status:
             return
     # The wait names what is missing and shows the console's last lines.
     rest.call("GET", f"{_INSTANCE}/wait?condition=Ready&timeout=1")
+
+
+def _reserved(status: dict[str, Any], seen: set[str]) -> str:
+    addresses = ", ".join(a["address"] for nic in status["nics"] for a in nic["addresses"])
+    return f": {addresses} is reserved" + ("" if "MachineRunning" in seen else ", before the boot has begun")
 
 
 def _look(rest: RestClient, screen: Screen) -> None:
@@ -154,7 +167,7 @@ def _look(rest: RestClient, screen: Screen) -> None:
     status = instance["status"]
     addresses = [a["address"] for nic in status["nics"] for a in nic["addresses"]]
     screen.say(f"state {status['state']} on {status['node']} by {status['accelerator']}")
-    screen.say(f"addresses {', '.join(addresses)}")
+    screen.say(f"addresses {', '.join(addresses)} on the network {status['nics'][0]['network']}")
     guest = status["guest"]
     screen.say(
         f"guest {guest['hostname']}: {guest['os']['prettyName']}, kernel {guest['os']['kernelRelease']}"

@@ -99,7 +99,7 @@ async def serve(
         queries=queries,
         launching=Launching(database, fleet, store, changes, submitting, clock, cluster_id),
         verbs=Verbs(database, fleet, changes, submitting, settings.operation_deadline_s, cluster_id),
-        updating=Updating(fleet, changes, submitting),
+        updating=Updating(database, fleet, changes, submitting, cluster_id),
         guests=Guests(queries, fleet),
         stop_timeout_s=settings.stop_timeout_s,
         readiness_deadline_s=settings.readiness_deadline_s,

@@ -18,9 +18,13 @@ from qemu_runner.adapters.boot_spans import emit_phase
 from qemu_runner.adapters.image_store import GrpcBlobSource
 from qemu_runner.adapters.vm_host import StopRecord, VmHostClient, read_stop_record
 from qemu_runner.adapters.vm_host.codec import AnswerInvalid
+from qemu_runner.bridge_network import BridgeNetwork
+from qemu_runner.bridge_network.wiring import BridgeSettings, build_bridge_network
 from qemu_runner.domain.record import Run
 from qemu_runner.error_table import translate
 from qemu_runner.errors import VmHostUnavailableError
+from qemu_runner.existing_bridge import ExistingBridges
+from qemu_runner.existing_bridge.wiring import build_existing_bridges
 from qemu_runner.ports import BlobSource, LastWords, VmHostDoor
 from qemu_runner.service.actions import Actions
 from qemu_runner.service.adoption import Adoption
@@ -72,6 +76,8 @@ async def application(
                 configuration,
                 blobs=GrpcBlobSource(channel),
                 user_network=_user_network(configuration),
+                nat=_nat(configuration),
+                bridges=build_existing_bridges(_owner(configuration)),
                 door=VmHostClient,
                 last_words=_last_words,
                 sink=emit_phase,
@@ -110,6 +116,8 @@ async def running_core(
     *,
     blobs: BlobSource,
     user_network: UserNetwork,
+    nat: BridgeNetwork | None,
+    bridges: ExistingBridges,
     door: VmHostDoor,
     last_words: LastWords,
     sink: PhaseSink,
@@ -126,14 +134,16 @@ async def running_core(
         store = MachineStore(configuration.state_dir)
         files = MachineFiles(configuration.state_dir)
         images = ImageCache(configuration.state_dir, blobs, configuration.image_cache_bytes)
-        networking = Networking(user_network)
+        networking = Networking(
+            user_network, nat, bridges, configuration.default_network, _owner(configuration)
+        )
         hub = Hub()
-        machines = Machines(store, hub, networking.address)
+        machines = Machines(store, hub, networking.address, networking.neighbours)
         await machines.load()
         await images.create()
         actions = Actions(machines, tasks)
         capacity = Capacity(host_size(configuration.cpus, configuration.memory_mib), machines.records)
-        exits = Exits(machines, files)
+        exits = Exits(machines, files, networking)
         links: list[VmHostLink] = []
 
         async def monitor_lost(machine: Machine) -> None:
@@ -193,10 +203,13 @@ async def running_core(
         async with asyncio.timeout(_SETTLE_S):
             for link in links:
                 await link.settled.wait()
+        running += [tasks.begin(part, name=name) for name, part in networking.followers(machines.tell_all)]
+        # It is known now which machines run, and so what on the host belongs to none.
+        await networking.adopt(machines.records())
         work = asyncio.ensure_future(_first_end(running))
         stack.callback(work.cancel)
         # Left first, while the links still tell what becomes of vm-host.
-        stack.push_async_callback(Leaving(machines, links, user_network, word_within_s=word_within_s).leave)
+        stack.push_async_callback(Leaving(machines, links, networking, word_within_s=word_within_s).leave)
         # The first launch need not wait for what can be known before.
         tasks.begin(_probe_early(user_network), name="probe of passt")
         yield services, work
@@ -232,12 +245,32 @@ def _uids(configuration: Configuration) -> UidRange:
     return UidRange(configuration.uid_base, configuration.uid_count if os.geteuid() == 0 else 0)
 
 
+def _owner(configuration: Configuration) -> str:
+    """Return the mark on everything that this runner makes on the host."""
+    return f"{configuration.node} {configuration.state_dir}"
+
+
+def _nat(configuration: Configuration) -> BridgeNetwork | None:
+    bridge = configuration.bridge
+    if bridge is None:
+        return None
+    return build_bridge_network(
+        BridgeSettings(
+            state_dir=configuration.state_dir,
+            owner=_owner(configuration),
+            interface=bridge.interface,
+            subnet=bridge.subnet,
+            avoid=(configuration.user_subnet,),
+        )
+    )
+
+
 def _user_network(configuration: Configuration) -> UserNetwork:
     as_root = os.geteuid() == 0
     return build_user_network(
         UserNetworkSettings(
             state_dir=Path(configuration.state_dir),
-            owner=f"{configuration.node} {configuration.state_dir}",
+            owner=_owner(configuration),
             uid_first=configuration.uid_base if as_root else None,
             uid_last=configuration.uid_base + configuration.uid_count - 1 if as_root else None,
             subnet=configuration.user_subnet,

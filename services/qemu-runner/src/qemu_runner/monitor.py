@@ -91,6 +91,18 @@ class QmpSession:
         except QMPError as exc:
             raise MonitorError(command, str(exc) or type(exc).__name__) from exc
 
+    async def give(self, name: str, descriptor: int) -> None:
+        """Give QEMU a copy of a descriptor, under a name that one later command uses up (QMP `getfd`).
+
+        Raises:
+            MonitorError: As for `execute`.
+        """
+        try:
+            self._client.send_fd_scm(descriptor)
+        except (QMPError, OSError) as exc:
+            raise MonitorError("getfd", str(exc) or type(exc).__name__) from exc
+        await self.execute("getfd", {"fdname": name})
+
     async def run_state(self) -> str:
         """Return QEMU's run state (QAPI `RunState`).
 

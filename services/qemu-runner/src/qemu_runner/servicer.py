@@ -54,8 +54,9 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
     async def PlanMachine(
         self, request: runner_pb2.PlanMachineRequest, _context: Any
     ) -> runner_pb2.PlanMachineResponse:
-        machine_id = convert.machine_id_of(request.machine_id)
-        plan = await self._services.planning.plan(machine_id, convert.spec_of(request.spec))
+        machine_id, spec = convert.machine_id_of(request.machine_id), convert.spec_of(request.spec)
+        planning = self._services.planning
+        plan = await (planning.plan_network if request.network_only else planning.plan)(machine_id, spec)
         return runner_pb2.PlanMachineResponse(
             qemu_argv=plan.qemu_argv,
             accelerator=plan.accelerator,

@@ -1,24 +1,40 @@
 """The runner's configuration: the protojson of `RunnerSettings`, parsed once."""
 
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final
 
-from qcontroller.settings.v1.settings_pb2 import RunnerSettings
+from qcontroller.settings.v1.settings_pb2 import BridgeNetworkSettings, RunnerSettings
 from servicekit.quantities import MIB, QuantityError, parse_size_mib
 from servicekit.settings import SettingsError
 
 from qemu_runner.domain.accelerator import AcceleratorMode
+from qemu_runner.domain.default_network import DefaultNetwork
 from qemu_runner.store.machine_files import SOCKETS
 
 _UID_BASE: Final = 64_000
 _UID_COUNT: Final = 1000
 _SUBNET: Final = "10.77.0.0/16"
+_BRIDGE: Final = "qc0"
+_BRIDGE_SUBNET: Final = "10.76.0.0/16"
+_WIDEST: Final = 16
+_NARROWEST: Final = 29
+# What the kernel takes as a name (dev_valid_name), in ASCII.
+_INTERFACE: Final = re.compile(r"(?!\.{1,2}$)[!-.0-9;-~]{1,15}")
 _IMAGE_CACHE: Final = "20G"
 _CONSOLE_LIMIT: Final = "16M"
 _MAX_SOCKET_PATH_BYTES: Final = 107  # sun_path, less its final NUL (unix(7))
 _UUID_LENGTH: Final = 36
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeConfiguration:
+    """The bridge that the runner makes and owns; see `BridgeNetworkSettings` for the meaning."""
+
+    interface: str
+    subnet: IPv4Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +54,8 @@ class Configuration:
     console_limit_bytes: int
     memory_mib: int
     cpus: int
+    default_network: DefaultNetwork
+    bridge: BridgeConfiguration | None
 
 
 def parse_settings(settings: RunnerSettings) -> Configuration:
@@ -71,6 +89,20 @@ def parse_settings(settings: RunnerSettings) -> Configuration:
             console_limit_bytes=parse_size_mib(settings.console_limit or _CONSOLE_LIMIT) * MIB,
             memory_mib=settings.memory_mib,
             cpus=settings.cpus,
+            default_network=DefaultNetwork(settings.default_network or DefaultNetwork.AUTO),
+            bridge=_bridge(settings.bridge_network),
         )
     except (QuantityError, ValueError) as exc:
         raise SettingsError(str(exc)) from exc
+
+
+def _bridge(settings: BridgeNetworkSettings) -> BridgeConfiguration | None:
+    if settings.disabled:
+        return None
+    interface = settings.interface or _BRIDGE
+    if not _INTERFACE.fullmatch(interface):
+        raise SettingsError(f"bridge_network.interface: {interface!r} is no name of an interface")
+    subnet = IPv4Network(settings.subnet or _BRIDGE_SUBNET)
+    if not _WIDEST <= subnet.prefixlen <= _NARROWEST:
+        raise SettingsError(f"bridge_network.subnet: {subnet} must be between /{_WIDEST} and /{_NARROWEST}")
+    return BridgeConfiguration(interface, subnet)

@@ -160,10 +160,10 @@ async def test_user_data_is_in_no_record(world: World) -> None:
         )
 
 
-async def test_networks_that_are_not_built_are_refused_by_pointer(world: World) -> None:
+async def test_networks_that_nobody_knows_are_refused_by_pointer(world: World) -> None:
     async with world.runner() as runner:
         with pytest.raises(SpecInvalidError) as caught:
-            await runner.prepare(new_id(), replace(SPEC, nics=(Nic("bridge:br0", "52:54:00:00:00:01"),)))
+            await runner.prepare(new_id(), replace(SPEC, nics=(Nic("lan", "52:54:00:00:00:01"),)))
         assert [fault.pointer for fault in caught.value.faults] == ["/nics/0/network"]
 
 

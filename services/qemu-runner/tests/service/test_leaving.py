@@ -31,7 +31,7 @@ class Network:
     def __init__(self) -> None:
         self.removed = False
 
-    async def remove_guard(self) -> None:
+    async def leave(self) -> None:
         self.removed = True
 
 

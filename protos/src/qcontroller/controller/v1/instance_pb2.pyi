@@ -183,8 +183,8 @@ class NicSpec(_message.Message):
     MAC_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     network: _builtins.str
-    """"default", "user" or "bridge:<ifname>"; "none" as the only entry: no NIC at all (REST: "nics": []).
-    Empty: "default".
+    """"default", "qc0", "user" or "bridge:<ifname>"; "none" as the only entry: no NIC at all (REST: "nics": []).
+    Empty: "default". What "default" stands for is decided at launch and kept.
     """
     mac: _builtins.str
     """Empty: made by the controller."""
@@ -982,7 +982,7 @@ class UpdateInstanceRequest(_message.Message):
 
     @_builtins.property
     def ports(self) -> Global___PortList:
-        """Published ports; they take effect at the next start."""
+        """Published ports; on qc0 they change at once, on `user` at the next start."""
 
     @_builtins.property
     def options(self) -> Global___MutationOptions: ...

@@ -141,7 +141,9 @@ class MachineNic(_message.Message):
     MAC_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
     network: _builtins.str
-    """Stored at launch, never reinterpreted: "user", "qc0" or "bridge:<ifname>"."""
+    """Stored at launch, never reinterpreted: "user", "qc0" or "bridge:<ifname>". On a machine that runs, ports
+    on qc0 are changed by a prepare at once.
+    """
     mac: _builtins.str
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[_instance_pb2.PortMapping]: ...
@@ -1057,7 +1059,10 @@ class PlanMachineRequest(_message.Message):
 
     MACHINE_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
+    NETWORK_ONLY_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.str
+    network_only: _builtins.bool
+    """Only networks and ports are looked at: what an update asks that starts nothing. No argv is answered."""
     @_builtins.property
     def spec(self) -> Global___MachineSpec: ...
     def __init__(
@@ -1065,10 +1070,11 @@ class PlanMachineRequest(_message.Message):
         *,
         machine_id: _builtins.str = ...,
         spec: Global___MachineSpec | None = ...,
+        network_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id", "network_only", b"network_only", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

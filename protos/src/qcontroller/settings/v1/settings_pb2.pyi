@@ -309,6 +309,8 @@ class RunnerSettings(_message.Message):
     TELEMETRY_FIELD_NUMBER: _builtins.int
     MEMORY_MIB_FIELD_NUMBER: _builtins.int
     CPUS_FIELD_NUMBER: _builtins.int
+    DEFAULT_NETWORK_FIELD_NUMBER: _builtins.int
+    BRIDGE_NETWORK_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     state_dir: _builtins.str
     """Directory that holds machines/, images/ and the runner's own files."""
@@ -327,6 +329,10 @@ class RunnerSettings(_message.Message):
     memory_mib: _builtins.int
     """MiB of memory and number of CPUs offered to machines; 0: what the host has."""
     cpus: _builtins.int
+    default_network: _builtins.str
+    """What "default" stands for at a launch: "auto" (the default: qc0 where this runner may make it, else
+    user), "qc0" or "user". Launched instances keep what it stood for.
+    """
     @_builtins.property
     def listen(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """gRPC addresses for the controller."""
@@ -337,6 +343,8 @@ class RunnerSettings(_message.Message):
 
     @_builtins.property
     def telemetry(self) -> Global___TelemetrySettings: ...
+    @_builtins.property
+    def bridge_network(self) -> Global___BridgeNetworkSettings: ...
     def __init__(
         self,
         *,
@@ -354,14 +362,46 @@ class RunnerSettings(_message.Message):
         telemetry: Global___TelemetrySettings | None = ...,
         memory_mib: _builtins.int = ...,
         cpus: _builtins.int = ...,
+        default_network: _builtins.str = ...,
+        bridge_network: Global___BridgeNetworkSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["telemetry", b"telemetry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bridge_network", b"bridge_network", "telemetry", b"telemetry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "console_limit", b"console_limit", "cpus", b"cpus", "image_cache", b"image_cache", "image_store", b"image_store", "listen", b"listen", "memory_mib", b"memory_mib", "node", b"node", "state_dir", b"state_dir", "telemetry", b"telemetry", "uid_base", b"uid_base", "uid_count", b"uid_count", "user_subnet", b"user_subnet", "vm_hosts", b"vm_hosts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "bridge_network", b"bridge_network", "console_limit", b"console_limit", "cpus", b"cpus", "default_network", b"default_network", "image_cache", b"image_cache", "image_store", b"image_store", "listen", b"listen", "memory_mib", b"memory_mib", "node", b"node", "state_dir", b"state_dir", "telemetry", b"telemetry", "uid_base", b"uid_base", "uid_count", b"uid_count", "user_subnet", b"user_subnet", "vm_hosts", b"vm_hosts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunnerSettings: _TypeAlias = RunnerSettings  # noqa: Y015
+
+@_typing.final
+class BridgeNetworkSettings(_message.Message):
+    """BridgeNetworkSettings is about qc0, the bridge with NAT that a runner makes and owns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISABLED_FIELD_NUMBER: _builtins.int
+    INTERFACE_FIELD_NUMBER: _builtins.int
+    SUBNET_FIELD_NUMBER: _builtins.int
+    disabled: _builtins.bool
+    """Offer no qc0."""
+    interface: _builtins.str
+    """Name of the bridge on the host, 15 characters at most; empty: "qc0"."""
+    subnet: _builtins.str
+    """Its subnet, /16 to /29, used nowhere else on this host; empty: "10.76.0.0/16"."""
+    def __init__(
+        self,
+        *,
+        disabled: _builtins.bool = ...,
+        interface: _builtins.str = ...,
+        subnet: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled", b"disabled", "interface", b"interface", "subnet", b"subnet"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BridgeNetworkSettings: _TypeAlias = BridgeNetworkSettings  # noqa: Y015
 
 @_typing.final
 class VmHostSettings(_message.Message):

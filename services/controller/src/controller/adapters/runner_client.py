@@ -52,8 +52,10 @@ class RunnerClient:
         self._host = HostServiceStub(channel)
         self._peer = Peer(f"the runner of {node}", "RUNNER_UNAVAILABLE")
 
-    async def plan(self, machine_id: str, spec: MachineSpec) -> MachinePlan:
-        request = pb.PlanMachineRequest(machine_id=machine_id, spec=spec_message(spec))
+    async def plan(self, machine_id: str, spec: MachineSpec, *, network_only: bool = False) -> MachinePlan:
+        request = pb.PlanMachineRequest(
+            machine_id=machine_id, spec=spec_message(spec), network_only=network_only
+        )
         with self._peer.errors():
             answer = await self._machines.PlanMachine(request, timeout=_PLAN_S)
         return MachinePlan(

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from controller.domain.machine import Machine, MachinePhase
+from controller.domain.machine import RESERVED, Machine, MachinePhase
 from controller.domain.readiness import Readiness
 
 RUNNER_UNREACHABLE: Final = "RUNNER_UNREACHABLE"
@@ -117,11 +117,15 @@ def _address_assigned(view: View) -> _Finding:
     if not view.has_nics:
         return _Finding(_FALSE, "NoNic", "The instance has no NIC.")
     machine = view.machine
+    if machine is not None and machine.network_fault:
+        return _Finding(_FALSE, machine.network_fault, "The guest has lost its network.")
+    sources = set() if machine is None else {one.source for nic in machine.nics for one in nic.addresses}
+    if sources == {RESERVED}:
+        # Its own from the launch on, whether it runs or not.
+        return _Finding(_TRUE, "AddressReserved")
     if machine is None or machine.phase is not MachinePhase.ACTIVE:
         return _Finding(_FALSE, "MachineNotRunning")
-    if machine.network_fault:
-        return _Finding(_FALSE, machine.network_fault, "The guest has lost its network.")
-    if any(nic.addresses for nic in machine.nics):
+    if sources:
         return _Finding(_TRUE, "AddressKnown")
     return _Finding(_FALSE, "NoAddressYet")
 

@@ -8,7 +8,7 @@ from typing import Final, NewType
 
 from controller.domain.condition import Condition
 from controller.domain.lifecycle import InstanceState
-from controller.domain.machine import Machine, MachineNic, NicView
+from controller.domain.machine import LIVE_PUBLISHING, Machine, MachineNic, NicView, publishing_nic
 from controller.domain.readiness import Readiness
 
 InstanceId = NewType("InstanceId", str)
@@ -97,6 +97,17 @@ class Instance:
         if self.machine is not None and len(self.machine.nics) == len(self.nics):
             return self.machine.nics
         return tuple(NicView(nic.network, nic.mac, (), nic.ports) for nic in self.nics)
+
+    @property
+    def publishing_nic(self) -> int | None:
+        """Number of the NIC that published ports belong to."""
+        return publishing_nic([nic.network for nic in self.nics])
+
+    @property
+    def publishes_live(self) -> bool:
+        """Whether its published ports change while it runs."""
+        number = self.publishing_nic
+        return number is not None and self.nics[number].network in LIVE_PUBLISHING
 
     def condition(self, kind: str) -> Condition | None:
         """Return one condition."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.domain.instance import MIB
-from controller.domain.machine import Port
+from controller.domain.machine import BRIDGE_PREFIX, Port, publishing_nic
 from controller.domain.readiness import Readiness
 from controller.errors import Fault
 
@@ -24,13 +24,17 @@ MAX_LABELS: Final = 64
 MAX_SEED_BYTES: Final = 512 * 1024
 DEFAULT_MEMORY_MIB: Final = 1024
 
-NETWORKS: Final = ("default", "user", "none")
+NOTHING_PUBLISHES: Final = "no NIC is on a network that publishes ports (qc0, user)"
+
+NETWORKS: Final = ("default", "qc0", "user", "none")
 ARCHES: Final = ("x86_64",)
 
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL_KEY: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+# What the kernel takes as a name (dev_valid_name), in printable ASCII.
+_BRIDGE: Final = re.compile(r"bridge:(?!\.{1,2}$)[!-.0-9;-~]{1,15}")
 _LABEL_VALUE_CHARACTERS: Final = 256
 
 
@@ -177,10 +181,11 @@ def _nics(wish: LaunchWish) -> Iterator[Fault]:
     macs: set[str] = set()
     for index, nic in enumerate(wish.nics):
         at = f"/nics/{index}"
-        if nic.network.startswith("bridge:"):
-            yield Fault(f"{at}/network", "bridge networks are not built yet")
+        if nic.network.startswith(BRIDGE_PREFIX):
+            if _BRIDGE.fullmatch(nic.network) is None:
+                yield Fault(f"{at}/network", "must name an interface after the colon, 15 characters at most")
         elif nic.network and nic.network not in NETWORKS:
-            yield Fault(f"{at}/network", f"must be one of {', '.join(NETWORKS)}")
+            yield Fault(f"{at}/network", f"must be one of {', '.join(NETWORKS)}, bridge:<ifname>")
         elif nic.network == "none" and (len(wish.nics) > 1 or nic.mac or nic.address):
             yield Fault(f"{at}/network", '"none" stands alone')
         if nic.mac:
@@ -203,8 +208,8 @@ def _mac_fault(mac: str) -> str | None:
 
 
 def _ports_have_a_nic(wish: LaunchWish) -> Iterator[Fault]:
-    if wish.ports and not wish.wanted_nics:
-        yield Fault("/ports", "an instance without NICs cannot publish ports")
+    if wish.ports and publishing_nic([nic.network for nic in wish.wanted_nics]) is None:
+        yield Fault("/ports", NOTHING_PUBLISHES)
 
 
 def _is_address(text: str) -> bool:

@@ -1,9 +1,24 @@
 """A machine as its runner reports it: an observation, which decides nothing by itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
+
+BRIDGE_PREFIX: Final = "bridge:"
+"""Before the name of an existing bridge whose own network serves the guest."""
+
+RESERVED: Final = "reserved"
+"""Source of an address that is the NIC's own before the guest has booted."""
+
+LIVE_PUBLISHING: Final = frozenset({"qc0"})
+"""Networks whose published ports change while the guest runs; elsewhere they do at the next start."""
+
+
+def publishing_nic(networks: Sequence[str]) -> int | None:
+    """Return which NIC published ports belong to: the first that is not on a bridge of somebody else's."""
+    return next((n for n, network in enumerate(networks) if not network.startswith(BRIDGE_PREFIX)), None)
 
 
 class MachinePhase(StrEnum):

@@ -13,7 +13,7 @@ from controller.database import Database
 from controller.domain.instance import MIB, DesiredPower, Instance, InstanceId, InstanceImage, Resources
 from controller.domain.launch_spec import ARCHES, LaunchWish, disk_faults, faults_of
 from controller.domain.lifecycle import InstanceState
-from controller.domain.machine import MachineNic, MachinePlan
+from controller.domain.machine import MachineNic, MachinePlan, publishing_nic
 from controller.domain.readiness import Readiness
 from controller.errors import (
     ControllerError,
@@ -166,9 +166,12 @@ def _disk_mib(wanted_mib: int, image: InstanceImage) -> int:
 
 
 def _nics(wish: LaunchWish) -> tuple[MachineNic, ...]:
-    """Return the NICs; published ports belong to the first."""
+    """Return the NICs; published ports belong to one of them."""
+    publishing = publishing_nic([nic.network for nic in wish.wanted_nics])
     return tuple(
-        MachineNic(nic.network or "default", nic.mac.lower() or _new_mac(), wish.ports if index == 0 else ())
+        MachineNic(
+            nic.network or "default", nic.mac.lower() or _new_mac(), wish.ports if index == publishing else ()
+        )
         for index, nic in enumerate(wish.wanted_nics)
     )
 

@@ -1,4 +1,7 @@
-"""Updating: a merge patch of labels, resources and published ports."""
+"""Updating: a merge patch of labels, resources and published ports.
+
+Ports are asked of the runner before anything is filed: one that is taken is refused at once.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,8 +9,16 @@ from dataclasses import dataclass, replace
 from servicekit.telemetry import current_traceparent
 from sqlalchemy import Connection
 
+from controller.database import Database
 from controller.domain.instance import MIB, Instance, Resources
-from controller.domain.launch_spec import cpus_faults, disk_faults, label_faults, memory_faults, port_faults
+from controller.domain.launch_spec import (
+    NOTHING_PUBLISHES,
+    cpus_faults,
+    disk_faults,
+    label_faults,
+    memory_faults,
+    port_faults,
+)
 from controller.domain.lifecycle import Verb, admits
 from controller.domain.machine import Port
 from controller.errors import Fault, RequestInvalid
@@ -22,10 +33,13 @@ from controller.instances.submitting import (
     wanted_instance,
 )
 from controller.operations import AlreadyThere, Operation, Submission, require_idle
+from controller.plans.workbench import machine_spec
 from controller.records import instance_rows
+from controller.records.instance_rows import Secrets
 from controller.records.stored_json import to_stored
 
 PORTS_NOTE = "Published ports take effect at the next start."
+_NO_SECRETS = Secrets("", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,19 +63,24 @@ class Patch:
     ports: tuple[Port, ...] | None = None
     faults: tuple[Fault, ...] = ()
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What takes effect when."""
-        return () if self.ports is None else (PORTS_NOTE,)
+    def notes(self, instance: Instance | None) -> tuple[str, ...]:
+        """Return what takes effect when, on `instance`."""
+        if self.ports is None or instance is None or instance.publishes_live:
+            return ()
+        return (PORTS_NOTE,)
 
 
 class Updating:
     """Accepts patches."""
 
-    def __init__(self, fleet: Fleet, changes: Changes, submitting: Submitting) -> None:
+    def __init__(
+        self, database: Database, fleet: Fleet, changes: Changes, submitting: Submitting, cluster_id: str
+    ) -> None:
+        self._database = database
         self._fleet = fleet
         self._changes = changes
         self._submitting = submitting
+        self._cluster_id = cluster_id
 
     async def update(self, patch: Patch, options: Options) -> Mutated:
         """File an update, or answer at once where nothing changes.
@@ -72,23 +91,21 @@ class Updating:
             RequestInvalid: All faults at once.
             OperationInProgress: Another operation holds the instance.
             InstanceStateConflict: Resources change only while it is STOPPED.
-            PeerAway: The files must change and the runner is away.
+            PeerAway: The files or the ports must change and the runner is away.
+            PeerRefused: A port cannot be had.
         """
+        return await self._submitting.once(options, lambda: self._update(patch, options))
+
+    async def _update(self, patch: Patch, options: Options) -> Mutated:
+        await self._require_ports(patch, options)
         traceparent = current_traceparent()
 
         def prepare(conn: Connection) -> Submission | AlreadyThere:
-            instance = wanted_instance(conn, patch.name, options)
-            faults = _faults_of(patch, instance)
-            if faults:
-                raise RequestInvalid(faults)
-            require_idle(conn, instance.id)
-            changed = _patched(patch, instance)
-            resize = changed.resources != instance.resources
-            if resize and not admits(instance.state, Verb.RESIZE):
-                raise conflict(instance, "Changing cpus, memory or disk")
+            instance, changed = _judged(conn, patch, options)
             if changed == instance:
                 return already(instance)
-            if resize:
+            resize, ports = changed.resources != instance.resources, changed.nics != instance.nics
+            if resize or ports:
                 self._fleet.reachable_runner(instance.node)
             return Submission(
                 kind="update",
@@ -97,6 +114,8 @@ class Updating:
                 spec={
                     "resize": resize,
                     "before": to_stored(instance.resources),
+                    "ports": ports,
+                    "nics_before": to_stored(instance.nics) if ports else [],
                     "from": instance.state.value,
                 },
                 traceparent=traceparent,
@@ -105,6 +124,16 @@ class Updating:
 
         return await self._submitting.submit(prepare, options)
 
+    async def _require_ports(self, patch: Patch, options: Options) -> None:
+        """Have the runner refuse ports that cannot be had; what else is wrong is refused before."""
+        if patch.ports is None:
+            return
+        instance, changed = await self._database.read(lambda conn: _judged(conn, patch, options))
+        if changed.nics != instance.nics:
+            runner = self._fleet.reachable_runner(instance.node)
+            spec = machine_spec(changed, _NO_SECRETS, self._cluster_id)
+            await runner.plan(instance.id, spec, network_only=True)
+
     def _accepted(self, changed: Instance) -> Callable[[Connection, Operation], None]:
         def accepted(conn: Connection, operation: Operation) -> None:
             wanted = replace(changed, generation=changed.generation + 1, operation=operation.id)
@@ -112,6 +141,19 @@ class Updating:
             self._changes.save(conn, wanted, operation)
 
         return accepted
+
+
+def _judged(conn: Connection, patch: Patch, options: Options) -> tuple[Instance, Instance]:
+    """Return the instance as it is and as it is to be; refused as `Updating.update` says."""
+    instance = wanted_instance(conn, patch.name, options)
+    faults = _faults_of(patch, instance)
+    if faults:
+        raise RequestInvalid(faults)
+    require_idle(conn, instance.id)
+    changed = _patched(patch, instance)
+    if changed.resources != instance.resources and not admits(instance.state, Verb.RESIZE):
+        raise conflict(instance, "Changing cpus, memory or disk")
+    return instance, changed
 
 
 def _faults_of(patch: Patch, instance: Instance) -> list[Fault]:
@@ -124,8 +166,8 @@ def _faults_of(patch: Patch, instance: Instance) -> list[Fault]:
         faults += disk_faults(patch.disk_mib, instance.resources.disk_mib * MIB)
     if patch.ports is not None:
         faults += port_faults(patch.ports)
-        if patch.ports and not instance.nics:
-            faults.append(Fault("/ports", "an instance without NICs cannot publish ports"))
+        if patch.ports and instance.publishing_nic is None:
+            faults.append(Fault("/ports", NOTHING_PUBLISHES))
     return faults
 
 
@@ -144,6 +186,9 @@ def _patched(patch: Patch, instance: Instance) -> Instance:
         now.disk_mib if patch.disk_mib is None else patch.disk_mib,
     )
     nics = instance.nics
-    if patch.ports is not None and nics:
-        nics = (replace(nics[0], ports=patch.ports), *nics[1:])
+    if patch.ports is not None:
+        nics = tuple(
+            replace(nic, ports=patch.ports) if number == instance.publishing_nic else nic
+            for number, nic in enumerate(nics)
+        )
     return replace(instance, labels=_labels(patch, instance), resources=resources, nics=nics)

@@ -59,16 +59,21 @@ class MakeMachine(PrepareMachine, ReversibleStep):
 
 
 class ResizeMachine(PrepareMachine):
-    """The files match a changed instance; nothing to do where only labels changed or no files exist yet."""
+    """What exists of the machine matches a changed instance; nothing to do where only labels changed."""
 
     async def look(self, ctx: StepContext) -> Look:
-        if not ctx.spec["resize"]:
+        ports = ctx.spec.get("ports", False)
+        if not ctx.spec["resize"] and not ports:
             return Look.DONE
+        instance = await self.bench.instance(ctx)
         with step_errors():
             machine = await self.bench.look(ctx)
-        if machine.phase not in {MachinePhase.PREPARED, MachinePhase.EXITED}:
+        changeable = {MachinePhase.PREPARED, MachinePhase.EXITED}
+        if ports and instance.publishes_live:
+            changeable.add(MachinePhase.ACTIVE)
+        if machine.phase not in changeable or machine.record == record_of(instance):
             return Look.DONE
-        return await super().look(ctx)
+        return Look.PARTIAL
 
 
 class BeginRemoval(Step):

@@ -78,7 +78,7 @@ class Settling:
         self._in_place(conn, operation, outcome, error, Event.RESET)
 
     def update(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
-        """A resize that failed is taken back, or every later start would fail with it."""
+        """A change that failed is taken back, or every later start would fail with it."""
         found = instance_rows.find(conn, operation.subject)
         if found is None or _superseded(error):
             return
@@ -92,9 +92,11 @@ class Settling:
             memory_mib=before["memory_mib"],
             disk_mib=before["disk_mib"],
         )
-        self._changes.save(
-            conn, replace(found, resources=resources, generation=found.generation + 1), operation
-        )
+        nics = found.nics
+        if operation.spec.get("ports"):
+            nics = instance_rows.nics_of(operation.spec["nics_before"])
+        restored = replace(found, resources=resources, nics=nics, generation=found.generation + 1)
+        self._changes.save(conn, restored, operation)
 
     def delete(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """The row goes last of all."""

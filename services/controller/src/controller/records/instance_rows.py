@@ -71,6 +71,11 @@ def to_instance(row: Row[Any]) -> Instance:
     )
 
 
+def nics_of(stored: Sequence[Any]) -> tuple[MachineNic, ...]:
+    """Return NICs that were stored with an operation."""
+    return from_stored(_Nics, {"items": stored}).items
+
+
 def find_by_name(conn: Connection, name: str) -> Instance | None:
     """Return the instance of this name."""
     row = conn.execute(SELECTION.where(instances.c.name == name)).one_or_none()

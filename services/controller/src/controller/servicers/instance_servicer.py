@@ -84,7 +84,7 @@ class InstanceServicer(instance_pb2_grpc.InstanceServiceServicer):
     ) -> pb.UpdateInstanceResponse:
         patch = patch_of(request)
         mutated = await self._parts.updating.update(patch, options_of(request, request.options))
-        return pb.UpdateInstanceResponse(mutation=_mutation(mutated), notes=patch.notes)
+        return pb.UpdateInstanceResponse(mutation=_mutation(mutated), notes=patch.notes(mutated.instance))
 
     async def StartInstance(self, request: pb.StartInstanceRequest, context: Any) -> pb.StartInstanceResponse:
         return pb.StartInstanceResponse(mutation=await self._simple(request, Verb.START))

@@ -96,11 +96,13 @@ def build_argv(launch: Launch) -> tuple[str, ...]:
     )
 
 
-def nic_device(index: int, mac: str) -> dict[str, object]:
+def nic_device(index: int, mac: str, queues: int = 1) -> dict[str, object]:
     """Return the arguments of QMP `device_add` for NIC `index`, whose netdev is `net<index>`.
 
     Without a ROM: a boot from the network would only cost time, and a saved state would hold the ROM.
     """
+    # Two vectors a queue, one for the configuration and one for the control queue.
+    several = {"mq": True, "vectors": 2 * queues + 2} if queues > 1 else {}
     return {
         "driver": "virtio-net-pci",
         "id": f"nic{index}",
@@ -109,6 +111,7 @@ def nic_device(index: int, mac: str) -> dict[str, object]:
         "bus": f"port{index}",
         "addr": "0",
         "romfile": "",
+        **several,
     }
 
 

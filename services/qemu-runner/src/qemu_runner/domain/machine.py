@@ -16,7 +16,10 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 USER_NETWORK: Final = "user"
 DEFAULT_NETWORK: Final = "default"
+NAT_NETWORK: Final = "qc0"
+"""The runner's own bridge; its name as a network, whatever the interface is called on this host."""
 BRIDGE_PREFIX: Final = "bridge:"
+"""Before the name of an existing bridge, which somebody else serves."""
 
 
 def parse_machine_id(text: str) -> MachineId:
@@ -124,6 +127,11 @@ class MachineSpec:
     def ports(self) -> tuple[PortMapping, ...]:
         """Published ports of all NICs."""
         return tuple(port for nic in self.nics for port in nic.ports)
+
+    @property
+    def nat_nics(self) -> tuple[Nic, ...]:
+        """The NICs on the runner's own bridge."""
+        return tuple(nic for nic in self.nics if nic.network == NAT_NETWORK)
 
     @property
     def user_nic(self) -> Nic | None:

@@ -13,7 +13,11 @@ PASST_EXITED = "PASST_EXITED"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address of a NIC, and who says so ("user": given by the user network; "agent")."""
+    """An address of a NIC, and who says so.
+
+    "reserved": its own on qc0; "user": given by the user network; "agent": the guest; "neighbour": the
+    host's table of neighbours.
+    """
 
     address: str
     family: str

@@ -94,6 +94,21 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Holding:
+    """What a NIC has on this host for as long as its machine exists.
+
+    Attributes:
+        mac: The NIC's.
+        address: Reserved for it on the runner's own bridge; empty on other networks.
+        tap: Name of its tap while it runs; empty on the user network.
+    """
+
+    mac: str
+    address: str = ""
+    tap: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class MachineRecord:
     """The contents of machine.json.
 
@@ -105,6 +120,7 @@ class MachineRecord:
         incarnation: Number of starts.
         uid: Of its processes and files; None: the runner's own.
         user_index: Its number in the plan of user addresses; None without such a NIC.
+        holdings: What its NICs have, one each, in their order.
         layers: Its disk, topmost first.
         seed_hash: Of what the seed was made of.
         reset_request: Request id of the last reset, so that its repetition resets nothing.
@@ -120,6 +136,7 @@ class MachineRecord:
     incarnation: int = 0
     uid: int | None = None
     user_index: int | None = None
+    holdings: tuple[Holding, ...] = ()
     layers: tuple[Layer, ...] = ()
     seed_hash: str = ""
     reset_request: str = ""
@@ -135,6 +152,10 @@ class MachineRecord:
         if not self.prepared:
             return MachinePhase.PREPARING
         return MachinePhase.PREPARED if self.exit is None else MachinePhase.EXITED
+
+    def address_of(self, mac: str) -> str:
+        """Return the address that is reserved for a NIC; empty: none is."""
+        return next((holding.address for holding in self.holdings if holding.mac == mac), "")
 
     def ended(self, how: MachineExit) -> "MachineRecord":
         """Return the record after its process ended."""

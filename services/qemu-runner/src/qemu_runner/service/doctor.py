@@ -13,6 +13,7 @@ from qemu_runner.domain.arch import ARCHES
 from qemu_runner.errors import VmHostUnavailableError
 from qemu_runner.service.hardware import accelerator_states, find_offer
 from qemu_runner.service.host import HOST_ARCH
+from qemu_runner.service.host_checks import host_checks
 from qemu_runner.service.networking import Networking
 from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.user_network import Check, CheckStatus
@@ -48,7 +49,8 @@ class Doctor:
             self._kvm(),
             self._uids(),
             _disk(disk.free, self._state_dir),
-            *await self._networking.user.checks(),
+            *await self._networking.checks(),
+            *await host_checks(),
         ]
 
     def _vm_host(self, link: VmHostLink) -> Check:

@@ -9,6 +9,7 @@ from qemu_runner.domain.exits import ProcessEnd, Tails, explain_end, explain_los
 from qemu_runner.domain.record import MachineExit, MachineRecord, Run
 from qemu_runner.ports import ChildExit, ExitReason
 from qemu_runner.service.machines import Machine, Machines
+from qemu_runner.service.networking import Networking
 from qemu_runner.store.machine_files import CONSOLE_LOG, QEMU_LOG, MachineFiles
 
 _LOG = logging.getLogger(__name__)
@@ -21,11 +22,13 @@ class Exits:
     Args:
         machines: The machines.
         files: Their files, for the last words.
+        networking: Where what they had on the bridge is taken back.
     """
 
-    def __init__(self, machines: Machines, files: MachineFiles) -> None:
+    def __init__(self, machines: Machines, files: MachineFiles, networking: Networking) -> None:
         self._machines = machines
         self._files = files
+        self._networking = networking
 
     async def stderr_tail(self, machine: Machine) -> str:
         """Return what QEMU said last."""
@@ -72,8 +75,9 @@ class Exits:
         live, machine.live = machine.live, None
         if live is not None:
             await live.session.close()
-        # Before the end is told: whoever waits for it may bind new ones at once.
+        # Before the end is told: whoever waits for it may bind new ones at once, or attach it anew.
         await self._files.remove_sockets(machine.machine_id)
+        await self._networking.detach(machine.machine_id)
         record = await self._machines.update(machine, change)
         if record.exit is not None:
             _LOG.info(

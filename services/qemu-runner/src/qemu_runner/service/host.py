@@ -13,7 +13,7 @@ from typing import Final
 from qemu_runner.domain.accelerator import SPEED_FACTORS, TCG, AcceleratorMode, AcceleratorState, choose
 from qemu_runner.domain.arch import ARCHES
 from qemu_runner.domain.machine import MachineId
-from qemu_runner.errors import NetworkUnavailableError, VmHostUnavailableError
+from qemu_runner.errors import VmHostUnavailableError
 from qemu_runner.ports import ChildRecord, ChildRole, QemuOffer, VmHostError
 from qemu_runner.service.capacity import Capacity, HostSize
 from qemu_runner.service.hardware import accelerator_states, find_offer
@@ -22,7 +22,6 @@ from qemu_runner.service.networking import Networking
 from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.store.image_cache import ImageCache
 from qemu_runner.store.machine_store import MachineStore
-from qemu_runner.user_network import GuardError
 
 _MIB: Final = 2**20
 _LISTING_S: Final = 5.0
@@ -171,14 +170,12 @@ class Host:
                 kind = "directory" if await asyncio.to_thread(path.is_dir) else "file"
                 found.append(HostLeak(kind, str(path), self._node, now))
         found += [HostLeak("file", str(path), self._node, now) for path in await self._images.leftovers()]
-        needed = self._machines.may_run_unrecorded or any(
-            record.spec.user_nic is not None for record in self._machines.records()
+        left = await self._networking.leaks(
+            self._machines.records(),
+            [machine.machine_id for machine in self._machines.foreign()],
+            may_run_unrecorded=self._machines.may_run_unrecorded,
         )
-        try:
-            rules = await self._networking.user.leaks(needed=needed)
-        except GuardError as exc:
-            raise NetworkUnavailableError("user", str(exc)) from exc
-        return (*found, *(HostLeak(leak.kind, leak.name, leak.owner) for leak in rules))
+        return (*found, *(HostLeak(leak.kind, leak.name, leak.owner) for leak in left))
 
     def _verdict(self, offer: QemuOffer | None) -> tuple[str, str]:
         if offer is None:

@@ -1,7 +1,7 @@
-"""What the service does with the host's rules when it is told to end.
+"""What the service does with what it made on the host when it is told to end.
 
 Being restarted and being taken down look alike from here. What tells them apart is vm-host's word that it is
-stopping: without it nothing is touched, since machines run on behind their guard.
+stopping: without it nothing is touched, since machines run on behind their guard and on their bridge.
 """
 
 import asyncio
@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from qemu_runner.service.machines import Machines
+from qemu_runner.service.networking import Networking
 from qemu_runner.service.vm_host_link import VmHostLink
-from qemu_runner.user_network import UserNetworkError
-from qemu_runner.user_network.service import UserNetwork
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,12 +23,12 @@ GONE_WITHIN_S: Final = 130.0
 
 
 class Leaving:
-    """Removes the guard if no machine needs it any more.
+    """Removes guard and bridge if no machine needs them any more.
 
     Args:
         machines: The machines.
         links: Links to the vm-hosts; they must be kept while `leave` runs.
-        user_network: Owner of the guard.
+        networking: Owner of guard and bridge.
         word_within_s: How long to wait for vm-host's word.
     """
 
@@ -37,13 +36,13 @@ class Leaving:
         self,
         machines: Machines,
         links: Sequence[VmHostLink],
-        user_network: UserNetwork,
+        networking: Networking,
         *,
         word_within_s: float = WORD_WITHIN_S,
     ) -> None:
         self._machines = machines
         self._links = links
-        self._user_network = user_network
+        self._networking = networking
         self._word_within_s = word_within_s
 
     async def leave(self) -> None:
@@ -57,10 +56,7 @@ class Leaving:
                 _LOG.error("machines did not end with their vm-host")
         if self._running():
             return
-        try:
-            await self._user_network.remove_guard()
-        except UserNetworkError as exc:
-            _LOG.error("the guard stays", extra={"error": str(exc)})
+        await self._networking.leave()
 
     def _running(self) -> bool:
         return self._machines.may_run_unrecorded or any(machine.run is not None for machine in self._machines)

@@ -18,7 +18,7 @@ from qemu_runner.errors import MachineNotFoundError, MachineStateError, StaleFen
 from qemu_runner.service.hub import Hub
 from qemu_runner.service.live import Live
 from qemu_runner.service.tasks import settled
-from qemu_runner.service.view import observe
+from qemu_runner.service.view import Neighbours, UserAddress, observe
 from qemu_runner.store.machine_store import MachineStore
 
 
@@ -85,12 +85,16 @@ class Machines:
         store: Where records are kept.
         hub: Who is told of changes.
         user_addresses: Gives the user network's address of an index, for what is shown.
+        neighbours: Gives what the host knows of NICs on other bridges, for what is shown.
     """
 
-    def __init__(self, store: MachineStore, hub: Hub, user_addresses: Callable[[int], str]) -> None:
+    def __init__(
+        self, store: MachineStore, hub: Hub, user_addresses: UserAddress, neighbours: Neighbours
+    ) -> None:
         self._store = store
         self._hub = hub
         self._user_addresses = user_addresses
+        self._neighbours = neighbours
         self._machines: dict[MachineId, Machine] = {}
         self._revisions: Final = itertools.count(1)
         self.allocation = asyncio.Lock()
@@ -223,6 +227,11 @@ class Machines:
         if now is not before:
             self._hub.publish(now)
 
+    def tell_all(self) -> None:
+        """Tell the watchers of every machine that has changed: something of the host did."""
+        for machine in self:
+            self.tell(machine)
+
     def watch(self) -> AsyncIterator[object]:
         """Yield the snapshot of all machines, then every change (see `Hub.watch`)."""
         return self._hub.watch(
@@ -264,4 +273,4 @@ class Machines:
         if machine.record is None:
             phase = MachinePhase.PREPARING if machine.foreign else MachinePhase.ABSENT
             return Observation(machine.machine_id, phase, fence=machine.tombstone)
-        return observe(machine.record, machine.live, self._user_addresses)
+        return observe(machine.record, machine.live, self._user_addresses, self._neighbours)

@@ -1,42 +1,51 @@
-"""What machines ask of the user network: names resolved, ports checked, starts prepared.
+"""The networks of this runner's machines: what a NIC gets when it is prepared, started and ended.
 
-The one place where that package's errors become the service's.
+The one place where the networks' packages meet the machines' records, and where their errors become the
+service's.
 """
 
 import asyncio
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Final, NoReturn
 
-from qemu_runner.domain.argv import SPARE_PORTS
+from qemu_runner.bridge_network import (
+    AddressPoolExhaustedError,
+    BridgeNetwork,
+    BridgeNetworkError,
+    BridgePortError,
+    NotAttachedError,
+    tap_name,
+)
+from qemu_runner.domain.default_network import DefaultNetwork
 from qemu_runner.domain.machine import (
     BRIDGE_PREFIX,
-    DEFAULT_NETWORK,
+    NAT_NETWORK,
     USER_NETWORK,
     MachineId,
     MachineSpec,
-    PortMapping,
 )
-from qemu_runner.domain.record import MachineRecord
-from qemu_runner.errors import (
-    NetworkUnavailableError,
-    PortUnavailableError,
-    SpecFault,
-    SpecInvalidError,
-)
+from qemu_runner.domain.record import Holding, MachineRecord
+from qemu_runner.errors import NetworkUnavailableError
+from qemu_runner.existing_bridge import BridgeTapError, ExistingBridges
+from qemu_runner.service.nat_cards import exhausted, nat_cards, require_own_macs, reserved_addresses
+from qemu_runner.service.network_choice import Choice, NetworkChoice
+from qemu_runner.service.plugging import Taps
+from qemu_runner.service.port_rules import held_by_others, port_refusal, published, published_on
 from qemu_runner.user_network import (
     AddressPlanExhaustedError,
+    Check,
+    Leak,
     PasstStart,
     PortError,
-    Protocol,
-    PublishedPort,
-    Refused,
-    UdpPublishingError,
     UserNetwork,
     UserNetworkError,
 )
 
-_LOOPBACK: Final = "127.0.0.1"
+_LOG = logging.getLogger(__name__)
+_MOST_QUEUES: Final = 8
 
 
 class Networking:
@@ -44,10 +53,25 @@ class Networking:
 
     Args:
         user: The user network.
+        nat: The runner's own bridge; None: switched off.
+        bridges: Bridges that others made.
+        default: What "default" stands for.
+        owner: This runner, in names on the host.
     """
 
-    def __init__(self, user: UserNetwork) -> None:
+    def __init__(
+        self,
+        user: UserNetwork,
+        nat: BridgeNetwork | None,
+        bridges: ExistingBridges,
+        default: DefaultNetwork,
+        owner: str,
+    ) -> None:
         self.user = user
+        self.nat = nat
+        self._bridges = bridges
+        self._owner = owner
+        self._choice = NetworkChoice(user, nat, bridges, default)
         self.guard = asyncio.Lock()
         """Held by a start between standing the guard and spawning, and by whoever removes the guard."""
 
@@ -55,37 +79,18 @@ class Networking:
         """Return the user network's address of an index."""
         return str(self.user.plan.at(index).address)
 
-    async def resolve(self, spec: MachineSpec) -> tuple[str, ...]:
-        """Return the network that each NIC's name stands for on this host.
+    def neighbours(self, network: str, mac: str) -> tuple[str, ...]:
+        """Return the addresses under which the host knows a NIC on a bridge that somebody else serves."""
+        if not network.startswith(BRIDGE_PREFIX):
+            return ()
+        return self._bridges.neighbours(network.removeprefix(BRIDGE_PREFIX), mac)
 
-        Raises:
-            SpecInvalidError: A name stands for nothing that this release offers.
-            NetworkUnavailableError: The host cannot offer it.
-        """
-        faults: list[SpecFault] = []
-        networks: list[str] = []
-        for number, nic in enumerate(spec.nics):
-            pointer = f"/nics/{number}"
-            network = USER_NETWORK if nic.network == DEFAULT_NETWORK else nic.network
-            networks.append(network)
-            if network.startswith(BRIDGE_PREFIX) or network == "qc0":
-                faults.append(SpecFault(f"{pointer}/network", f"{network!r} is not offered by this release."))
-            elif network != USER_NETWORK:
-                faults.append(SpecFault(f"{pointer}/network", f"there is no network {network!r}."))
-            elif USER_NETWORK in networks[:-1]:
-                faults.append(
-                    SpecFault(f"{pointer}/network", "a machine has one NIC on the user network at most.")
-                )
-        if len(spec.nics) > SPARE_PORTS:
-            faults.append(SpecFault("/nics", f"a machine has {SPARE_PORTS} NICs at most."))
-        if faults:
-            raise SpecInvalidError(tuple(faults))
-        if USER_NETWORK in networks and isinstance(verdict := await self.user.availability(), Refused):
-            raise NetworkUnavailableError(USER_NETWORK, f"{verdict.reason} To mend it: {verdict.fix}")
-        return tuple(networks)
+    async def resolve(self, spec: MachineSpec) -> Choice:
+        """Return what the names of the spec's networks stand for (see `NetworkChoice.resolve`)."""
+        return await self._choice.resolve(spec)
 
     async def check_ports(
-        self, machine_id: MachineId, spec: MachineSpec, others: Iterable[MachineRecord], *, bind: bool
+        self, machine_id: MachineId, spec: MachineSpec, others: Sequence[MachineRecord], *, bind: bool
     ) -> None:
         """Refuse ports that the machine cannot have.
 
@@ -93,26 +98,28 @@ class Networking:
             machine_id: The machine's; its own record does not count.
             spec: What it wants.
             others: Records of all machines, which keep their ports also while they do not run.
-            bind: Whether to try them on the host; not while the machine itself holds them.
+            bind: Whether to try them on the host; not while the machine itself holds them. The runner's own
+                bridge knows by itself what it holds.
 
         Raises:
             SpecInvalidError: A port or an address is none.
             PortUnavailableError: A port is taken, or may not be published.
         """
-        wanted = _published(spec.ports)
-        reserved = [
-            port
-            for record in others
-            if record.machine_id != machine_id
-            for port in _published(record.spec.ports)
-        ]
+        published(spec.ports)
+        reserved = held_by_others(machine_id, others)
+        on_user = published_on(spec.user_nic)
+        on_nat = published_on(next(iter(spec.nat_nics), None))
         try:
-            await self.user.check_ports(wanted, reserved, bind=bind)
+            await self.user.check_ports(on_user, [*reserved, *on_nat], bind=bind)
+            if self.nat is not None and on_nat:
+                await self.nat.check_ports(machine_id, on_nat, reserved)
+        except (PortError, BridgePortError) as exc:
+            raise port_refusal(exc, spec) from exc
         except UserNetworkError as exc:
-            _raise(exc, wanted)
+            raise NetworkUnavailableError(USER_NETWORK, str(exc)) from exc
 
     def free_index(self, records: Iterable[MachineRecord]) -> int:
-        """Return a number in the plan of addresses that no machine has.
+        """Return a number in the plan of user addresses that no machine has.
 
         Raises:
             NetworkUnavailableError: All are taken.
@@ -121,6 +128,51 @@ class Networking:
             return self.user.plan.free_index([r.user_index for r in records if r.user_index is not None])
         except AddressPlanExhaustedError as exc:
             raise NetworkUnavailableError(USER_NETWORK, str(exc)) from exc
+
+    async def hold(
+        self,
+        machine_id: MachineId,
+        spec: MachineSpec,
+        before: MachineRecord | None,
+        others: Sequence[MachineRecord],
+    ) -> tuple[Holding, ...]:
+        """Return what the spec's NICs have on this host; what they had before they keep.
+
+        Raises:
+            SpecInvalidError: A MAC is another machine's on the same network.
+            HostCapacityError: There is no address left.
+            NetworkUnavailableError: The address cannot be had for another reason.
+        """
+        require_own_macs(spec, others)
+        taken = reserved_addresses(others)
+        held, cards = [], 0
+        for number, nic in enumerate(spec.nics):
+            address, tap = "", ""
+            if nic.network == NAT_NETWORK and self.nat is not None:
+                address = "" if before is None else before.address_of(nic.mac)
+                address = address or await self._reserve(self.nat, taken)
+                taken.append(IPv4Address(address))
+                tap = tap_name(self._owner, machine_id, cards)
+                cards += 1
+            elif nic.network.startswith(BRIDGE_PREFIX):
+                # Numbered in a range of its own: no two taps of a machine have one name.
+                tap = tap_name(f"{self._owner} bridges", machine_id, number)
+            held.append(Holding(nic.mac, address, tap))
+        return tuple(held)
+
+    def require_room(self, spec: MachineSpec, records: Iterable[MachineRecord]) -> None:
+        """Refuse a spec whose NICs would find no address.
+
+        Raises:
+            HostCapacityError: There are not enough left.
+        """
+        if self.nat is None or not spec.nat_nics:
+            return
+        taken = reserved_addresses(records)
+        # Network, broadcast and the bridge's own are nobody else's.
+        left = max(0, self.nat.subnet.num_addresses - 3 - len(taken))
+        if left < len(spec.nat_nics):
+            raise exhausted(len(spec.nat_nics), left)
 
     async def prepare_start(self, record: MachineRecord) -> PasstStart | None:
         """Make the guard stand and return what passt needs; None for a machine without such a NIC.
@@ -131,12 +183,82 @@ class Networking:
         if record.spec.user_nic is None or record.user_index is None:
             return None
         try:
-            return await self.user.prepare_start(record.user_index, _published(record.spec.ports))
+            return await self.user.prepare_start(record.user_index, published_on(record.spec.user_nic))
         except UserNetworkError as exc:
-            _raise(exc, ())
+            raise NetworkUnavailableError(USER_NETWORK, str(exc)) from exc
+
+    async def attach(self, record: MachineRecord) -> Taps:
+        """Open the taps of a machine that is about to start; when it fails, none is left.
+
+        Raises:
+            NetworkUnavailableError: The host cannot offer a network now.
+            PortUnavailableError: A published port was taken meanwhile.
+        """
+        taps = Taps()
+        try:
+            await self._attach(record, taps)
+        except BaseException as exc:
+            taps.close()
+            await self.detach(record.machine_id)
+            match exc:
+                case BridgePortError():
+                    raise port_refusal(exc, record.spec) from exc
+                case BridgeNetworkError():
+                    raise NetworkUnavailableError(NAT_NETWORK, str(exc)) from exc
+                case BridgeTapError():
+                    raise NetworkUnavailableError(f"{BRIDGE_PREFIX}{exc.bridge}", str(exc)) from exc
+            raise
+        return taps
+
+    async def detach(self, machine_id: MachineId) -> None:
+        """Remove what a machine that has ended had on the bridge; what the host keeps is listed as a leak."""
+        if self.nat is None:
+            return
+        try:
+            await self.nat.detach(machine_id)
+        except BridgeNetworkError as exc:
+            _LOG.error("machine not detached", extra={"machine": machine_id, "error": str(exc)})
+
+    async def publish(self, record: MachineRecord) -> None:
+        """Make the record's ports on the bridge those of the running machine, at once.
+
+        Raises:
+            PortUnavailableError: A port is taken; the ports are as before.
+            NetworkUnavailableError: The host refused.
+        """
+        if self.nat is None or not record.spec.nat_nics:
+            return
+        try:
+            await self.nat.publish(record.machine_id, published_on(record.spec.nat_nics[0]))
+        except NotAttachedError:
+            # It is ending; the next start publishes them.
+            _LOG.info("ports wait for the next start", extra={"machine": record.machine_id})
+        except BridgePortError as exc:
+            raise port_refusal(exc, record.spec) from exc
+        except BridgeNetworkError as exc:
+            raise NetworkUnavailableError(NAT_NETWORK, str(exc)) from exc
+
+    def followers(self, changed: Callable[[], None]) -> Iterator[tuple[str, Coroutine[None, None, NoReturn]]]:
+        """Yield what has to run as long as the service does, each with its name.
+
+        `changed` is called when the host knows other neighbours.
+        """
+        if self.nat is not None:
+            yield "own bridge", self.nat.run()
+        yield "neighbours", self._bridges.run(changed)
+
+    async def adopt(self, records: Iterable[MachineRecord]) -> None:
+        """Take over the cards of machines that run, and remove what belongs to none."""
+        if self.nat is None:
+            return
+        live = [card for r in records if r.run is not None for card in nat_cards(r).values()]
+        try:
+            await self.nat.adopt(live)
+        except BridgeNetworkError as exc:
+            _LOG.error("bridge not adopted whole", extra={"error": str(exc)})
 
     async def release(self, remaining: Iterable[MachineRecord]) -> None:
-        """Remove the guard if no machine is left on the network.
+        """Remove the guard if no machine is left on the user network.
 
         Raises:
             NetworkUnavailableError: The rules could not be removed.
@@ -146,31 +268,79 @@ class Networking:
         try:
             await self.user.remove_guard()
         except UserNetworkError as exc:
-            _raise(exc, ())
-
-
-def _published(ports: tuple[PortMapping, ...]) -> tuple[PublishedPort, ...]:
-    published, faults = [], []
-    for number, port in enumerate(ports):
-        try:
-            protocol = Protocol(port.protocol or Protocol.TCP)
-            published.append(
-                PublishedPort(port.host, port.guest, protocol, IPv4Address(port.address or _LOOPBACK))
-            )
-        except ValueError as exc:
-            faults.append(SpecFault(f"/ports/{number}", f"{exc}."))
-    if faults:
-        raise SpecInvalidError(tuple(faults))
-    return tuple(published)
-
-
-def _raise(exc: UserNetworkError, wanted: tuple[PublishedPort, ...]) -> NoReturn:
-    match exc:
-        case UdpPublishingError():
-            fault = SpecFault(f"/ports/{wanted.index(exc.port)}/protocol", exc.detail)
-            raise SpecInvalidError((fault,)) from exc
-        case PortError():
-            pointer = f"/ports/{wanted.index(exc.port)}/host"
-            raise PortUnavailableError(pointer, exc.port.host, str(exc)) from exc
-        case _:
             raise NetworkUnavailableError(USER_NETWORK, str(exc)) from exc
+
+    async def leaks(
+        self,
+        records: Sequence[MachineRecord],
+        unrecorded: Sequence[MachineId],
+        *,
+        may_run_unrecorded: bool,
+    ) -> list[Leak]:
+        """List what carries our mark on this host and no machine needs.
+
+        Args:
+            records: Of the machines.
+            unrecorded: Machines that are there without a record.
+            may_run_unrecorded: Whether one of those may run, behind the guard perhaps.
+
+        Raises:
+            NetworkUnavailableError: The host did not answer.
+        """
+        needed = may_run_unrecorded or any(record.spec.user_nic is not None for record in records)
+        try:
+            found = await self.user.leaks(needed=needed)
+        except UserNetworkError as exc:
+            raise NetworkUnavailableError(USER_NETWORK, str(exc)) from exc
+        if self.nat is None:
+            return found
+        try:
+            known = {*(record.machine_id for record in records), *unrecorded}
+            return [*found, *await self.nat.leaks(known)]
+        except BridgeNetworkError as exc:
+            raise NetworkUnavailableError(NAT_NETWORK, str(exc)) from exc
+
+    async def checks(self) -> list[Check]:
+        """Give the doctor's checks of all networks."""
+        of_nat = [] if self.nat is None else await self.nat.checks()
+        return [*of_nat, *await self.user.checks()]
+
+    async def leave(self) -> None:
+        """Remove guard, bridge, rules and dnsmasq, at the end of the stack."""
+        try:
+            await self.user.remove_guard()
+        except UserNetworkError as exc:
+            _LOG.error("the guard stays", extra={"error": str(exc)})
+        if self.nat is None:
+            return
+        try:
+            await self.nat.leave()
+        except BridgeNetworkError as exc:
+            _LOG.error("something of the bridge stays", extra={"error": str(exc)})
+
+    async def _attach(self, record: MachineRecord, taps: Taps) -> None:
+        queues = min(record.spec.cpus, _MOST_QUEUES)
+        cards = nat_cards(record)
+        for number, nic in enumerate(record.spec.nics):
+            if number in cards:
+                if self.nat is None:
+                    raise NetworkUnavailableError(NAT_NETWORK, "the runner's settings switch it off.")
+                taps.add(number, await self.nat.attach(cards[number], queues=queues))
+            elif nic.network.startswith(BRIDGE_PREFIX):
+                bridge = nic.network.removeprefix(BRIDGE_PREFIX)
+                name = record.holdings[number].tap
+                taps.add(number, await self._bridges.attach(bridge, name, queues=queues))
+
+    async def _reserve(self, nat: BridgeNetwork, taken: Sequence[IPv4Address]) -> str:
+        try:
+            return str(await nat.reserve(taken))
+        except AddressPoolExhaustedError as exc:
+            raise exhausted(1, 0) from exc
+        except BridgeNetworkError as exc:
+            raise NetworkUnavailableError(NAT_NETWORK, str(exc)) from exc
+
+
+def with_networks(spec: MachineSpec, networks: Sequence[str]) -> MachineSpec:
+    """Return the spec with what its networks stand for."""
+    nics = tuple(replace(nic, network=name) for nic, name in zip(spec.nics, networks, strict=True))
+    return replace(spec, nics=nics)

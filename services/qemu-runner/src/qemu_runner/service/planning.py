@@ -1,7 +1,7 @@
 """Says what a prepare and a start would do, and refuses what they would refuse; changes nothing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from qemu_runner.domain.accelerator import TCG, AcceleratorMode
@@ -12,7 +12,9 @@ from qemu_runner.errors import VmHostUnavailableError
 from qemu_runner.service.capacity import Capacity
 from qemu_runner.service.hardware import choose_hardware
 from qemu_runner.service.machines import Machines
-from qemu_runner.service.networking import Networking
+from qemu_runner.service.nat_cards import require_own_macs
+from qemu_runner.service.network_choice import Choice
+from qemu_runner.service.networking import Networking, with_networks
 from qemu_runner.service.preparation import check_spec
 from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.store.machine_files import BASE, OVERLAY, MachineFiles
@@ -64,6 +66,15 @@ class Planning:
         self._newest_link = newest_link
         self._accelerator = accelerator
 
+    async def plan_network(self, machine_id: MachineId, spec: MachineSpec) -> Plan:
+        """Return what the networks would be; nothing else is looked at.
+
+        Raises:
+            RunnerError: As a prepare would, for the networks' sake.
+        """
+        _, choice = await self._networks(machine_id, spec)
+        return Plan((), "", choice.warnings, choice.networks)
+
     async def plan(self, machine_id: MachineId, spec: MachineSpec) -> Plan:
         """Return what would happen.
 
@@ -71,15 +82,8 @@ class Planning:
             RunnerError: As a prepare and a start would.
         """
         check_spec(spec)
-        networks = await self._networking.resolve(spec)
-        spec = replace(
-            spec,
-            nics=tuple(replace(nic, network=name) for nic, name in zip(spec.nics, networks, strict=True)),
-        )
+        spec, choice = await self._networks(machine_id, spec)
         self._capacity.require(machine_id, spec)
-        found = self._machines.find(machine_id)
-        running = found is not None and found.run is not None
-        await self._networking.check_ports(machine_id, spec, self._machines.records(), bind=not running)
         hello = await self._newest_link().current_hello()
         if hello.stopping:
             raise VmHostUnavailableError("it is stopping")
@@ -102,9 +106,21 @@ class Planning:
                 nic_netdevs=() if spec.user_nic is None else (stream_netdev_option("net0", "{fd:net0}"),),
             )
         )
-        warnings = []
+        warnings = list(choice.warnings)
         if hardware.accelerator == TCG:
             warnings.append("The guest is emulated (TCG), many times slower than with KVM.")
         if not hello.root:
             warnings.append("vm-host has no root: QEMU keeps the uid of whoever started it.")
-        return Plan(argv, hardware.accelerator, tuple(warnings), networks)
+        return Plan(argv, hardware.accelerator, tuple(warnings), choice.networks)
+
+    async def _networks(self, machine_id: MachineId, spec: MachineSpec) -> tuple[MachineSpec, Choice]:
+        choice = await self._networking.resolve(spec)
+        spec = with_networks(spec, choice.networks)
+        found = self._machines.find(machine_id)
+        running = found is not None and found.run is not None
+        records = self._machines.records()
+        await self._networking.check_ports(machine_id, spec, records, bind=not running)
+        others = [record for record in records if record.machine_id != machine_id]
+        require_own_macs(spec, others)
+        self._networking.require_room(spec, others)
+        return spec, choice

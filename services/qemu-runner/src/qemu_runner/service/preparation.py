@@ -13,12 +13,13 @@ from qemu_runner.errors import (
     ArchUnsupportedError,
     HostCapacityError,
     MachineStateError,
+    RunnerError,
     SpecFault,
     SpecInvalidError,
 )
 from qemu_runner.service.actions import Emit
 from qemu_runner.service.machines import Machine, Machines
-from qemu_runner.service.networking import Networking
+from qemu_runner.service.networking import Networking, with_networks
 from qemu_runner.store.image_cache import ImageCache
 from qemu_runner.store.machine_files import MachineFiles
 
@@ -106,11 +107,7 @@ class Preparation:
             RunnerError: A spec, image, network or disk does not allow it.
         """
         check_spec(spec)
-        networks = await self._networking.resolve(spec)
-        spec = replace(
-            spec,
-            nics=tuple(replace(nic, network=name) for nic, name in zip(spec.nics, networks, strict=True)),
-        )
+        spec = with_networks(spec, (await self._networking.resolve(spec)).networks)
         record = machine.record
         if record is not None and record.phase is MachinePhase.ACTIVE:
             await self._update_active(machine, record, spec)
@@ -142,18 +139,28 @@ class Preparation:
             index = None if before is None else before.user_index
             if index is None and spec.user_nic is not None:
                 index = self._networking.free_index(records)
+            holdings = await self._networking.hold(machine.machine_id, spec, before, records)
             if before is None:
                 await self._machines.require_vacant(machine)
                 await self._files.create(machine.machine_id, uid)
                 record = MachineRecord(
-                    machine.machine_id, machine.known_fence, spec, uid=uid, user_index=index
+                    machine.machine_id,
+                    machine.known_fence,
+                    spec,
+                    uid=uid,
+                    user_index=index,
+                    holdings=holdings,
                 )
                 await self._machines.adopt(machine, record)
                 return record
             return await self._machines.update(
                 machine,
                 lambda now: replace(
-                    now, spec=spec, user_index=index, prepared=now.prepared and now.spec == spec
+                    now,
+                    spec=spec,
+                    user_index=index,
+                    holdings=holdings,
+                    prepared=now.prepared and now.spec == spec,
                 ),
             )
 
@@ -162,10 +169,18 @@ class Preparation:
         fixed = ("arch", "cpus", "memory_mib", "disk_bytes", "image")
         if any(getattr(record.spec, name) != getattr(spec, name) for name in fixed):
             raise MachineStateError(machine.machine_id, "running", "stop it first to change its hardware")
-        if [nic.mac for nic in record.spec.nics] != [nic.mac for nic in spec.nics]:
+        if [(nic.network, nic.mac) for nic in record.spec.nics] != [
+            (nic.network, nic.mac) for nic in spec.nics
+        ]:
             raise MachineStateError(machine.machine_id, "running", "stop it first to change its NICs")
         async with self._machines.allocation:
             if spec.ports != record.spec.ports:
                 records = self._machines.records()
                 await self._networking.check_ports(machine.machine_id, spec, records, bind=False)
-            await self._machines.update(machine, lambda now: replace(now, spec=spec))
+            # Recorded first: cut off here, the next life of this service publishes what is recorded.
+            changed = await self._machines.update(machine, lambda now: replace(now, spec=spec))
+            try:
+                await self._networking.publish(changed)
+            except RunnerError:
+                await self._machines.update(machine, lambda now: replace(now, spec=record.spec))
+                raise

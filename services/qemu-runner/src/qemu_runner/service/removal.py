@@ -44,6 +44,7 @@ class Removal:
             await self._ending.stop(machine, force=True, grace_s=0, emit=emit)
         else:
             await self._ending.end_unrecorded(machine, required=await self._files.exists(machine.machine_id))
+        await self._networking.detach(machine.machine_id)
         # First the tombstone: at no moment is the fence nowhere.
         await self._machines.bury(machine)
         await self._files.remove(machine.machine_id)

@@ -17,7 +17,7 @@ from typing import Final
 
 from qemu_runner.domain.accelerator import AcceleratorMode
 from qemu_runner.domain.arch import ARCHES
-from qemu_runner.domain.argv import Launch, argv_hash, build_argv, nic_device
+from qemu_runner.domain.argv import Launch, argv_hash, build_argv
 from qemu_runner.domain.machine import USER_NETWORK, MachinePhase
 from qemu_runner.domain.record import MachineRecord, Run
 from qemu_runner.errors import (
@@ -44,6 +44,7 @@ from qemu_runner.service.exits import Exits
 from qemu_runner.service.hardware import choose_hardware
 from qemu_runner.service.machines import Machine, Machines
 from qemu_runner.service.networking import Networking
+from qemu_runner.service.plugging import Taps
 from qemu_runner.service.power import WAITING
 from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.service.watching import Watching
@@ -114,9 +115,16 @@ class Starting:
         record = machine.require()
         machine.bringing_up = True
         try:
-            async with self._networking.guard:
-                run = await self._spawn(machine, record, traceparent)
-            await self._bring_up(machine, run)
+            taps = await self._networking.attach(record)
+            try:
+                async with self._networking.guard:
+                    run = await self._spawn(machine, record, traceparent)
+                await self._bring_up(machine, run, taps)
+            finally:
+                # QEMU has copies of its own, or there is none: a tap must not outlive it by ours.
+                taps.close()
+                if machine.run is None:
+                    await self._networking.detach(machine.machine_id)
         finally:
             machine.bringing_up = False
 
@@ -250,18 +258,19 @@ class Starting:
             # Whether it was started is unknown; the run stays recorded until vm-host can be asked.
             raise VmHostUnavailableError(str(exc)) from exc
 
-    async def _bring_up(self, machine: Machine, run: Run) -> None:
+    async def _bring_up(self, machine: Machine, run: Run, taps: Taps) -> None:
         try:
             async with asyncio.timeout(START_DEADLINE_S):
-                await self._run_guest(machine, run)
+                await self._run_guest(machine, run, taps)
         except (RunnerError, TimeoutError) as exc:
             await self._give_up(machine, exc)
 
-    async def _run_guest(self, machine: Machine, run: Run) -> None:
+    async def _run_guest(self, machine: Machine, run: Run, taps: Taps) -> None:
         session = await self._session_or_end(machine)
         try:
             for number, nic in enumerate(machine.require().spec.nics):
-                await session.execute("device_add", nic_device(number, nic.mac))
+                await taps.plug(session, number, nic.mac)
+            taps.close()
             live = await self._watching.begin(machine, run, session)
         except BaseException:
             await session.close()

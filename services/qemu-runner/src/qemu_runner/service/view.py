@@ -1,6 +1,6 @@
 """Puts together what is told of a machine: its record and what is seen of its process. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 
 from qemu_runner.domain.machine import Nic
@@ -8,8 +8,16 @@ from qemu_runner.domain.observation import Address, AgentState, NicState, Observ
 from qemu_runner.domain.record import MachineRecord
 from qemu_runner.service.live import Live
 
+UserAddress = Callable[[int], str]
+"""Gives the user network's address of an index."""
 
-def observe(record: MachineRecord, live: Live | None, user_address: Callable[[int], str]) -> Observation:
+Neighbours = Callable[[str, str], tuple[str, ...]]
+"""Gives the addresses under which the host knows a NIC, by network and MAC."""
+
+
+def observe(
+    record: MachineRecord, live: Live | None, user_address: UserAddress, neighbours: Neighbours
+) -> Observation:
     """Return the observation of a machine that has a record."""
     run = record.run or record.last_run
     agent = live.agent if live is not None else AgentState()
@@ -21,7 +29,7 @@ def observe(record: MachineRecord, live: Live | None, user_address: Callable[[in
         incarnation=record.incarnation,
         exit=record.exit,
         accelerator=run.accelerator if run is not None else "",
-        nics=tuple(_nic(nic, record, agent, user_address) for nic in record.spec.nics),
+        nics=tuple(_nic(nic, record, agent, user_address, neighbours) for nic in record.spec.nics),
         agent=agent,
         boot_phases=run.phases if run is not None else (),
         start_time=run.start_time if run is not None else None,
@@ -30,16 +38,28 @@ def observe(record: MachineRecord, live: Live | None, user_address: Callable[[in
     )
 
 
-def _nic(nic: Nic, record: MachineRecord, agent: AgentState, user_address: Callable[[int], str]) -> NicState:
+def _nic(
+    nic: Nic, record: MachineRecord, agent: AgentState, user_address: UserAddress, neighbours: Neighbours
+) -> NicState:
     found: dict[str, Address] = {}
+    if reserved := record.address_of(nic.mac):
+        # Its own whether it runs or not.
+        found[reserved] = Address(reserved, "ipv4", "reserved")
     if record.run is not None:
         if nic is record.spec.user_nic and record.user_index is not None:
             given = user_address(record.user_index)
             found[given] = Address(given, "ipv4", "user")
-        interfaces = agent.info.interfaces if agent.info is not None else ()
-        for interface in interfaces:
-            if interface.mac == nic.mac.lower():
-                for address in interface.addresses:
-                    if not ip_address(address.address).is_link_local:
-                        found.setdefault(address.address, address)
+        for address in _told_by_agent(nic, agent):
+            found.setdefault(address.address, address)
+        for text in neighbours(nic.network, nic.mac.lower()) if not found else ():
+            found[text] = Address(text, f"ipv{ip_address(text).version}", "neighbour")
     return NicState(nic, tuple(found.values()))
+
+
+def _told_by_agent(nic: Nic, agent: AgentState) -> Iterator[Address]:
+    interfaces = agent.info.interfaces if agent.info is not None else ()
+    for interface in interfaces:
+        if interface.mac == nic.mac.lower():
+            for address in interface.addresses:
+                if not ip_address(address.address).is_link_local:
+                    yield address

@@ -19,7 +19,7 @@ from qemu_runner.domain.machine import (
     Nic,
     PortMapping,
 )
-from qemu_runner.domain.record import ExitReason, MachineExit, MachineRecord, Run
+from qemu_runner.domain.record import ExitReason, Holding, MachineExit, MachineRecord, Run
 
 SCHEMA: Final = 1
 
@@ -63,6 +63,10 @@ def _record(document: dict[str, Any]) -> MachineRecord:
         incarnation=int(document.get("incarnation", 0)),
         uid=document.get("uid"),
         user_index=document.get("user_index"),
+        holdings=tuple(
+            Holding(holding["mac"], holding.get("address", ""), holding.get("tap", ""))
+            for holding in document.get("holdings", ())
+        ),
         layers=tuple(
             Layer(layer["path"], DiskFormat(layer["format"]), layer["digest"])
             for layer in document.get("layers", ())

@@ -15,12 +15,19 @@ from contextlib import suppress
 from typing import Final
 
 from qemu_runner.bridge_network.errors import RulesetError
-from qemu_runner.bridge_network.statements import Command
+from qemu_runner.bridge_network.statements import Command, Statement, meta, payload
 
 _LIBRARY: Final = "libnftables.so.1"
 _OUTPUT_JSON: Final = 1 << 4
 _TIMEOUT_S: Final = 10.0
 _SUBJECT: Final = "nftables"
+_TRIAL: Final = "qcontroller_typeof_trial"
+# For each type of our sets' keys an expression that has it.
+_OF_TYPE: Final[dict[str, Statement]] = {
+    "ifname": meta("iifname"),
+    "ether_addr": payload("ether", "saddr"),
+    "ipv4_addr": payload("ip", "saddr"),
+}
 _ABSENT: Final = "No such file or directory"
 
 
@@ -35,9 +42,22 @@ class Nftables:
     def __init__(self, program: str = "nft", library: str = _LIBRARY) -> None:
         self._program = program
         self._library = _loaded(library) if library else None
+        self._takes_typeof: bool | None = None
 
     async def apply(self, commands: Sequence[Command]) -> None:
-        await self._run(commands)
+        if self._takes_typeof is None:
+            self._takes_typeof = await self._try_typeof()
+        await self._run([by_typeof(command) for command in commands] if self._takes_typeof else commands)
+
+    async def _try_typeof(self) -> bool:
+        """Find out whether sets can be told by an expression; the transaction leaves nothing."""
+        table: Command = {"table": {"family": "inet", "name": _TRIAL}}
+        trial: Command = {"set": {"family": "inet", "table": _TRIAL, "name": "trial", "type": "ifname"}}
+        try:
+            await self._run([{"add": table}, by_typeof({"add": trial}), {"delete": table}])
+        except RulesetError:
+            return False
+        return True
 
     async def listing(self, family: str, table: str) -> list[object] | None:
         query: Command = {"list": {"table": {"family": family, "name": table}}}
@@ -57,6 +77,24 @@ class Nftables:
         if self._library is not None:
             return await asyncio.to_thread(_through_library, self._library, text)
         return await _through_program(self._program, text)
+
+
+def by_typeof(command: Command) -> Command:
+    """Return a command that adds a set in the form of newer nftables; any other as it is.
+
+    Given a bare type as JSON, nftables 1.1 notes a constant as the set's expression, and whoever lists rules
+    with nftables 1.0 afterwards, on the whole host and whatever is asked for, dies of it (SIGSEGV). An
+    expression that both know is harmless.
+    """
+    added = command.get("add")
+    described = added.get("set") if isinstance(added, dict) else None
+    if not isinstance(described, dict):
+        return command
+    kinds = described["type"]
+    expression = (
+        {"concat": [_OF_TYPE[kind] for kind in kinds]} if isinstance(kinds, list) else _OF_TYPE[kinds]
+    )
+    return {"add": {"set": {**described, "type": {"typeof": expression}}}}
 
 
 def _loaded(name: str) -> ctypes.CDLL | None:

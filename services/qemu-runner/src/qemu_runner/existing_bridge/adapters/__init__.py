@@ -1,0 +1,1 @@
+"""Real implementations of what the package asks of the host."""

@@ -9,8 +9,9 @@ PYTEST := $(BIN)/python -m pytest -q
 STACK := PYTHONPATH=tools $(BIN)/python -m qcstack
 PACKAGES := libs/servicekit services/vm-host services/image-store services/qemu-runner services/controller services/gateway
 
+# MODE=native runs plain processes, MODE=compose containers; without it, containers where an engine answers.
 # A stack other than the default one: make up STATE=/srv/qc PORT=9080 CONTROLLER_PORT=9009 IMAGE_STORE_PORT=9010
-OPTIONS := $(if $(STATE),--state=$(STATE)) $(if $(PORT),--port=$(PORT)) \
+OPTIONS := --mode=$(or $(MODE),auto) $(if $(STATE),--state=$(STATE)) $(if $(PORT),--port=$(PORT)) \
   $(if $(CONTROLLER_PORT),--controller-port=$(CONTROLLER_PORT)) \
   $(if $(IMAGE_STORE_PORT),--image-store-port=$(IMAGE_STORE_PORT)) \
   $(if $(OTLP_ENDPOINT),--otlp-endpoint=$(OTLP_ENDPOINT)) $(if $(STOP_GRACE),--stop-grace=$(STOP_GRACE)) \
@@ -19,7 +20,7 @@ OPTIONS := $(if $(STATE),--state=$(STATE)) $(if $(PORT),--port=$(PORT)) \
   $(if $(BRIDGE),--bridge=$(BRIDGE)) $(if $(BRIDGE_SUBNET),--bridge-subnet=$(BRIDGE_SUBNET))
 
 .PHONY: help setup demo up down status logs clean guest guest-debian doctor \
-  fmt lint types unit integration wheels protos protos-check test test-full bench lock
+  fmt lint types unit integration compose-test base-images wheels protos protos-check test test-full bench lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -49,6 +50,9 @@ clean: ## Stop the stack and remove its state: images, disks, databases
 doctor: ## Ask the running stack what is wrong with this host
 	@curl -sS http://127.0.0.1:$(or $(PORT),8080)/v1/nodes/node-1/doctor | $(BIN)/python -m json.tool
 
+base-images: ## Pull the containers' base image, or make it from Debian packages (REFRESH=1: anew)
+	@tools/base-images $(if $(REFRESH),--refresh)
+
 guest: setup ## Build the small guest image and print its path
 	@packer/guests/tiny/build | tail -n 1
 
@@ -66,9 +70,10 @@ lint: ## Check format, lint, import contracts and shell scripts
 types: ## Check types (mypy strict), each package by itself
 	@for package in $(PACKAGES); do \
 	  echo "types: $$package"; (cd $$package && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml src tests); done
-	@cd tools && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml qcstack tests
+	@cd tools && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml qcstack qcengine tests
 	@cd packer/guests && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
 	@cd tests/integration && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
+	@cd tests/compose && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
 
 protos: ## Generate the Python code of the protos
 	@protos/generate
@@ -89,16 +94,18 @@ integration: ## The whole stack through its public APIs, with real QEMU and MinI
 	@$(PYTEST) services/*/tests -m "(netns or real or minio) and not full"
 	@$(PYTEST) packer/guests/tiny tests/integration -m "not full"
 
-test: setup lint types protos-check wheels unit integration ## Everything that CI runs
+compose-test: ## The stack in containers, where a Docker engine answers (CI gets one)
+	@tools/compose-test
+
+test: setup lint types protos-check wheels unit integration compose-test ## Everything that CI runs
 
 test-full: test ## And the long suites whole
-	@$(PYTEST) services/*/tests tests/integration -m full
+	@$(PYTEST) services/*/tests tests/integration tests/compose -m full
 	@$(PYTEST) packer/guests/debian
 
 bench: setup ## Benchmarks that print ratios
 	@PYTHONPATH=tools $(BIN)/python bench/run.py
 	@PYTHONPATH=tools $(BIN)/python bench/object_store.py
 
-lock: ## Compile the lock files anew from requirements/*.in
-	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --no-header -q requirements/dev.in -o requirements/dev.txt
+lock: ## Compile the lock files anew from requirements/*.in and the services' pyproject.toml
+	@tools/lock

@@ -1,4 +1,4 @@
-"""Command line of the native stack: `python -m qcstack up|down|status|logs|supervise|demo`."""
+"""Command line of the stack: `python -m qcstack up|down|status|logs|clean|demo|supervise`."""
 
 import argparse
 import asyncio
@@ -6,12 +6,17 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
-from qcstack import lifecycle
+from qcstack import compose, lifecycle
+from qcstack.compose import ComposeStack
 from qcstack.demo.run import run_demo
+from qcstack.demo.stages import ContainerStage, NativeStage
 from qcstack.layout import LayoutError, StackLayout
 from qcstack.processes import ProcessId
 from qcstack.supervisor import Supervisor
+
+_READY: Final = "qcontroller is ready at {url}\nSwagger UI: {url}/v1/swagger/index.html"
 
 
 def default_state() -> Path:
@@ -26,6 +31,12 @@ def main() -> int:
     """Run one command; 0 if it did what it says, 1 with one sentence on stderr otherwise."""
     parser = argparse.ArgumentParser(prog="qcstack", description=__doc__)
     parser.add_argument("command", choices=["up", "down", "status", "logs", "supervise", "demo", "clean"])
+    parser.add_argument(
+        "--mode",
+        default="native",
+        choices=["auto", "native", "compose"],
+        help="containers, or plain processes; auto: containers where an engine answers",
+    )
     parser.add_argument("--state", type=Path, default=default_state(), help="state directory")
     parser.add_argument("--port", type=int, default=8080, help="gateway's port on 127.0.0.1")
     parser.add_argument("--controller-port", type=int, default=8009)
@@ -52,6 +63,8 @@ def main() -> int:
         bridge_subnet=arguments.bridge_subnet,
     )
     try:
+        if arguments.command != "supervise" and _in_containers(arguments.mode, arguments.command, layout):
+            return _run_in_containers(arguments.command, layout, arguments.guest)
         return _run(arguments.command, layout, arguments.guest, arguments.owner)
     except (lifecycle.StackError, LayoutError) as exc:
         sys.stderr.write(f"qcontroller: {exc}\n")
@@ -65,14 +78,57 @@ def _process(text: str) -> ProcessId:
     return ProcessId(int(pid), int(ticks))
 
 
+def _in_containers(mode: str, command: str, layout: StackLayout) -> bool:
+    """Decide where the command works: a native stack that runs is never overlooked."""
+    lacking = compose.lacking() if mode != "native" else None
+    if mode == "compose":
+        if lacking:
+            raise lifecycle.StackError(f"{lacking}: `tools/engine start` (as root, on Debian) helps")
+        return True
+    if mode == "native" or (command != "up" and lifecycle.status(layout).supervisor is not None):
+        return False
+    # A demo without a mode is the quick one: it builds no images.
+    if command == "demo":
+        return False
+    if command == "up":
+        print(
+            f"starting plain processes: {lacking}"
+            if lacking
+            else "starting containers (MODE=native for plain processes)",
+            file=sys.stderr,
+        )
+    return lacking is None
+
+
+def _run_in_containers(command: str, layout: StackLayout, guest: Path | None) -> int:
+    stack = ComposeStack(layout)
+    match command:
+        case "up":
+            if not stack.containers():
+                lifecycle.refuse_taken_ports(layout)
+            stack.build(lambda text: print(f"compose: {text}", file=sys.stderr))
+            stack.up()
+            print(_READY.format(url=layout.base_url))
+        case "down":
+            stack.down()
+            print("the containers are gone; images, disks and databases stay until `make clean`")
+        case "status":
+            return compose.show_status(stack)
+        case "logs":
+            stack.replace_process("logs", "--follow", "--tail", "50")
+        case "clean":
+            stack.down(volumes=True)
+            print("the containers and their volumes are gone")
+        case "demo":
+            return run_demo(ContainerStage(layout), guest)
+    return 0
+
+
 def _run(command: str, layout: StackLayout, guest: Path | None, owner: ProcessId | None) -> int:
     match command:
         case "up":
             lifecycle.up(layout)
-            print(
-                f"qcontroller is ready at {layout.base_url}\n"
-                f"Swagger UI: {layout.base_url}/v1/swagger/index.html"
-            )
+            print(_READY.format(url=layout.base_url))
         case "down":
             lifecycle.down(layout)
             print("qcontroller is stopped; images, disks and databases stay until `make clean`")
@@ -93,7 +149,7 @@ def _run(command: str, layout: StackLayout, guest: Path | None, owner: ProcessId
             logging.basicConfig(level="INFO", format="%(asctime)s %(message)s")
             asyncio.run(Supervisor(layout, owner).run())
         case "demo":
-            return run_demo(layout, guest)
+            return run_demo(NativeStage(layout), guest)
     return 0
 
 

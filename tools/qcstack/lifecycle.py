@@ -210,6 +210,23 @@ def wait_ready(layout: StackLayout, process: "subprocess.Popen[bytes] | None") -
     )
 
 
+def wait_answering(layout: StackLayout) -> None:
+    """Wait until /readyz of a stack that somebody else keeps running says READY.
+
+    Raises:
+        StackError: It did not in time.
+    """
+    last = "no answer yet"
+    give_up = time.monotonic() + _READY_WITHIN_S
+    while time.monotonic() < give_up:
+        ready, last = _ask_ready(layout)
+        if ready:
+            return
+        # Before the gateway listens there is nobody who could tell when it will.
+        time.sleep(0.05)
+    raise StackError(f"not ready after {_READY_WITHIN_S:.0f} s: {last}")
+
+
 def down(layout: StackLayout) -> None:
     """End the stack: guests are powered down, no process, socket, bridge or rule stays.
 

@@ -134,7 +134,7 @@ def running_stack(
     root.
     """
     state = Path(tempfile.mkdtemp(prefix=prefix, dir="/var/tmp"))
-    gateway_port, controller_port, image_store_port = _free_ports(3)
+    gateway_port, controller_port, image_store_port = free_ports(3)
     bridge = choose_bridge()
     layout = StackLayout(
         state,
@@ -163,7 +163,8 @@ def _reap(process: "subprocess.Popen[bytes]") -> None:
     process.wait(timeout=30)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that nobody listens on now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

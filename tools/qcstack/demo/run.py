@@ -1,18 +1,10 @@
-"""The steps of `make demo`.
+"""The steps of `make demo`: REST calls, and looks at the host before and after.
 
-Runs in a state directory of its own and removes it, however it ends; killed, it leaves the directory to the
-next demo, while its stack ends by itself. It must never touch a stack that is running.
+Where the stack runs and how it is started and ended is a stage's matter (`stages`).
 """
 
 import http.client
-import os
-import shutil
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,37 +12,27 @@ from qcstack import host_snapshot, lifecycle
 from qcstack.demo.interruption import Interruption
 from qcstack.demo.rest import CallError, EventStream, RestClient
 from qcstack.demo.screen import Screen
-from qcstack.free_bridge import choose_bridge
-from qcstack.layout import StackLayout
-from qcstack.processes import ProcessId
+from qcstack.demo.stages import Stage
 
 _INSTANCE: Final = "/v1/instances/demo-1"
 _IMAGE: Final = "/v1/images/tiny"
 _READY_WITHIN_S: Final = 120
-# Not below a private home: a machine's own uid must be able to reach its disk.
-_STATE_PARENT: Final = Path("/var/tmp")  # noqa: S108 - only names that mkdtemp made are used there
-_STATE_PREFIX: Final = "qc-demo-"
-# What outlives an instance on purpose: databases, logs and sockets of the running services, the cache of
-# base images, and the fence that a deleted machine leaves behind.
-_KEPT: Final = ("controller", "image-store", "log", "run", "etc", "runner/images", "runner/tombstones")
 
 
-def run_demo(layout: StackLayout, guest: Path | None) -> int:
+def run_demo(stage: Stage, guest: Path | None) -> int:
     """Run the whole demo; 0 if every step did what it says and nothing is left."""
     if guest is None or not guest.is_file():
         raise lifecycle.StackError("no guest image: run `make demo`, which builds it, or give --guest=FILE")
-    lifecycle.refuse_taken_ports(layout)
+    lifecycle.refuse_taken_ports(stage.layout)
     screen = Screen()
+    stage.prepare(screen)
     interruption = Interruption()
     interruption.arm()
     before = host_snapshot.take()
-    with _temporary_state() as state:
-        # A running stack may have the bridge that the layout names.
-        bridge = choose_bridge()
-        own = replace(layout, state=state, stop_grace="20s", bridge=bridge.name, bridge_subnet=bridge.subnet)
+    with stage.opened():
         try:
             try:
-                _run_stack(own, guest, screen)
+                _run_stack(stage, guest, screen)
             finally:
                 # From here on nothing may come between the stack and its end: a signal that arrives before
                 # this takes effect is the first, and no later one raises.
@@ -61,42 +43,39 @@ def run_demo(layout: StackLayout, guest: Path | None) -> int:
             return 130
         except CallError as exc:
             screen.line(f"\nthe gateway refused: {exc}")
-            _show_logs(own)
+            stage.show_logs()
             return 1
         except lifecycle.StackError as exc:
             screen.line(f"\nthe stack does not start: {exc}")
-            _show_logs(own)
+            stage.show_logs()
             return 1
         except (OSError, http.client.HTTPException) as exc:
             screen.line(f"\nthe gateway broke off: {exc!r}")
-            _show_logs(own)
+            stage.show_logs()
             return 1
         finally:
             with screen.step("Stop the stack"):
-                lifecycle.down(own)
+                stage.end()
     left = host_snapshot.take().left_since(before)
     with screen.step("Compare the host with what it was before"):
         if left:
             for kind, names in left.items():
                 screen.say(f"left behind, {kind}: {', '.join(names)}")
             return 1
-        screen.say(
-            "processes, links, mounts and packet filter rules are as before; the state directory is gone"
-        )
+        screen.say(f"processes, links, mounts and packet filter rules are as before; {stage.gone}")
     screen.line(f"\nThe whole demo took {screen.elapsed_s():.1f} s.")
     return 0
 
 
-def _run_stack(layout: StackLayout, guest: Path, screen: Screen) -> None:
-    with screen.step(f"Start the stack in {layout.state} (SQLite, image directory)"):
-        me = ProcessId.of(os.getpid())
-        lifecycle.wait_ready(layout, lifecycle.launch_supervisor(layout, owner=me))
-        screen.call(f"curl {layout.base_url}/readyz")
-    rest = RestClient(layout.gateway_port, screen.call)
+def _run_stack(stage: Stage, guest: Path, screen: Screen) -> None:
+    with screen.step(f"Start the stack {stage.title}"):
+        stage.begin()
+        screen.call(f"curl {stage.layout.base_url}/readyz")
+    rest = RestClient(stage.layout.gateway_port, screen.call)
     with screen.step("Upload the guest image"):
         image = rest.upload(_IMAGE, guest, screen.progress).body
         screen.say(f"{image['name']} {image['format']} {image['digest']}")
-    before = host_snapshot.take(layout.state, without=_KEPT)
+    before = host_snapshot.take(stage.tree(), without=stage.kept)
     with screen.step("Launch an instance; its conditions turn true one by one"):
         _launch(rest, screen)
     with screen.step("Look at it"):
@@ -111,8 +90,8 @@ def _run_stack(layout: StackLayout, guest: Path, screen: Screen) -> None:
         rest.call("DELETE", _INSTANCE, wait_s=60)
         rest.call("DELETE", _IMAGE)
     with screen.step("Compare host and state directory with what they were before the launch"):
-        left = host_snapshot.take(layout.state, without=_KEPT).left_since(before)
-        left = host_snapshot.without_the_stacks_own(left, layout)
+        left = host_snapshot.take(stage.tree(), without=stage.kept).left_since(before)
+        left = host_snapshot.without_the_stacks_own(left, stage.layout)
         if left:
             raise CallError(f"left behind: {left}")
         leaks = rest.call("GET", "/v1/nodes/node-1/leaks").body["leaks"]
@@ -174,35 +153,3 @@ def _look(rest: RestClient, screen: Screen) -> None:
     )
     for phase in status.get("bootPhases", []):
         screen.say(f"phase {phase['name']}: {phase['durationMs'] / 1000:.2f} s")
-
-
-@contextmanager
-def _temporary_state() -> Iterator[Path]:
-    _sweep()
-    path = Path(tempfile.mkdtemp(prefix=f"{_STATE_PREFIX}{os.getpid()}-", dir=_STATE_PARENT))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path)
-
-
-def _show_logs(layout: StackLayout) -> None:
-    for log in sorted((layout.state / "log").glob("*.log")):
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:]
-        sys.stderr.write(f"--- {log.name}\n" + "\n".join(lines) + os.linesep)
-
-
-def _sweep() -> None:
-    """Remove the state of the caller's demos that were killed; their stacks ended with them."""
-    for path in _STATE_PARENT.glob(f"{_STATE_PREFIX}*-*"):
-        pid = path.name.removeprefix(_STATE_PREFIX).partition("-")[0]
-        # Anybody may make names here: a link could lead to the state of a real stack.
-        if not pid.isdigit() or Path(f"/proc/{pid}").exists() or path.is_symlink():
-            continue
-        if path.stat().st_uid != os.geteuid():
-            continue
-        layout = StackLayout(path)
-        found = lifecycle.status(layout)
-        # One that is still ending its services is left to the next demo.
-        if found.supervisor is None and not found.left:
-            layout.remove()

@@ -68,6 +68,8 @@ async def _serve(
     signalled = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled.set)
+    # A supervisor may have started us deaf, so that a signal to end waits until it can be heard.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
     waiting = loop.create_task(signalled.wait())
     async with application(settings, registry) as work:
         _LOG.info("service started", extra={"pid": os.getpid()})

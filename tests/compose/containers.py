@@ -1,0 +1,214 @@
+"""One stack in containers for tests: a project and ports of its own, containers looked at from the host.
+
+Uses what a user has too, docker and compose, and /proc, which does not repeat what the engine was told.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from framework.api_client import BlockingApiClient
+from framework.cloud import Cloud
+from framework.stack import eventually, free_ports
+from qcstack.compose import ROOT, ComposeStack
+from qcstack.layout import StackLayout
+from qcstack.processes import ProcessId
+
+SERVICES: Final = ("gateway", "controller", "image-store", "minio", "qemu-runner", "vm-host")
+PROJECT: Final = "qcontroller-test"
+
+
+@dataclass(frozen=True, slots=True)
+class Containers:
+    """A running project."""
+
+    compose: ComposeStack
+
+    @property
+    def base_url(self) -> str:
+        """URL of the gateway."""
+        return self.compose.layout.base_url
+
+    @property
+    def state_dir(self) -> str:
+        """The runner's state directory, inside its container and vm-host's."""
+        return f"/var/lib/{self.compose.project}"
+
+    def assert_nothing_is_left(self) -> None:
+        """Look for what a project of this name and bridge could leave, but for volumes and images.
+
+        Others work on this host meanwhile, so what they start and end does not count.
+        """
+        label = f"label=com.docker.compose.project={self.compose.project}"
+        assert docker("ps", "--all", "--quiet", "--filter", label) == ""
+        assert docker("network", "ls", "--quiet", "--filter", label) == ""
+        assert not [words for words in _commands() if self._is_ours(words)]
+        assert not Path("/sys/class/net", self.compose.layout.bridge).exists()
+        owner = f"node-1 {self.state_dir}"
+        # Tables carry a digest of their owner in their names.
+        assert hashlib.sha256(owner.encode()).hexdigest()[:8] not in _tables()
+        aliases = [path.read_text(encoding="utf-8") for path in Path("/sys/class/net").glob("*/ifalias")]
+        assert not [alias for alias in aliases if owner in alias]
+
+    def _is_ours(self, words: list[str]) -> bool:
+        # dnsmasq names its bridge, QEMU its machine's directory.
+        return any(self.state_dir in word or f"={self.compose.layout.bridge}" in word for word in words)
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        """Return what the engine knows of the service's container."""
+        return inspect_container(self._container(service))
+
+    def pid(self, service: str) -> int:
+        """Return the container's PID 1, as the host sees it."""
+        return int(self.inspect(service)["State"]["Pid"])
+
+    def runner_pid(self) -> int:
+        """Return the runner's own process, the child of its container's PID 1."""
+        parent = self.pid("qemu-runner")
+        return eventually(lambda: _child(parent, b"qemu_runner"), "the runner is running")
+
+    def log(self, service: str) -> list[str]:
+        """Return the lines of the container's log."""
+        # Not by compose, which mingles them with control sequences.
+        command = ["docker", "logs", self._container(service)]
+        done = subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+        )
+        return done.stdout.splitlines()
+
+    def status(self, pid: int) -> dict[str, str]:
+        """Return /proc's status of a process."""
+        return read_status(pid)
+
+    def recreate(self, *services: str) -> None:
+        """Replace containers by new ones of the same images, as an upgrade does."""
+        self.compose.run(
+            *("up", "--detach", "--no-build", "--no-deps", "--force-recreate", "--wait", *services),
+            timeout_s=300,
+        )
+
+    def kill(self, service: str) -> None:
+        """End the container's main process by SIGKILL from outside; the engine starts it again."""
+        before = self.inspect(service)["State"]
+        os.kill(before["Pid"], signal.SIGKILL)
+        eventually(
+            lambda: self._is_healthy_again(service, before["StartedAt"]), f"{service} is healthy again", 180
+        )
+
+    def wait_ready(self) -> None:
+        """Wait until /readyz says READY."""
+        self.compose.up()
+
+    def _is_healthy_again(self, service: str, before: str) -> bool:
+        state = self.inspect(service)["State"]
+        return bool(state["StartedAt"] != before and state["Health"]["Status"] == "healthy")
+
+    def _container(self, service: str) -> str:
+        (name,) = self.compose.ask("ps", "--all", "--quiet", service).split()
+        return name
+
+
+def inspect_container(name: str) -> dict[str, Any]:
+    """Return what the engine knows of a container."""
+    (found,) = json.loads(docker("container", "inspect", name))
+    return dict(found)
+
+
+def docker(*arguments: str) -> str:
+    """Run a docker command and return what it prints."""
+    return subprocess.run(
+        ["docker", *arguments], check=True, capture_output=True, text=True, timeout=120
+    ).stdout
+
+
+def read_status(pid: int) -> dict[str, str]:
+    """Return /proc/<pid>/status by field."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def qemu_of(instance_id: str) -> ProcessId | None:
+    """Return the QEMU process that runs the instance, whatever container it is in."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes()
+            if b"qemu-system-" in command.split(b"\0")[0] and instance_id.encode() in command:
+                return ProcessId.of(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return None
+
+
+@contextmanager
+def running(
+    project: str = PROJECT,
+    *,
+    overrides: tuple[str, ...] = (),
+    environment: Mapping[str, str] | None = None,
+    root: Path = ROOT,
+    bridge: str = "qct0",
+    subnet: str = "10.71.0.0/16",
+) -> Iterator[Containers]:
+    """Run a project whose images are built; remove it with its volumes afterwards."""
+    gateway, controller, image_store = free_ports(3)
+    layout = StackLayout(
+        Path("/nonexistent"),
+        gateway_port=gateway,
+        controller_port=controller,
+        image_store_port=image_store,
+        accelerator="tcg",
+        bridge=bridge,
+        bridge_subnet=subnet,
+    )
+    compose = ComposeStack(layout, project, overrides, environment or {}, root)
+    compose.down(volumes=True)
+    try:
+        compose.up()
+        yield Containers(compose)
+    finally:
+        compose.down(volumes=True)
+
+
+class Tenant(Cloud):
+    """The verbs of the tests over a gateway whose stack runs in containers."""
+
+    def __init__(self, api: BlockingApiClient) -> None:
+        """Talk through `api`; there is no native stack behind it."""
+        self.api = api
+
+
+@contextmanager
+def client(containers: Containers) -> Iterator[Cloud]:
+    """Talk to the project's gateway; every answer is held against openapi.yaml."""
+    with BlockingApiClient(containers.base_url) as api:
+        yield Tenant(api)
+
+
+def _commands() -> Iterator[list[str]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                yield (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+
+
+def _tables() -> str:
+    # Debian 12's nft dies (SIGSEGV) of the whole ruleset where a newer iptables has written rules.
+    return subprocess.run(["nft", "list", "tables"], check=True, capture_output=True, text=True).stdout
+
+
+def _child(parent: int, word: bytes) -> int | None:
+    for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii").split():
+        if word in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return int(pid)
+    return None

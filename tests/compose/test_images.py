@@ -1,0 +1,90 @@
+"""How images depend on the checkout: on their own parts, and vm-host's on nothing but itself."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from containers import Containers, docker
+from framework.cloud import Cloud
+from qcengine import base_images
+from qcengine.project import Project
+from qcstack.compose import ROOT
+
+pytestmark = pytest.mark.compose
+
+_SERVICES = ("gateway", "controller", "image-store", "qemu-runner", "vm-host")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Path]:
+    """A copy of the checkout, whose files may be changed."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in listed.splitlines():
+        source, target = ROOT / name, tmp_path / name
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    yield tmp_path
+    for service in _SERVICES:
+        subprocess.run(
+            ["docker", "image", "rm", f"qcontroller-{service}:edited"], check=False, capture_output=True
+        )
+
+
+def _build(checkout: Path, service: str) -> str:
+    base = base_images.available()
+    assert base is not None
+    docker(
+        *("build", "--quiet", "--build-arg", f"BASE={base}", "--tag", f"qcontroller-{service}:edited"),
+        *("--file", str(checkout / "services" / service / "Dockerfile"), str(checkout)),
+    )
+    return _image(f"qcontroller-{service}:edited")
+
+
+def _image(name: str) -> str:
+    return docker("image", "inspect", "--format", "{{.Id}}", name).strip()
+
+
+def test_a_changed_line_of_a_service_rebuilds_its_image_and_no_other(images: None, checkout: Path) -> None:
+    before = {service: _build(checkout, service) for service in _SERVICES}
+    for file in (checkout / "services" / "qemu-runner" / "src").rglob("*.py"):
+        file.write_text(file.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    after = {service: _build(checkout, service) for service in _SERVICES}
+    assert {service for service in _SERVICES if before[service] != after[service]} == {"qemu-runner"}
+
+
+def test_the_tag_of_vm_host_follows_its_own_files_and_its_base(checkout: Path) -> None:
+    project = Project(checkout)
+    tag = project.vm_host_tag("base:1")
+    changed = checkout / "services" / "qemu-runner" / "src" / "qemu_runner" / "app.py"
+    changed.write_text("# changed\n", encoding="utf-8")
+    assert project.vm_host_tag("base:1") == tag
+    assert project.vm_host_tag("base:2") != tag
+    own = checkout / "services" / "vm-host" / "src" / "vm_host" / "app.py"
+    own.write_text("# changed\n", encoding="utf-8")
+    assert project.vm_host_tag("base:1") != tag
+
+
+def test_a_rebuilt_runner_takes_over_a_running_guest(
+    containers: Containers, cloud: Cloud, checkout: Path
+) -> None:
+    with cloud.instance(nics=[]) as instance:
+        cloud.wait_ready(instance["name"])
+        boot, vm_host = cloud.boot_id(instance["name"]), containers.inspect("vm-host")["Id"]
+        for file in (checkout / "services" / "qemu-runner" / "src").rglob("*.py"):
+            file.write_text(file.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+        _build(checkout, "qemu-runner")
+        local = "qcontroller-qemu-runner:local"
+        original = _image(local)
+        docker("tag", "qcontroller-qemu-runner:edited", local)
+        try:
+            containers.compose.up()
+            assert containers.inspect("qemu-runner")["Image"] == _image("qcontroller-qemu-runner:edited")
+            assert containers.inspect("vm-host")["Id"] == vm_host
+            cloud.wait_ready(instance["name"])
+            assert cloud.boot_id(instance["name"]) == boot
+        finally:
+            docker("tag", original, local)
+            containers.compose.up()

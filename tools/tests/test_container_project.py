@@ -1,0 +1,71 @@
+"""What a build is told about the host, and what an engine's end puts back."""
+
+from pathlib import Path
+
+import pytest
+from qcengine import base_images, debian, footprint, project
+from qcengine.errors import EngineError, MirrorUnknownError
+from qcengine.project import Project
+
+
+def test_pip_learns_index_and_trust_and_nothing_that_exists_on_the_host_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "https://packages.invalid/simple")
+    monkeypatch.setenv("PIP_FIND_LINKS", "/somewhere")
+    text = project.pip_configuration(trusted=True)
+    assert "index-url = https://packages.invalid/simple" in text
+    assert "cert = /run/secrets/ca" in text
+    assert "/somewhere" not in text
+
+
+def test_an_env_file_of_somebody_else_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_images, "provide", lambda *_, **__: base_images.OFFICIAL)
+    (tmp_path / ".env").write_text("MINE=1\n", encoding="utf-8")
+    (tmp_path / "services" / "vm-host" / "src").mkdir(parents=True)
+    (tmp_path / "services" / "vm-host" / "Dockerfile").touch()
+    with pytest.raises(EngineError, match="not written by this tool"):
+        Project(tmp_path).prepare(print)
+    assert (tmp_path / ".env").read_text(encoding="utf-8") == "MINE=1\n"
+
+
+def test_trixie_comes_from_the_mirrors_of_the_hosts_own_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    offered = """\
+bookworm|main|http://mirror.invalid/debian|Debian
+bookworm|contrib|http://mirror.invalid/debian|Debian
+bookworm-security|main|http://mirror.invalid/security|Debian
+bookworm|main|http://other.invalid/tool|Other
+"""
+    monkeypatch.setattr(debian, "run", lambda _: offered)
+    monkeypatch.setattr(debian, "host_suite", lambda: "bookworm")
+    signed = f"deb [signed-by={debian.KEYRING}]"
+    assert debian.trixie_sources() == [
+        f"{signed} http://mirror.invalid/debian trixie main",
+        f"{signed} http://mirror.invalid/security trixie-security main",
+    ]
+
+
+def test_a_host_without_a_mirror_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debian, "run", lambda _: "")
+    with pytest.raises(MirrorUnknownError):
+        debian.trixie_sources()
+
+
+def test_only_the_engines_own_rules_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [
+        ":FORWARD DROP [0:0]",
+        ":DOCKER-USER - [0:0]",
+        "-A FORWARD -j DOCKER-USER",
+        "-A FORWARD -i docker0 -o docker0 -j ACCEPT",
+        "-A FORWARD -i eth0 -s 10.1.0.0/16 -j ACCEPT",
+    ]
+    commands: list[list[str]] = []
+    monkeypatch.setattr(footprint, "_quietly", lambda command: commands.append(list(command)))
+    footprint.restore_table("iptables", "filter", [":FORWARD ACCEPT [0:0]"], made)
+    assert commands == [
+        ["iptables", "-t", "filter", "-D", "FORWARD", "-j", "DOCKER-USER"],
+        ["iptables", "-t", "filter", "-D", "FORWARD", "-i", "docker0", "-o", "docker0", "-j", "ACCEPT"],
+        ["iptables", "-t", "filter", "-F", "DOCKER-USER"],
+        ["iptables", "-t", "filter", "-X", "DOCKER-USER"],
+        ["iptables", "-P", "FORWARD", "ACCEPT"],
+    ]

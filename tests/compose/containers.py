@@ -203,7 +203,7 @@ def _commands() -> Iterator[list[str]]:
 
 
 def _tables() -> str:
-    # Debian 12's nft dies (SIGSEGV) of the whole ruleset where a newer iptables has written rules.
+    # Not the ruleset: older versions of nft die of what newer ones wrote in a container.
     return subprocess.run(["nft", "list", "tables"], check=True, capture_output=True, text=True).stdout
 
 

@@ -49,8 +49,8 @@ logs: ## Follow the services' logs
 clean: ## Stop the stack and remove its state: images, disks, databases
 	@$(STACK) clean $(OPTIONS)
 
-doctor: ## Ask the running stack what is wrong with this host
-	@curl -sS http://127.0.0.1:$(or $(PORT),8080)/v1/nodes/node-1/doctor | $(BIN)/python -m json.tool
+doctor: ## Tell what is wrong with this host and what to do about it
+	@$(STACK) doctor $(OPTIONS)
 
 base-images: ## Pull the containers' base image, or make it from Debian packages (REFRESH=1: anew)
 	@tools/base-images $(if $(REFRESH),--refresh)

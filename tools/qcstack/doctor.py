@@ -38,7 +38,8 @@ def report(layout: StackLayout, write: Callable[[str], object] = print) -> int:
     for name, checks in found.items():
         write(f"{name}:")
         code |= _show(checks, write)
-    return code
+    write("this host:")
+    return code | _show([engine_check()], write)
 
 
 def before_a_start(layout: StackLayout) -> list[Check]:
@@ -49,16 +50,27 @@ def before_a_start(layout: StackLayout) -> list[Check]:
         checks.append({"name": "ports", "status": "PASS", "detail": "the stack's ports are free.", "fix": ""})
     except lifecycle.StackError as exc:
         checks.append({"name": "ports", "status": _FAIL, "detail": str(exc), "fix": ""})
-    lacking = compose.lacking()
-    checks.append(
-        {
-            "name": "engine",
-            "status": "WARN" if lacking else "PASS",
-            "detail": f"{lacking}: `make up` starts plain processes." if lacking else "containers can run.",
-            "fix": "`tools/engine start` (as root, on Debian) brings what is missing." if lacking else "",
+    return [*checks, engine_check()]
+
+
+def engine_check() -> Check:
+    """Tell what the container engine lacks; its settings cannot be seen from inside a container."""
+    name = "engine"
+    if lacking := compose.lacking():
+        return {
+            "name": name,
+            "status": "WARN",
+            "detail": f"{lacking}: `make up` starts plain processes.",
+            "fix": "`tools/engine start` (as root, on Debian) brings what is missing.",
         }
-    )
-    return checks
+    if not compose.keeps_containers():
+        return {
+            "name": name,
+            "status": "WARN",
+            "detail": "containers can run; a restart of the engine ends them, and the machines in them.",
+            "fix": 'set "live-restore": true in the engine\'s daemon.json and reload it.',
+        }
+    return {"name": name, "status": "PASS", "detail": "containers can run, and survive the engine's restart."}
 
 
 def _show(checks: Iterable[Check], write: Callable[[str], object]) -> int:

@@ -18,6 +18,12 @@ TUN = {"name": "tun", "status": "FAIL", "detail": "there is none.", "fix": "modp
 DISK = {"name": "disk", "status": "PASS", "detail": "there is room."}
 
 
+@pytest.fixture(autouse=True)
+def _whole_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compose, "lacking", lambda: None)
+    monkeypatch.setattr(compose, "keeps_containers", lambda: True)
+
+
 @contextmanager
 def gateway(answers: dict[str, Any]) -> Iterator[StackLayout]:
     """Answer paths of one gateway; what is not among them is a 503."""
@@ -91,3 +97,10 @@ def test_without_a_stack_ports_and_engine_are_told(monkeypatch: pytest.MonkeyPat
     assert "no stack answers" in text
     assert "is taken" in text
     assert "no Compose v2" in text
+
+
+def test_an_engine_that_ends_containers_with_itself_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compose, "keeps_containers", lambda: False)
+    code, text = told([DISK])
+    assert code == 0
+    assert '"live-restore": true' in text

@@ -9,6 +9,8 @@ PYTEST := $(BIN)/python -m pytest -q
 STACK := PYTHONPATH=tools $(BIN)/python -m qcstack
 PACKAGES := libs/servicekit services/vm-host services/image-store services/qemu-runner services/controller services/gateway
 
+BENCHES := run object_store reserved_address fifty_cards throughput containers
+
 # MODE=native runs plain processes, MODE=compose containers; without it, containers where an engine answers.
 # A stack other than the default one: make up STATE=/srv/qc PORT=9080 CONTROLLER_PORT=9009 IMAGE_STORE_PORT=9010
 OPTIONS := --mode=$(or $(MODE),auto) $(if $(STATE),--state=$(STATE)) $(if $(PORT),--port=$(PORT)) \
@@ -47,8 +49,8 @@ logs: ## Follow the services' logs
 clean: ## Stop the stack and remove its state: images, disks, databases
 	@$(STACK) clean $(OPTIONS)
 
-doctor: ## Ask the running stack what is wrong with this host
-	@curl -sS http://127.0.0.1:$(or $(PORT),8080)/v1/nodes/node-1/doctor | $(BIN)/python -m json.tool
+doctor: ## Tell what is wrong with this host and what to do about it
+	@$(STACK) doctor $(OPTIONS)
 
 base-images: ## Pull the containers' base image, or make it from Debian packages (REFRESH=1: anew)
 	@tools/base-images $(if $(REFRESH),--refresh)
@@ -104,8 +106,7 @@ test-full: test ## And the long suites whole
 	@$(PYTEST) packer/guests/debian
 
 bench: setup ## Benchmarks that print ratios
-	@PYTHONPATH=tools $(BIN)/python bench/run.py
-	@PYTHONPATH=tools $(BIN)/python bench/object_store.py
+	@for module in $(BENCHES); do PYTHONPATH=tools $(BIN)/python bench/$$module.py; done
 
 lock: ## Compile the lock files anew from requirements/*.in and the services' pyproject.toml
 	@tools/lock

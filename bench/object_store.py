@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from minio import Minio
 from qcstack.demo.rest import RestClient
-from qcstack.minio import MinioServer
+from qcstack.minio import MinioMissingError, MinioServer, minio_binary
 from run import MIB, random_disk, stack, timed
 
 BUCKET = "raw"
@@ -22,6 +22,11 @@ def main() -> None:
     parser.add_argument("--upload-mib", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    try:
+        minio_binary()
+    except MinioMissingError as exc:
+        print(f"upload into MinIO: not measured, {exc}")
+        return
     with (
         tempfile.TemporaryDirectory(dir="/var/tmp", prefix="qc-bench-") as scratch,
         MinioServer(Path(scratch, "minio")) as server,

@@ -41,14 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="launches of each kind")
     parser.add_argument("--upload-mib", type=int, default=512)
     arguments = parser.parse_args()
-    built = subprocess.run(
-        [ROOT / "packer/guests/tiny/build"],
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    guest = Path(built.stdout.splitlines()[-1])
+    guest = small_guest()
     with stack() as layout, tempfile.TemporaryDirectory(dir="/var/tmp", prefix="qc-bench-") as scratch:
         rest = RestClient(layout.gateway_port, lambda _curl: None)
         memory(layout)
@@ -58,16 +51,24 @@ def main() -> None:
         uploads(layout, rest, Path(scratch), arguments.upload_mib)
 
 
+def small_guest() -> Path:
+    """Build the small guest where it is not built, and return its image."""
+    built = subprocess.run(
+        [ROOT / "packer/guests/tiny/build"],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    return Path(built.stdout.splitlines()[-1])
+
+
 @contextlib.contextmanager
 def stack() -> Iterator[StackLayout]:
-    ports = []
-    for _ in range(3):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
+    gateway, controller, image_store = free_ports(3)
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="qc-bench-") as state:
-        layout = replace(StackLayout(Path(state), stop_grace="5s"), gateway_port=ports[0])
-        layout = replace(layout, controller_port=ports[1], image_store_port=ports[2])
+        layout = replace(StackLayout(Path(state), stop_grace="5s"), gateway_port=gateway)
+        layout = replace(layout, controller_port=controller, image_store_port=image_store)
         bridge = choose_bridge()
         layout = replace(layout, bridge=bridge.name, bridge_subnet=bridge.subnet)
         process = lifecycle.launch_supervisor(layout)
@@ -79,15 +80,30 @@ def stack() -> Iterator[StackLayout]:
             process.wait()
 
 
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that nobody listens on now."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
 def memory(layout: StackLayout) -> None:
-    total = 0
+    total = 0.0
     for name, service in lifecycle.status(layout).services.items():
         assert service.process is not None
-        rollup = Path(f"/proc/{service.process.pid}/smaps_rollup").read_text(encoding="utf-8")
-        pss_kib = int(re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[1])  # type: ignore[index]
-        total += pss_kib
-        print(f"  idle memory of {name:12} {pss_kib / 1024:7.1f} MiB PSS")
-    print(f"idle memory of the control plane: {total / 1024:.1f} MiB PSS")
+        pss = pss_mib(service.process.pid)
+        total += pss
+        print(f"  idle memory of {name:12} {pss:7.1f} MiB PSS")
+    print(f"idle memory of the control plane: {total:.1f} MiB PSS")
+
+
+def pss_mib(pid: int) -> float:
+    """Return the memory of a process, what it shares counted in proportion."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
+    found = re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)
+    return int(found[1]) / 1024 if found else 0.0
 
 
 def launches(rest: RestClient, scratch: Path, rounds: int) -> None:
@@ -114,9 +130,7 @@ def gets(layout: StackLayout, rest: RestClient, scratch: Path) -> None:
     rest.call("POST", "/v1/instances", {"name": "bench-get", "image": "tiny"}, wait_s=60)
     body = scratch / "body.json"
     body.write_text(json.dumps(rest.call("GET", "/v1/instances/bench-get").body), encoding="utf-8")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     bare = subprocess.Popen([sys.executable, "-c", BARE_APP, str(body), str(port)])
     try:
         bare_rate = requests_per_second(port)

@@ -121,11 +121,13 @@ def inspect_container(name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def docker(*arguments: str) -> str:
+def docker(*arguments: str, within_s: float = 120) -> str:
     """Run a docker command and return what it prints."""
-    return subprocess.run(
-        ["docker", *arguments], check=True, capture_output=True, text=True, timeout=120
-    ).stdout
+    done = subprocess.run(
+        ["docker", *arguments], check=False, capture_output=True, text=True, timeout=within_s
+    )
+    assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
 
 
 def read_status(pid: int) -> dict[str, str]:

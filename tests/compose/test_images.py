@@ -36,9 +36,26 @@ def checkout(tmp_path: Path) -> Iterator[Path]:
 def _build(checkout: Path, service: str) -> str:
     base = base_images.available()
     assert base is not None
+    values = dict(
+        line.split("=", 1) for line in (ROOT / ".env").read_text("utf-8").splitlines() if "=" in line
+    )
+    # What compose hands to builds too: layers that another build has pushed out of the cache are made anew.
+    secrets = [
+        f"--secret=id={name},src={values.get(variable, '/dev/null')}"
+        for name, variable in (("ca", "QC_CA"), ("pip", "QC_PIP_CONF"))
+    ]
     docker(
-        *("build", "--quiet", "--build-arg", f"BASE={base}", "--tag", f"qcontroller-{service}:edited"),
+        *(
+            "build",
+            "--quiet",
+            *secrets,
+            "--build-arg",
+            f"BASE={base}",
+            "--tag",
+            f"qcontroller-{service}:edited",
+        ),
         *("--file", str(checkout / "services" / service / "Dockerfile"), str(checkout)),
+        within_s=600,
     )
     return _image(f"qcontroller-{service}:edited")
 

@@ -47,7 +47,7 @@ def _nothing_half_made(cloud: Cloud) -> Iterator[None]:
             {"name": "../x", "vm": {"cpus": 0, "memory": "x"}, "colour": 1},
             ["/colour", "/name", "/vm/cpus", "/vm/memory"],
         ),
-        ({"nics": [{"network": "bridge:br0"}]}, ["/nics/0/network"]),
+        ({"nics": [{"network": "nowhere"}]}, ["/nics/0/network"]),
         ({"nics": [{"mac": "01:00:00:00:00:01"}]}, ["/nics/0/mac"]),
         ({"ports": [{"host": 0, "guest": 70_000}]}, ["/ports/0/guest", "/ports/0/host"]),
     ],
@@ -85,6 +85,13 @@ def test_a_body_that_is_no_json_document_is_refused(
 
 def test_an_unknown_image_is_a_404(cloud: Cloud) -> None:
     refused(post(cloud, {**GOOD, "image": "no-such"}), 404, "IMAGE_NOT_FOUND")
+
+
+def test_a_bridge_that_is_not_there_is_refused_with_what_to_do(cloud: Cloud) -> None:
+    body = {**GOOD, "nics": [{"network": "bridge:br-missing"}]}
+    response = cloud.api.request("POST", "/v1/instances", json=body)
+    assert (response.status_code, document(response)["reason"]) == (422, "NETWORK_UNAVAILABLE")
+    assert "ip link add br-missing" in document(response)["detail"]
 
 
 def test_another_digest_than_the_named_one_is_refused(cloud: Cloud) -> None:

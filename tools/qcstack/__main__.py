@@ -1,4 +1,4 @@
-"""Command line of the stack: `python -m qcstack up|down|status|logs|clean|demo|supervise`."""
+"""Command line of the stack: `python -m qcstack up|down|status|logs|doctor|clean|demo|supervise`."""
 
 import argparse
 import asyncio
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from qcstack import compose, lifecycle
+from qcstack import compose, doctor, lifecycle
 from qcstack.compose import ComposeStack
 from qcstack.demo.run import run_demo
 from qcstack.demo.stages import ContainerStage, NativeStage
@@ -30,7 +30,8 @@ def default_state() -> Path:
 def main() -> int:
     """Run one command; 0 if it did what it says, 1 with one sentence on stderr otherwise."""
     parser = argparse.ArgumentParser(prog="qcstack", description=__doc__)
-    parser.add_argument("command", choices=["up", "down", "status", "logs", "supervise", "demo", "clean"])
+    commands = ["up", "down", "status", "logs", "doctor", "supervise", "demo", "clean"]
+    parser.add_argument("command", choices=commands)
     parser.add_argument(
         "--mode",
         default="native",
@@ -63,6 +64,8 @@ def main() -> int:
         bridge_subnet=arguments.bridge_subnet,
     )
     try:
+        if arguments.command == "doctor":
+            return doctor.report(layout)
         if arguments.command != "supervise" and _in_containers(arguments.mode, arguments.command, layout):
             return _run_in_containers(arguments.command, layout, arguments.guest)
         return _run(arguments.command, layout, arguments.guest, arguments.owner)

@@ -39,6 +39,18 @@ def lacking() -> str | None:
     return None
 
 
+def keeps_containers() -> bool:
+    """Tell whether containers survive a restart of the engine (live-restore), where one answers."""
+    done = subprocess.run(
+        ["docker", "info", "--format", "{{.LiveRestoreEnabled}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_ASK_WITHIN_S,
+    )
+    return done.stdout.strip() == "true"
+
+
 @dataclass(frozen=True, slots=True)
 class ComposeStack:
     """One compose project.

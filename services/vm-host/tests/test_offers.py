@@ -24,6 +24,20 @@ def test_a_broken_binary_is_asked_again_when_it_was_replaced(tmp_path: Path) -> 
     assert (offer["error"], offer["version"]) == ("", "7.2.22")
 
 
+def test_firmware_that_is_not_there_is_named_until_it_is(tmp_path: Path) -> None:
+    firmware = tmp_path / "share"
+    firmware.mkdir()
+    binary = tmp_path / "qemu-system-x86_64"
+    binary.write_text(f'#!/bin/sh\n[ "$1" = -L ] && echo {firmware} || echo version 7.2.22\n')
+    binary.chmod(0o755)
+    offers = Offers(Programs([str(binary)]))
+    (offer,) = offers.describe()
+    assert (offer["missingFirmware"], offer["error"]) == (["bios-256k.bin"], "")
+    (firmware / "bios-256k.bin").touch()
+    (offer,) = offers.describe()
+    assert offer["missingFirmware"] == []
+
+
 def broken_binary(directory: Path) -> Path:
     binary = directory / "qemu-system-x86_64"
     binary.write_text(f"#!/bin/sh\necho run >>{directory}/runs\nexit 1\n")

@@ -108,6 +108,7 @@ def test_hello_offers_what_the_binary_says(qemu_host: VmHostProcess) -> None:
     assert f"version {offer['version']} " in said.stdout
     assert offer["machineAliases"]["q35"] in offer["machineTypes"]
     assert [a["usable"] for a in offer["accelerators"] if a["name"] == "tcg"] == [True]
+    assert offer["missingFirmware"] == []
 
 
 def test_a_missing_qemu_is_told_in_hello_and_at_spawn(state_dir: Path) -> None:

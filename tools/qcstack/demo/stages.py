@@ -4,10 +4,10 @@ A stage starts and ends one stack and shows what it stores. It must never touch 
 """
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -22,7 +22,7 @@ from qcstack.layout import StackLayout
 from qcstack.processes import ProcessId
 
 # Not below a private home: a machine's own uid must be able to reach its disk.
-_STATE_PARENT: Final = Path("/var/tmp")  # noqa: S108 - only names that mkdtemp made are used there
+_STATE_PARENT: Final = Path("/var/tmp")  # noqa: S108 - only names that nobody can guess are made there
 _STATE_PREFIX: Final = "qc-demo-"
 _PROJECT: Final = "qcontroller-demo"
 # What outlives an instance on purpose: the cache of base images, fences of deleted machines, DHCP's files.
@@ -93,14 +93,17 @@ class NativeStage:
     def opened(self) -> Iterator[None]:
         """Work in a fresh state directory."""
         _sweep()
-        path = Path(tempfile.mkdtemp(prefix=f"{_STATE_PREFIX}{os.getpid()}-", dir=_STATE_PARENT))
         # A running stack may have the bridge that the layout names.
         bridge = choose_bridge()
+        path = _STATE_PARENT / f"{_STATE_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
         self.layout = replace(self.layout, state=path, bridge=bridge.name, bridge_subnet=bridge.subnet)
+        # A signal between making the directory and `try` would leave it.
         try:
+            path.mkdir(mode=0o700)
             yield
         finally:
-            shutil.rmtree(path)
+            if path.exists():
+                shutil.rmtree(path)
 
     def begin(self) -> None:
         """Start a supervisor that ends with this process."""

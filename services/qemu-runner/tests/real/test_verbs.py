@@ -5,6 +5,7 @@ import uuid
 
 import grpc
 import pytest
+from qcontroller.controller.v1 import host_pb2
 from qcontroller.runner.v1 import runner_pb2
 from runner_stack import DEADLINE_S, RunnerStack
 from servicekit.rpc_errors import decode
@@ -127,7 +128,19 @@ async def test_the_host_tells_of_itself_and_the_doctor_of_vm_host(stack: RunnerS
     assert answer.node.qemu_version
     assert [(d.name, d.up) for d in answer.dependencies] == [("vm-host", True)]
     checks = (await stack.host.RunHostDoctor(runner_pb2.RunHostDoctorRequest())).checks
-    assert {"vm-host", "qemu", "kvm", "uids", "disk", "user-network"} <= {check.name for check in checks}
+    of_host = {"vm-host", "qemu", "firmware", "kvm", "uids", "disk", "clock", "engine-live-restore"}
+    of_networks = {
+        "tun",
+        "dnsmasq",
+        "bridge-network",
+        "bridge-network-forward",
+        "bridge-network-ports",
+        "user-network",
+    }
+    assert of_host | of_networks <= {check.name for check in checks}
+    assert [
+        check.name for check in checks if check.status != host_pb2.CHECK_STATUS_PASS and not check.fix
+    ] == []
 
 
 async def test_one_download_serves_all_machines_of_an_image(stack: RunnerStack) -> None:

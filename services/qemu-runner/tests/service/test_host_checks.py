@@ -39,5 +39,12 @@ def test_without_an_engine_there_is_nothing_to_warn_of(tmp_path: Path) -> None:
     assert live_restore_check(tmp_path / "none", tmp_path / "none").status is CheckStatus.PASS
 
 
+def test_from_inside_a_container_the_engine_is_not_taken_for_absent(tmp_path: Path) -> None:
+    (tmp_path / ".dockerenv").touch()
+    check = live_restore_check(tmp_path / "none", tmp_path / "none", [tmp_path / ".dockerenv"])
+    assert check.status is CheckStatus.WARN
+    assert "docker info" in check.fix
+
+
 async def test_the_kernel_is_really_asked() -> None:
     assert [check.name for check in await host_checks()] == ["clock", "engine-live-restore"]

@@ -18,6 +18,8 @@ from vm_host.programs import FIXED_PATH, Programs
 
 _PREFIX = "qemu-system-"
 _PROBE_TIMEOUT_S = 5.0
+_FIRMWARE = {"x86_64": ("bios-256k.bin",)}
+"""Files without which QEMU ends before the guest begins; packages of their own in most distributions."""
 _FAULT_KEPT_S = 60.0
 """How long a binary that failed is not asked again: one that hangs would hang vm-host with every hello."""
 _VERSION = re.compile(r"version (\S+)")
@@ -48,6 +50,7 @@ class Offers:
             "machineTypes": [],
             "machineAliases": {},
             "accelerators": [],
+            "missingFirmware": [],
             "error": "",
         }
         try:
@@ -59,9 +62,11 @@ class Offers:
             return offer | {"error": f"{name} does not work: {exc}"}
         if fault := self._learn(name, path, identity):
             return offer | {"error": fault}
-        answers = self._known[name][1]
+        answers = dict(self._known[name][1])
         accelerators = [_accelerator(kind, arch, kvm) for kind in answers["accelerators"]]
-        return offer | answers | {"accelerators": accelerators}
+        # Looked for every time: firmware comes and goes without the binary changing.
+        missing = _missing_firmware(arch, answers.pop("directories"))
+        return offer | answers | {"accelerators": accelerators, "missingFirmware": missing}
 
     def _learn(self, name: str, path: str, identity: _Identity) -> str:
         """Know the answers of this very binary, or return why it has none."""
@@ -102,7 +107,16 @@ def _ask(path: str) -> dict[str, Any]:
         "machineTypes": types,
         "machineAliases": aliases,
         "accelerators": [line.strip() for line in _output(path, "-accel", "help").splitlines()[1:]],
+        "directories": _output(path, "-L", "help").splitlines(),
     }
+
+
+def _missing_firmware(arch: str, directories: list[str]) -> list[str]:
+    return [
+        file
+        for file in _FIRMWARE.get(arch, ())
+        if not any(Path(directory, file).is_file() for directory in directories)
+    ]
 
 
 def _output(path: str, *arguments: str) -> str:

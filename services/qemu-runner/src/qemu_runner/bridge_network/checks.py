@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from qemu_runner.bridge_network.engine import CHAIN
 from qemu_runner.bridge_network.errors import BridgePortError, HostRefusedError
 from qemu_runner.bridge_network.offer import Availability
-from qemu_runner.bridge_network.ports import Links, Ruleset
+from qemu_runner.bridge_network.ports import Facts, Links, Ruleset
 from qemu_runner.user_network import Check, CheckStatus, Refused
+
+TUN_FIX = "load the module tun (`modprobe tun`), or let the container have /dev/net/tun."
+DNSMASQ_FIX = "install the package dnsmasq-base."
 
 
 def availability_check(verdict: Availability) -> Check:
@@ -26,6 +29,21 @@ def availability_check(verdict: Availability) -> Check:
             "`bind-interfaces`), and restart the runner.",
         )
     return Check(name, CheckStatus.PASS, f"{verdict.subnet}, gateway {verdict.gateway}.")
+
+
+async def device_check(facts: Facts) -> Check:
+    """Report whether taps can be opened."""
+    if obstacle := await facts.tap_obstacle():
+        return Check("tun", CheckStatus.FAIL, f"taps cannot be opened ({obstacle}).", TUN_FIX)
+    return Check("tun", CheckStatus.PASS, "taps can be opened.")
+
+
+async def program_check(facts: Facts, dnsmasq: str) -> Check:
+    """Report whether the program that answers DHCP and DNS is there."""
+    path = await facts.program(dnsmasq)
+    if path is None:
+        return Check("dnsmasq", CheckStatus.FAIL, f"{dnsmasq} is not installed.", DNSMASQ_FIX)
+    return Check("dnsmasq", CheckStatus.PASS, f"{path} is there.")
 
 
 async def firewall_check(ruleset: Ruleset) -> Check:

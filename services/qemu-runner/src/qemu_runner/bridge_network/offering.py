@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
+from qemu_runner.bridge_network.checks import TUN_FIX
 from qemu_runner.bridge_network.errors import HostRefusedError, RulesetError
 from qemu_runner.bridge_network.firewall import Firewall
 from qemu_runner.bridge_network.host_view import HostView, free_subnet
@@ -48,7 +49,7 @@ class Offering:
         if obstacle := await self.facts.tap_obstacle():
             return Refused(
                 f"taps cannot be opened ({obstacle}).",
-                "load the module tun (`modprobe tun`), or let the container have /dev/net/tun.",
+                TUN_FIX,
             )
         for program, package in {self.dnsmasq: "dnsmasq-base", **_PROGRAMS}.items():
             if await self.facts.program(program) is None:

@@ -160,6 +160,8 @@ class OwnedBridgeNetwork:
 
     async def checks(self) -> list[Check]:
         return [
+            await checks.device_check(self._offering.facts),
+            await checks.program_check(self._offering.facts, self._offering.dnsmasq),
             checks.availability_check(await self.availability()),
             await checks.firewall_check(self._ruleset),
             await checks.route_check(self._links, self.name),

@@ -11,6 +11,7 @@ from typing import Final
 from qemu_runner.domain.accelerator import KVM
 from qemu_runner.domain.arch import ARCHES
 from qemu_runner.errors import VmHostUnavailableError
+from qemu_runner.ports import QemuOffer
 from qemu_runner.service.hardware import accelerator_states, find_offer
 from qemu_runner.service.host import HOST_ARCH
 from qemu_runner.service.host_checks import host_checks
@@ -46,6 +47,7 @@ class Doctor:
         return [
             *(self._vm_host(link) for link in self._links),
             self._qemu(),
+            firmware_check(self._offer()),
             self._kvm(),
             self._uids(),
             _disk(disk.free, self._state_dir),
@@ -70,10 +72,13 @@ class Doctor:
             )
         return Check("vm-host", CheckStatus.PASS, f"generation {hello.generation!r} answers.")
 
-    def _qemu(self) -> Check:
+    def _offer(self) -> QemuOffer | None:
         hello = self._links[-1].hello
+        return None if hello is None else find_offer(hello, ARCHES[HOST_ARCH])
+
+    def _qemu(self) -> Check:
         arch = ARCHES[HOST_ARCH]
-        offer = None if hello is None else find_offer(hello, arch)
+        offer = self._offer()
         fix = f"install {arch.program} (Debian: qemu-system-x86) where vm-host runs."
         if offer is None:
             return Check("qemu", CheckStatus.FAIL, "no vm-host offers QEMU.", fix)
@@ -82,8 +87,7 @@ class Doctor:
         return Check("qemu", CheckStatus.PASS, f"{offer.program} {offer.version}.")
 
     def _kvm(self) -> Check:
-        hello = self._links[-1].hello
-        offer = None if hello is None else find_offer(hello, ARCHES[HOST_ARCH])
+        offer = self._offer()
         states = () if offer is None else accelerator_states(offer)
         kvm = next((state for state in states if state.name == KVM), None)
         if kvm is not None and kvm.usable:
@@ -106,6 +110,21 @@ class Doctor:
             "without root all machines run under the uid of whoever started the stack.",
             "start runner and vm-host as root to keep machines apart.",
         )
+
+
+def firmware_check(offer: QemuOffer | None) -> Check:
+    """Report whether QEMU finds what it needs before the guest begins."""
+    name = "firmware"
+    if offer is None or offer.error:
+        return Check(name, CheckStatus.FAIL, "there is no QEMU to ask.", "see the check `qemu`.")
+    if offer.missing_firmware:
+        return Check(
+            name,
+            CheckStatus.FAIL,
+            f"{offer.program} does not find {', '.join(offer.missing_firmware)}: no machine starts.",
+            "install its firmware (Debian: seabios) where vm-host runs.",
+        )
+    return Check(name, CheckStatus.PASS, f"{offer.program} finds its firmware.")
 
 
 def _disk(free_bytes: int, path: Path) -> Check:

@@ -32,13 +32,16 @@ def choose_hardware(hello: VmHostHello, arch: Arch, mode: AcceleratorMode) -> Ha
     """Return what a new machine of `arch` is started as.
 
     Raises:
-        QemuUnavailableError: There is no usable QEMU, machine type or accelerator.
+        QemuUnavailableError: There is no usable QEMU, firmware, machine type or accelerator.
     """
     offer = find_offer(hello, arch)
     if offer is None:
         raise QemuUnavailableError(f"vm-host may not start {arch.program}")
     if offer.error:
         raise QemuUnavailableError(offer.error)
+    if offer.missing_firmware:
+        files = ", ".join(offer.missing_firmware)
+        raise QemuUnavailableError(f"{arch.program} {offer.version} does not find its firmware ({files})")
     machine_type = offer.machine_aliases.get(arch.machine_alias)
     if machine_type is None:
         raise QemuUnavailableError(f"{arch.program} {offer.version} has no machine {arch.machine_alias}")

@@ -6,11 +6,14 @@ They look and change nothing.
 import asyncio
 import ctypes
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from qemu_runner.user_network import Check, CheckStatus
 
+# The engine makes this file in every container (podman: the other one).
+_INSIDE: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
 _SOCKET: Final = Path("/run/docker.sock")
 _ENGINE_SETTINGS: Final = Path("/etc/docker/daemon.json")
 _NOT_SYNCHRONISED: Final = 5  # TIME_ERROR
@@ -20,7 +23,7 @@ _TIMEX_BYTES: Final = 512  # more than `struct timex` of any ABI; zeros ask for 
 async def host_checks() -> list[Check]:
     """Return all of them."""
     state = await asyncio.to_thread(_clock_state)
-    engine = await asyncio.to_thread(live_restore_check, _SOCKET, _ENGINE_SETTINGS)
+    engine = await asyncio.to_thread(live_restore_check, _SOCKET, _ENGINE_SETTINGS, _INSIDE)
     return [clock_check(state), engine]
 
 
@@ -44,9 +47,24 @@ def clock_check(state: int | None) -> Check:
     return Check("clock", CheckStatus.PASS, "the clock is synchronised.")
 
 
-def live_restore_check(socket: Path, settings: Path) -> Check:
-    """Report whether a restart of the container engine ends containers, and so machines in them."""
+def live_restore_check(socket: Path, settings: Path, inside: Sequence[Path] = ()) -> Check:
+    """Report whether a restart of the container engine ends containers, and so machines in them.
+
+    Args:
+        socket: The engine's.
+        settings: The engine's.
+        inside: Files of which one exists where this process is in a container itself, and sees neither.
+    """
     name = "engine-live-restore"
+    if not socket.exists() and any(file.exists() for file in inside):
+        return Check(
+            name,
+            CheckStatus.WARN,
+            "the engine's settings cannot be seen from this container: without live-restore, its restart "
+            "ends all machines.",
+            "ask on the host: `docker info --format '{{.LiveRestoreEnabled}}'` (`make doctor` does), and set "
+            f'"live-restore": true in {settings}.',
+        )
     if not socket.exists():
         return Check(name, CheckStatus.PASS, "no container engine is seen here.")
     try:

@@ -189,6 +189,7 @@ def _qemu(m: Mapping[str, Any]) -> QemuOffer:
             AcceleratorOffer(a["name"], bool(a["usable"]), a["reason"]) for a in m["accelerators"]
         ),
         error=m["error"],
+        missing_firmware=tuple(m.get("missingFirmware", ())),
     )
 
 

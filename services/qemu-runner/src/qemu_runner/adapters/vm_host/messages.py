@@ -162,6 +162,7 @@ class QemuOffer:
         machine_aliases: Alias to versioned name (``q35`` to ``pc-q35-7.2``).
         accelerators: Offers by name.
         error: Why the binary cannot be used; empty if it can.
+        missing_firmware: Files that it needs and does not find; an older vm-host names none.
     """
 
     arch: str
@@ -171,6 +172,7 @@ class QemuOffer:
     machine_aliases: Mapping[str, str]
     accelerators: tuple[AcceleratorOffer, ...]
     error: str = ""
+    missing_firmware: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,19 +29,21 @@ _OF_TYPE: Final[dict[str, Statement]] = {
     "ipv4_addr": payload("ip", "saddr"),
 }
 _ABSENT: Final = "No such file or directory"
+_LOOK: Final = json.dumps({"nftables": [{"list": {"tables": None}}]})
 
 
 class Nftables:
     """The nftables of this process's network namespace.
 
     Args:
-        program: nft, for hosts without the library.
+        program: nft, asked once before the library is used, and in its place where there is none.
         library: Name of the library; empty to use the program.
     """
 
     def __init__(self, program: str = "nft", library: str = _LIBRARY) -> None:
         self._program = program
         self._library = _loaded(library) if library else None
+        self._survived = self._library is None
         self._takes_typeof: bool | None = None
 
     async def apply(self, commands: Sequence[Command]) -> None:
@@ -73,6 +75,11 @@ class Nftables:
         return entries if isinstance(entries, list) else []
 
     async def _run(self, commands: Sequence[Command]) -> str:
+        if not self._survived:
+            # A foreign ruleset can kill whoever reads it: the program first, in place of this process. So a
+            # runner that such a ruleset has ended says what is wrong when it is started again.
+            await _through_program(self._program, _LOOK)
+            self._survived = True
         text = json.dumps({"nftables": list(commands)})
         if self._library is not None:
             return await asyncio.to_thread(_through_library, self._library, text)
@@ -160,4 +167,10 @@ async def _through_program(program: str, text: str) -> str:
 
 def _refusal(words: bytes, code: int | None) -> RulesetError:
     lines = words.decode(errors="replace").strip().splitlines()
+    if not lines and code is not None and code < 0:
+        return RulesetError(
+            _SUBJECT,
+            f"nft died of signal {-code} reading this host's rules: a newer nftables has written what this "
+            "one cannot read; find the table with the newer nft and remove it",
+        )
     return RulesetError(_SUBJECT, lines[0] if lines else f"it ended with code {code}")

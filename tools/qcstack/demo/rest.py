@@ -16,6 +16,10 @@ _TIMEOUT_S: Final = 300.0
 class CallError(Exception):
     """The gateway refused a call; the message is the problem's detail and reason."""
 
+    def __init__(self, message: str, reason: str = "") -> None:
+        self.reason = reason
+        super().__init__(message)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -140,5 +144,5 @@ def _answer(response: http.client.HTTPResponse) -> Answer:
     if response.status >= http.HTTPStatus.BAD_REQUEST:
         detail = body.get("detail", body) if isinstance(body, dict) else body
         reason = body.get("reason", "") if isinstance(body, dict) else ""
-        raise CallError(f"{response.status} {reason}: {detail}")
+        raise CallError(f"{response.status} {reason}: {detail}", reason)
     return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, body)

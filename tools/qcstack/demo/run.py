@@ -111,7 +111,7 @@ def _launch(rest: RestClient, screen: Screen) -> None:
         except CallError as exc:
             if exc.reason != "NETWORK_UNAVAILABLE":
                 raise
-            # Without root, and with a passt that leads guests to the host, there is none. The agent needs none.
+            # Without root, and with a passt that leads guests to the host. The agent needs no network.
             screen.say(f"refused: {exc}")
             screen.say("so it is launched without a network card:")
             rest.call("POST", "/v1/instances", {**spec, "nics": []})

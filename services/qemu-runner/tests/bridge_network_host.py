@@ -93,6 +93,9 @@ class MemoryHost:
             raise LinkError(name, "there is no such interface")
         self._replace(replace(link, alias=alias, master=bridge, up=True))
 
+    async def introduce(self, bridge: int, address: IPv4Address, mac: str) -> None:
+        self._do("introduce", f"{address} {mac}", LinkError)
+
     async def remove(self, name: str) -> None:
         self._do("remove", name, LinkError)
         self.view = replace(self.view, links=tuple(link for link in self.view.links if link.name != name))

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 import pytest
 from bridge_network_frames import ACK, answer_dns, ask_dhcp, ask_dns
-from bridge_network_world import GATEWAY, WORLD, Bench, Guest, card, until
+from bridge_network_world import BRIDGE, GATEWAY, WORLD, Bench, Guest, card, until
 
 pytestmark = pytest.mark.netns
 
@@ -23,6 +23,15 @@ def test_a_guest_is_given_the_address_that_was_reserved_for_it(bench: Bench) -> 
     guest = bench.boot(5, configured=False)
 
     assert leased(guest) == guest.nic.address
+
+
+def test_the_host_knows_at_once_who_has_an_address_now(bench: Bench) -> None:
+    bench.boot(6)
+    predecessor = ("lladdr", "52:54:00:00:00:99", "nud", "reachable")
+    bench.host("ip", "neigh", "replace", str(card(5).address), "dev", BRIDGE, *predecessor)
+    guest = bench.boot(5, configured=False)
+
+    assert guest.nic.mac in bench.host("ip", "neigh", "show", str(guest.nic.address), "dev", BRIDGE)
 
 
 def test_a_guest_is_told_its_gateway_resolver_and_name(bench: Bench) -> None:

@@ -68,7 +68,7 @@ async def test_a_tap_is_guarded_before_it_is_up(host: MemoryHost, network: Bridg
     await attach(network, OTHER)
 
     words = [step.split()[0] for step in host.done]
-    assert words == ["tap", "rules", "lease", "tap-up"]
+    assert words == ["tap", "rules", "lease", "tap-up", "introduce"]
 
 
 async def test_rules_stand_before_the_bridge_does(host: MemoryHost, network: BridgeNetwork) -> None:

@@ -74,6 +74,13 @@ class Links(Protocol):
             LinkError: If the kernel refused, or there is no such tap.
         """
 
+    def introduce(self, bridge: int, address: IPv4Address, mac: str) -> Awaitable[None]:
+        """Tell the host's table of neighbours who has an address now, whatever it knew before.
+
+        Raises:
+            LinkError: If the kernel refused.
+        """
+
     def remove(self, name: str) -> Awaitable[None]:
         """Remove an interface; harmless if there is none.
 

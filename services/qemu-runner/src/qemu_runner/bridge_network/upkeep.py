@@ -110,7 +110,10 @@ class Upkeep:
             await self._ruleset.apply(self._firewall.replace_commands(fresh))
 
     async def raise_tap(self, nic: BridgeNic) -> None:
-        """Put a card's tap on the bridge.
+        """Put a card's tap on the bridge, and let the host know whose address is behind it.
+
+        A host that still asks for a guest that had the address before would give up on it, and refuse a
+        connection to this one with it.
 
         Raises:
             LinkError: If the kernel refused.
@@ -121,6 +124,7 @@ class Upkeep:
             # Perhaps the bridge is gone and nobody has noticed yet.
             await self.mend({Change.LINKS})
             await self._links.mend_tap(self.tap(nic), self._marks.tap_alias(nic.machine_id), self._bridge)
+        await self._links.introduce(self._bridge, nic.address, nic.mac)
 
     def tap(self, nic: BridgeNic) -> str:
         """Give the name of a card's tap."""

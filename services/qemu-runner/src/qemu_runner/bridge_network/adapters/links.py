@@ -5,6 +5,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -13,7 +14,13 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from qemu_runner.bridge_network.adapters.devconf import Switch, set_switch
 from qemu_runner.bridge_network.adapters.look import look
-from qemu_runner.bridge_network.adapters.rtnetlink import RTM_SETLINK, attribute, change
+from qemu_runner.bridge_network.adapters.rtnetlink import (
+    OR_REPLACE,
+    RTM_NEWNEIGH,
+    RTM_SETLINK,
+    attribute,
+    change,
+)
 from qemu_runner.bridge_network.errors import LinkError
 from qemu_runner.bridge_network.host_view import HostView
 from qemu_runner.bridge_network.ports import BridgePlan
@@ -22,6 +29,9 @@ _PYROUTE2: Final[Any] = pyroute2  # it has no annotations
 _IFF_UP: Final = 0x1
 _IFLA_MASTER: Final = 10
 _IFLA_IFALIAS: Final = 20
+_NDA_DST: Final = 1
+_NDA_LLADDR: Final = 2
+_NUD_STALE: Final = 0x04
 _TIMEOUT_S: Final = 10.0
 _Answer = TypeVar("_Answer")
 _SWITCHES: Final = Path("/proc/sys/net/ipv4/conf")
@@ -67,6 +77,9 @@ class NetlinkLinks:
 
     async def mend_tap(self, name: str, alias: str, bridge: int) -> None:
         await _asked(f"tap {name}", _mend_tap, name, alias, bridge)
+
+    async def introduce(self, bridge: int, address: IPv4Address, mac: str) -> None:
+        await _asked(f"neighbour {address}", _introduce, bridge, address, mac)
 
     async def remove(self, name: str) -> None:
         async with _kernel(f"interface {name}") as kernel:
@@ -121,6 +134,12 @@ def _mend_tap(name: str, alias: str, bridge: int) -> None:
     change(RTM_SETLINK, struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0) + marks)
     # In one message the kernel would set it up before it is on the bridge.
     change(RTM_SETLINK, struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, _IFF_UP, _IFF_UP))
+
+
+def _introduce(bridge: int, address: IPv4Address, mac: str) -> None:
+    fixed = struct.pack("=BxxxiHBB", socket.AF_INET, bridge, _NUD_STALE, 0, 0)
+    known = attribute(_NDA_DST, address.packed) + attribute(_NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
+    change(RTM_NEWNEIGH, fixed + known, OR_REPLACE)
 
 
 def _read_switch(name: str, switch: str) -> bool:

@@ -4,7 +4,7 @@ pyroute2 decodes everything a link says, some 2 ms for each, in the event loop; 
 machines would stop the loop for as long as a VM takes to start. Here only what is used is read. Calls
 block for the kernel's answer: they belong into a thread.
 
-Source: rtnetlink(7), netlink(7); Linux `include/uapi/linux/if_link.h`, `rtnetlink.h`.
+Source: rtnetlink(7), netlink(7); Linux `include/uapi/linux/if_link.h`, `rtnetlink.h`, `neighbour.h`.
 """
 
 import os
@@ -17,9 +17,11 @@ RTM_GETLINK: Final = 18
 RTM_SETLINK: Final = 19
 RTM_GETADDR: Final = 22
 RTM_GETROUTE: Final = 26
+RTM_NEWNEIGH: Final = 28
 _NLM_F_REQUEST: Final = 0x1
 _NLM_F_ACK: Final = 0x4
 _NLM_F_DUMP: Final = 0x300
+OR_REPLACE: Final = 0x500  # NLM_F_CREATE | NLM_F_REPLACE
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
 _TYPE_MASK: Final = 0x3FFF
@@ -50,14 +52,14 @@ def attributes(data: bytes) -> Attributes:
     return found
 
 
-def change(kind: int, body: bytes) -> None:
-    """Send one request and wait for the kernel's word.
+def change(kind: int, body: bytes, flags: int = 0) -> None:
+    """Send one request, with further flags, and wait for the kernel's word.
 
     Raises:
         OSError: If the kernel refused.
     """
     with _opened() as kernel:
-        kernel.send(_message(kind, _NLM_F_REQUEST | _NLM_F_ACK, body))
+        kernel.send(_message(kind, _NLM_F_REQUEST | _NLM_F_ACK | flags, body))
         for answer, said in _messages(kernel.recv(_BUFFER_BYTES)):
             _refused(answer, said)
 

@@ -6,6 +6,7 @@ import grpc
 import httpx
 import pytest
 from framework.api_client import ApiClient
+from gateway.errors import Fault, RequestInvalidError
 from gateway_fakes import Stand
 from servicekit.rpc_errors import RpcProblem
 
@@ -140,3 +141,8 @@ async def test_answers_carry_security_headers(client: ApiClient) -> None:
     assert response.headers["x-content-type-options"] == "nosniff"
     assert "default-src 'none'" in response.headers["content-security-policy"]
     assert "server" not in response.headers
+
+
+def test_a_detail_ends_in_one_full_stop_whoever_found_the_fault() -> None:
+    faults = [Fault("/ports/0", "cannot be had here."), Fault("/name", "is missing")]
+    assert RequestInvalidError(faults).detail == "2 faults: /ports/0 cannot be had here; /name is missing."

@@ -73,7 +73,7 @@ class RequestInvalidError(InputError):
     """Some of the input is wrong."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        told = "; ".join(f"{fault.pointer or 'the body'} {fault.detail}" for fault in faults)
+        told = "; ".join(f"{fault.pointer or 'the body'} {fault.detail.rstrip('.')}" for fault in faults)
         count = "" if len(faults) == 1 else f"{len(faults)} faults: "
         super().__init__("FIELD_INVALID", f"{count}{told}.", faults=faults)
 

@@ -7,10 +7,11 @@ import json
 import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from qcstack.layout import StackLayout
 
@@ -47,7 +48,7 @@ def take(tree: Path | None = None, *, without: tuple[str, ...] = ()) -> HostSnap
     things = {
         "processes": _processes(),
         "links": frozenset(path.name for path in Path("/sys/class/net").iterdir()),
-        "mounts": frozenset(Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()),
+        "mounts": _mounts(),
         "rules": _rules(),
         "switches": _switches(),
     }
@@ -119,11 +120,19 @@ def _rules() -> frozenset[str]:
     result = subprocess.run([nft, "-j", "list", "ruleset"], capture_output=True, check=False, timeout=10)
     if result.returncode:
         return frozenset()
-    found = set()
-    for item in json.loads(result.stdout)["nftables"]:
-        for kind in ("table", "chain", "rule"):
-            if kind in item:
-                thing = item[kind]
-                words = (kind, *(str(thing.get(key, "")) for key in ("family", "table", "name", "handle")))
-                found.add(" ".join(words))
-    return frozenset(found)
+    items = [pair for item in json.loads(result.stdout)["nftables"] for pair in item.items()]
+    told = Counter(_told(kind, thing) for kind, thing in items if kind in {"table", "chain", "rule"})
+    return frozenset(f"{words} #{n + 1}" for words, count in told.items() for n in range(count))
+
+
+def _told(kind: str, thing: dict[str, Any]) -> str:
+    """Describe an object by what it does: an engine that moves a rule of its own gives it another handle."""
+    place = (str(thing.get(key, "")) for key in ("family", "table", "chain", "name"))
+    does = [part for part in thing.get("expr", ()) if "counter" not in part]
+    return " ".join((kind, *filter(None, place), *([json.dumps(does)] if does else [])))
+
+
+def _mounts() -> frozenset[str]:
+    """Mounts but for the one that a container engine makes with its first container on the host's network."""
+    lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    return frozenset(line for line in lines if "/netns/default nsfs" not in line)

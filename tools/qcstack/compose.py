@@ -84,7 +84,10 @@ class ComposeStack:
         if not image_exists(self._image(_VM_HOST)):
             services.append(_VM_HOST)
         say(f"building what is missing or changed of {', '.join(services)}")
-        self.run("build", "--quiet", *services, timeout_s=3600)
+        # One after the other: builds of one folder at the same time, each sending its own part of it, now and
+        # then find a file of their part missing ("failed to compute cache key … not found").
+        for service in services:
+            self.run("build", "--quiet", service, timeout_s=3600)
 
     def up(self) -> None:
         """Start what is not running and wait until every container is healthy and /readyz says READY.

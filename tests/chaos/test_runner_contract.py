@@ -1,7 +1,7 @@
-"""The contract of every runner: the real one with QEMU, and both fakes.
+"""The contract of every runner: the real one with QEMU, and the fake one over the same gRPC.
 
-One fake speaks the same gRPC, the other is what the controller's unit tests hand in at its port `Runner`. The
-claims are made at that port, so that they hold for what the controller is told; its client is tested with them.
+The claims are made at the controller's port `Runner`, so that they hold for what the controller is told; its
+client is tested with them.
 """
 
 import asyncio
@@ -25,7 +25,6 @@ from controller.domain.machine import (
 )
 from controller.errors import PeerAway, PeerRefused, StaleFence
 from controller.ports import Fencing, Runner, SnapshotComplete
-from controller_fakes import FakeRunner as PortRunner
 from fakerunner import FakeRunner
 from runner_stack import VIRTUAL_SIZE, running_stack
 from servicekit.channel import grpc_channel
@@ -128,21 +127,11 @@ async def _fake(directory: Path) -> AsyncIterator[Bench]:
         yield Bench(RunnerClient("node-1", channel), _DIGEST, die)
 
 
-@asynccontextmanager
-async def _port(directory: Path) -> AsyncIterator[Bench]:
-    del directory
-
-    async def die() -> None:
-        """Values do not die."""
-
-    yield Bench(PortRunner(), _DIGEST, die)
-
-
-_RUNNERS = {"real": _real, "fake": _fake, "port": _port}
+_RUNNERS = {"real": _real, "fake": _fake}
 
 
 @pytest_asyncio.fixture(
-    scope="module", loop_scope="module", params=[pytest.param("real", marks=pytest.mark.real), "fake", "port"]
+    scope="module", loop_scope="module", params=[pytest.param("real", marks=pytest.mark.real), "fake"]
 )
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     # pytest's own directories are closed to the uids that machines get, and too long for sockets.

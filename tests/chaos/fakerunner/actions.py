@@ -147,6 +147,10 @@ class Life:
         finally:
             self._queues.pop(key, None)
 
+    def busy(self) -> set[str]:
+        """Return the machines that an action is at work on or waits for."""
+        return set(self._actions)
+
     def crash(self) -> None:
         """Stop in the middle of everything; only the host remains."""
         self._over = True

@@ -5,17 +5,16 @@ from types import TracebackType
 from typing import Self
 
 from grpc import StatusCode
-from prometheus_client import CollectorRegistry
 from qcontroller.controller.v1 import host_pb2
 from qcontroller.runner.v1 import runner_pb2_grpc
 from qemu_runner.error_table import translate as runner_translate
 from servicekit.rpc_errors import RpcProblem
-from servicekit.server import grpc_server
 
 from fakerunner.actions import Life, RunnerCrashed
 from fakerunner.faults import Faults
 from fakerunner.host import FakeHost
 from fakerunner.servicer import FakeHostServicer, FakeMachineServicer
+from fakerunner.serving import plain_server
 
 _PACKAGE = "qcontroller.runner.v1"
 
@@ -51,9 +50,7 @@ class FakeRunner:
                 lambda server: runner_pb2_grpc.add_HostServiceServicer_to_server(hosts, server),
             ),
         ]
-        await self._stack.enter_async_context(
-            grpc_server([self.target], services=services, translate=_translate, registry=CollectorRegistry())
-        )
+        await self._stack.enter_async_context(plain_server(self.target, services, _translate))
         return self
 
     async def __aexit__(

@@ -55,7 +55,8 @@ NODE = Node(
     accelerator="tcg",
     speed_factor=0.5,
     cpus_total=2,
-    memory_total_mib=4096,
+    memory_total_mib=65536,
+    disk_total_mib=1 << 20,
 )
 
 
@@ -94,6 +95,7 @@ class FakeRunner:
     watched: asyncio.Event = field(default_factory=asyncio.Event)
     revision: int = 0
     default: str = "user"
+    form: Node = NODE
 
     def at(self, call: str) -> asyncio.Event:
         """Hold up calls of that name; the result is set when one has arrived."""
@@ -189,7 +191,7 @@ class FakeRunner:
         queue: asyncio.Queue[Any] = asyncio.Queue()
         self.watchers.add(queue)
         try:
-            yield NODE
+            yield self.form
             for machine in list(self.machines.values()):
                 yield machine
             yield SnapshotComplete()
@@ -212,7 +214,7 @@ class FakeRunner:
 
     async def host(self) -> Host:
         await self._enter("host")
-        return Host(NODE, (Dependency("vm-host", up=True, since=None, detail=""),))
+        return Host(self.form, (Dependency("vm-host", up=True, since=None, detail=""),))
 
     async def leaks(self) -> list[Leak]:
         return [Leak("tap", "qc1", "", None)]
@@ -391,7 +393,7 @@ def _now() -> Any:
 
 @asynccontextmanager
 async def running_cloud(
-    path: Path, runner: FakeRunner | None = None, store: FakeStore | None = None
+    path: Path, runner: FakeRunner | None = None, store: FakeStore | None = None, **chosen: Any
 ) -> AsyncIterator[Cloud]:
     """Run the service on a socket below `path`."""
     runner, store = runner or FakeRunner(), store or FakeStore()
@@ -405,6 +407,7 @@ async def running_cloud(
         readiness_deadline_s=180.0,
         operation_deadline_s=300.0,
         operation_slots=8,
+        **chosen,
     )
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database(settings.database))

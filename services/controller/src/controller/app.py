@@ -17,6 +17,7 @@ from sqlalchemy import select
 from controller.adapters.image_store_client import ImageStoreClient
 from controller.adapters.runner_client import RunnerClient
 from controller.database import Database
+from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
 from controller.instances.fleet import Fleet
 from controller.instances.guests import Guests
@@ -38,6 +39,7 @@ from controller.plans.kinds import build_plans
 from controller.plans.workbench import Workbench
 from controller.ports import ImageStore, Runner
 from controller.problems import translate
+from controller.records import capacity_rows
 from controller.servicers.event_servicer import EventServicer
 from controller.servicers.instance_servicer import InstanceParts, InstanceServicer
 from controller.servicers.node_servicer import NodeServicer
@@ -80,9 +82,11 @@ async def serve(
     clock = SystemClock()
     cluster_id = await database.read(lambda conn: conn.execute(select(meta.c.db_epoch)).scalar_one())
     fleet = Fleet(runners, clock)
+    await database.write(lambda conn: capacity_rows.know_nodes(conn, [runner.node for runner in runners]))
     changes = Changes(fleet, clock)
     outbox = Outbox(clock)
-    observations = Observations(database, fleet, changes, outbox)
+    capacity = Capacity(database, fleet, settings.overcommit)
+    observations = Observations(database, fleet, capacity, changes, outbox)
     bench = Workbench(database, fleet, store, changes, observations, cluster_id)
     engine = Engine(
         database,
@@ -97,9 +101,11 @@ async def serve(
     images = ImageFeed(database, store, outbox, clock)
     parts = InstanceParts(
         queries=queries,
-        launching=Launching(database, fleet, store, changes, submitting, clock, cluster_id),
-        verbs=Verbs(database, fleet, changes, submitting, settings.operation_deadline_s, cluster_id),
-        updating=Updating(database, fleet, changes, submitting, cluster_id),
+        launching=Launching(database, fleet, store, changes, capacity, submitting, clock, cluster_id),
+        verbs=Verbs(
+            database, fleet, changes, capacity, submitting, settings.operation_deadline_s, cluster_id
+        ),
+        updating=Updating(database, fleet, changes, capacity, submitting, cluster_id),
         guests=Guests(queries, fleet),
         stop_timeout_s=settings.stop_timeout_s,
         readiness_deadline_s=settings.readiness_deadline_s,
@@ -112,7 +118,7 @@ async def serve(
         images.run(),
         *(RunnerWatch(runner, observations, clock).run() for runner in runners),
     ]
-    services = _services(parts, engine, Nodes(database, fleet, store, images))
+    services = _services(parts, engine, Nodes(database, fleet, capacity, store, images))
     async with AsyncExitStack() as stack:
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         running = asyncio.create_task(engine.run(), name="operations engine")

@@ -22,6 +22,7 @@ from controller.errors import (
     InstanceAlreadyExists,
     RequestInvalid,
 )
+from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
 from controller.instances.fleet import Fleet
 from controller.instances.submitting import Mutated, Options, Submitting
@@ -54,10 +55,12 @@ class Launching:
         fleet: Fleet,
         store: ImageStore,
         changes: Changes,
+        capacity: Capacity,
         submitting: Submitting,
         clock: Clock,
         cluster_id: str,
     ) -> None:
+        self._capacity = capacity
         self._database = database
         self._fleet = fleet
         self._store = store
@@ -90,6 +93,7 @@ class Launching:
         def prepare(conn: Connection) -> Submission:
             if instance_rows.find_by_name(conn, instance.name) is not None:
                 raise InstanceAlreadyExists(instance.name)
+            self._capacity.reserve(conn, instance)
             self._changes.add(conn, instance, hidden)
             return Submission(
                 kind="launch",
@@ -106,8 +110,8 @@ class Launching:
         found = await self._image(wish, [*faults, *faults_of(wish)])
         if await self._database.read(lambda conn: instance_rows.find_by_name(conn, wish.name)) is not None:
             raise InstanceAlreadyExists(wish.name)
-        runner = self._fleet.choose()
-        draft = self._instance(wish, found, runner.node)
+        draft = await self._capacity.placed(self._instance(wish, found))
+        runner = self._fleet.reachable_runner(draft.node)
         hidden = Secrets(wish.user_data, wish.network_config)
         machine = await runner.plan(draft.id, machine_spec(draft, hidden, self._cluster_id))
         resolved = tuple(
@@ -144,7 +148,7 @@ class Launching:
             raise ImageDigestMismatch(wish.image, wish.image_digest, found.image.digest)
         return found
 
-    def _instance(self, wish: LaunchWish, found: StoreImage, node: str) -> Instance:
+    def _instance(self, wish: LaunchWish, found: StoreImage, node: str = "") -> Instance:
         return Instance(
             id=InstanceId(str(uuid.uuid4())),
             name=wish.name,

@@ -22,6 +22,7 @@ from controller.domain.launch_spec import (
 from controller.domain.lifecycle import Verb, admits
 from controller.domain.machine import Port
 from controller.errors import Fault, RequestInvalid
+from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
 from controller.instances.fleet import Fleet
 from controller.instances.submitting import (
@@ -74,8 +75,15 @@ class Updating:
     """Accepts patches."""
 
     def __init__(
-        self, database: Database, fleet: Fleet, changes: Changes, submitting: Submitting, cluster_id: str
+        self,
+        database: Database,
+        fleet: Fleet,
+        changes: Changes,
+        capacity: Capacity,
+        submitting: Submitting,
+        cluster_id: str,
     ) -> None:
+        self._capacity = capacity
         self._database = database
         self._fleet = fleet
         self._changes = changes
@@ -91,6 +99,7 @@ class Updating:
             RequestInvalid: All faults at once.
             OperationInProgress: Another operation holds the instance.
             InstanceStateConflict: Resources change only while it is STOPPED.
+            HostCapacityExhausted: It is to take more than is left.
             PeerAway: The files or the ports must change and the runner is away.
             PeerRefused: A port cannot be had.
         """
@@ -107,6 +116,7 @@ class Updating:
             resize, ports = changed.resources != instance.resources, changed.nics != instance.nics
             if resize or ports:
                 self._fleet.reachable_runner(instance.node)
+            self._capacity.reserve(conn, changed, instance)
             return Submission(
                 kind="update",
                 subject=instance.id,

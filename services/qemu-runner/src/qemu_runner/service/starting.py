@@ -157,7 +157,7 @@ class Starting:
             raise VmHostUnavailableError("it is stopping")
         arch = ARCHES[record.spec.arch]
         hardware = choose_hardware(hello, arch, self._accelerator)
-        self._capacity.require(machine.machine_id, record.spec)
+        self._capacity.require(record.spec)
         if record.spec.ports:
             await self._networking.check_ports(
                 machine.machine_id, record.spec, self._machines.records(), bind=True

@@ -35,7 +35,7 @@ from controller.errors import (
     Refusal,
     StaleFence,
 )
-from controller.ports import Fencing, ImageEvent, SnapshotComplete, StoreImage
+from controller.ports import EvidencePart, Fencing, ImageEvent, SnapshotComplete, StoreImage
 from controller.settings import Settings
 from google.rpc import error_details_pb2, status_pb2
 from prometheus_client import CollectorRegistry
@@ -207,6 +207,13 @@ class FakeRunner:
     async def read_console(self, machine_id: str, offset: int, length: int) -> AsyncIterator[ConsoleChunk]:
         await self._enter("console")
         yield ConsoleChunk(self.console, 0, len(self.console))
+
+    async def evidence(self, machine_id: str, trace_id: str) -> AsyncIterator[EvidencePart]:
+        await self._enter("evidence")
+        if machine_id in self.directories:
+            yield EvidencePart("console.log", self.console)
+            yield EvidencePart("qemu-argv.json", f'["-uuid", "{machine_id}"]'.encode())
+            yield EvidencePart("qmp.jsonl", b'{"command": {"execute": "cont"}}\n')
 
     async def execute(self, machine_id: str, request: ExecRequest) -> ExecResult:
         await self._enter("execute")

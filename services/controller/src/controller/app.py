@@ -17,8 +17,10 @@ from sqlalchemy import select
 from controller.adapters.image_store_client import ImageStoreClient
 from controller.adapters.runner_client import RunnerClient
 from controller.database import Database
+from controller.instances.bundles import Bundles
 from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
+from controller.instances.evidence import Evidence
 from controller.instances.fleet import Fleet
 from controller.instances.guests import Guests
 from controller.instances.image_feed import ImageFeed
@@ -87,7 +89,8 @@ async def serve(
     outbox = Outbox(clock)
     capacity = Capacity(database, fleet, settings.overcommit)
     observations = Observations(database, fleet, capacity, changes, outbox)
-    bench = Workbench(database, fleet, store, changes, observations, cluster_id)
+    evidence = Evidence(database, fleet)
+    bench = Workbench(database, fleet, store, changes, observations, evidence, cluster_id)
     engine = Engine(
         database,
         build_plans(bench, settings.operation_deadline_s),
@@ -118,7 +121,8 @@ async def serve(
         images.run(),
         *(RunnerWatch(runner, observations, clock).run() for runner in runners),
     ]
-    services = _services(parts, engine, Nodes(database, fleet, capacity, store, images))
+    nodes = Nodes(database, fleet, capacity, store, images)
+    services = _services(parts, engine, nodes, Bundles(database, engine, evidence, nodes, clock))
     async with AsyncExitStack() as stack:
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         running = asyncio.create_task(engine.run(), name="operations engine")
@@ -132,8 +136,10 @@ async def serve(
         yield failed
 
 
-def _services(parts: InstanceParts, engine: Engine, nodes: Nodes) -> list[tuple[str, Register]]:
-    instances, operations = InstanceServicer(parts), OperationServicer(engine)
+def _services(
+    parts: InstanceParts, engine: Engine, nodes: Nodes, bundles: Bundles
+) -> list[tuple[str, Register]]:
+    instances, operations = InstanceServicer(parts), OperationServicer(engine, bundles)
     events, hosts = EventServicer(engine), NodeServicer(nodes)
     package = "qcontroller.controller.v1"
     return [

@@ -52,9 +52,18 @@ def node_document(node: Node) -> Document:
         ],
         "accelerator": node.accelerator,
         "speedFactor": node.speed_factor,
-        "cpus": {"total": node.cpus_total, "allocated": node.cpus_allocated},
-        "memory": {"total": node.memory_total_mib, "allocated": node.memory_allocated_mib},
-        "disk": {"total": node.disk_total_mib, "free": node.disk_free_mib},
+        "cpus": {"total": node.cpus_total, "allocated": node.cpus_allocated, "limit": node.cpus_limit},
+        "memory": {
+            "total": node.memory_total_mib,
+            "allocated": node.memory_allocated_mib,
+            "limit": node.memory_limit_mib,
+        },
+        "disk": {
+            "total": node.disk_total_mib,
+            "free": node.disk_free_mib,
+            "allocated": node.disk_allocated_mib,
+            "limit": node.disk_limit_mib,
+        },
         "message": node.message,
     }
 

@@ -16,7 +16,7 @@ from controller.domain.machine import Machine, MachineNic
 from controller.domain.policy import OnExpire, Policies, RestartPolicy, Restarts
 from controller.domain.readiness import Readiness
 from controller.operations.rows import subjects
-from controller.records.schema import instance_labels, instance_secrets, instances
+from controller.records.schema import instance_labels, instance_secrets, instance_secrets_wanted, instances
 from controller.records.stored_json import from_stored, to_stored
 
 SELECTION: Final[Select[Any]] = select(instances, subjects.c.active_op).outerjoin(
@@ -149,7 +149,7 @@ def save_labels(conn: Connection, instance: Instance) -> None:
 
 def remove(conn: Connection, instance_id: str) -> None:
     """Remove an instance with its labels and secrets."""
-    for table in (instance_labels, instance_secrets):
+    for table in (instance_labels, instance_secrets, instance_secrets_wanted):
         conn.execute(delete(table).where(table.c.instance_id == instance_id))
     conn.execute(delete(instances).where(instances.c.id == instance_id))
 
@@ -162,6 +162,15 @@ def secrets_of(conn: Connection, instance_id: str) -> Secrets:
     if row is None:
         return Secrets("", "")
     return Secrets(row.user_data.decode(), row.network_config.decode())
+
+
+def all_secrets_of(conn: Connection, instance_id: str) -> tuple[str, ...]:
+    """Return every secret text of an instance, those to come included."""
+    texts: list[str] = []
+    for table in (instance_secrets, instance_secrets_wanted):
+        for row in conn.execute(select(table).where(table.c.instance_id == instance_id)):
+            texts += (row.user_data.decode(), row.network_config.decode())
+    return tuple(text for text in texts if text)
 
 
 def _write_labels(conn: Connection, instance: Instance) -> None:

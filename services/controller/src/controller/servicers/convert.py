@@ -54,9 +54,18 @@ def node_message(node: Node) -> host_pb2.Node:
         ],
         accelerator=node.accelerator,
         speed_factor=node.speed_factor,
-        cpus=host_pb2.CpuCapacity(total=node.cpus_total, allocated=node.cpus_allocated),
-        memory=host_pb2.MemoryCapacity(total=node.memory_total_mib, allocated=node.memory_allocated_mib),
-        disk=host_pb2.DiskCapacity(total=node.disk_total_mib, free=node.disk_free_mib),
+        cpus=host_pb2.CpuCapacity(
+            total=node.cpus_total, allocated=node.cpus_allocated, limit=node.cpus_limit
+        ),
+        memory=host_pb2.MemoryCapacity(
+            total=node.memory_total_mib, allocated=node.memory_allocated_mib, limit=node.memory_limit_mib
+        ),
+        disk=host_pb2.DiskCapacity(
+            total=node.disk_total_mib,
+            free=node.disk_free_mib,
+            allocated=node.disk_allocated_mib,
+            limit=node.disk_limit_mib,
+        ),
         message=node.message,
     )
 

@@ -140,6 +140,9 @@ class FakeRunner:
                     phase=MachinePhase.ACTIVE,
                     run_state="running",
                     incarnation=before.incarnation + 1,
+                    boots=before.boots + 1,
+                    panicked=False,
+                    io_error="",
                     exit=None,
                     accelerator="tcg",
                     nics=nics,
@@ -151,7 +154,7 @@ class FakeRunner:
         self, fencing: Fencing, *, force: bool, grace_s: float, stage: Callable[[str], Awaitable[None]]
     ) -> Machine:
         async with self._act("stop", fencing):
-            before = self.machines.get(fencing.machine_id, absent(fencing.machine_id))
+            before = self._seen(fencing.machine_id)
             if before.phase is not MachinePhase.ACTIVE:
                 return before
             await stage("quit" if force else "powerdown")
@@ -173,16 +176,16 @@ class FakeRunner:
         async with self._act("delete", fencing):
             self.directories.discard(fencing.machine_id)
             if self.machines.pop(fencing.machine_id, None) is not None:
-                self._tell(replace(absent(fencing.machine_id), revision=self._next()))
+                self._tell(replace(self._seen(fencing.machine_id), revision=self._next()))
 
     async def quiesce(self, fencing: Fencing) -> Machine:
         async with self._act("quiesce", fencing):
-            return self.machines.get(fencing.machine_id, absent(fencing.machine_id))
+            return self._seen(fencing.machine_id)
 
     async def get(self, machine_id: str, *, fence: int = 0, timeout_s: float = 10.0) -> Machine:
         await self._enter("get")
         self._compare(machine_id, fence)
-        return self.machines.get(machine_id, absent(machine_id))
+        return self._seen(machine_id)
 
     async def watch(self) -> AsyncIterator[Machine | SnapshotComplete | Node]:
         await self._enter("watch")
@@ -244,8 +247,12 @@ class FakeRunner:
             raise StaleFence("a higher fence was seen")
         self.fences[machine_id] = max(fence, self.fences.get(machine_id, 0))
 
+    def _seen(self, machine_id: str) -> Machine:
+        found = self.machines.get(machine_id, absent(machine_id))
+        return replace(found, fence=self.fences.get(machine_id, 0))
+
     def _set(self, machine: Machine) -> Machine:
-        told = replace(machine, revision=self._next())
+        told = replace(machine, revision=self._next(), fence=self.fences.get(machine.id, 0))
         self.machines[machine.id] = told
         self._tell(told)
         return told

@@ -51,7 +51,7 @@ async def test_a_machine_that_ended_while_the_runner_was_away_is_known_to_have_e
     os.kill(pid, signal.SIGKILL)
     await stack.start_runner()
     seen = await stack.until(machine_id, lambda machine: machine.phase == EXITED)
-    assert (seen.exit.reason, seen.exit.signal) == ("QEMU_EXITED", signal.SIGKILL)
+    assert (seen.exit.reason, seen.exit.signal) == ("QEMU_KILLED", signal.SIGKILL)
     assert "Linux version" in await stack.console(machine_id)
     assert seen.exit.console_tail
 

@@ -487,6 +487,11 @@ class InstanceStatus(_message.Message):
     BOOT_PHASES_FIELD_NUMBER: _builtins.int
     STDERR_TAIL_FIELD_NUMBER: _builtins.int
     CONSOLE_TAIL_FIELD_NUMBER: _builtins.int
+    BOOTS_FIELD_NUMBER: _builtins.int
+    BOOT_TIME_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    EXIT_SIGNAL_FIELD_NUMBER: _builtins.int
+    FAILURE_TIME_FIELD_NUMBER: _builtins.int
     state: Global___InstanceState.ValueType
     reason: _builtins.str
     message: _builtins.str
@@ -500,6 +505,12 @@ class InstanceStatus(_message.Message):
     """Tail of QEMU's stderr of the run that failed; empty unless FAILED."""
     console_tail: _builtins.str
     """Last console lines of the run that failed; empty unless FAILED."""
+    boots: _builtins.int
+    """How often the guest has begun to boot since the launch: starts, resets and its own reboots."""
+    exit_code: _builtins.int
+    """QEMU's exit code of the run that failed; absent unless FAILED by an exit."""
+    exit_signal: _builtins.str
+    """Name of the signal that ended QEMU ("SIGKILL"); empty unless FAILED by one."""
     @_builtins.property
     def nics(self) -> _containers.RepeatedCompositeFieldContainer[Global___NicStatus]: ...
     @_builtins.property
@@ -508,6 +519,14 @@ class InstanceStatus(_message.Message):
     def guest(self) -> Global___GuestInfo: ...
     @_builtins.property
     def boot_phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___BootPhase]: ...
+    @_builtins.property
+    def boot_time(self) -> _timestamp_pb2.Timestamp:
+        """When it last did."""
+
+    @_builtins.property
+    def failure_time(self) -> _timestamp_pb2.Timestamp:
+        """When it failed; absent unless FAILED."""
+
     def __init__(
         self,
         *,
@@ -524,12 +543,19 @@ class InstanceStatus(_message.Message):
         boot_phases: _abc.Iterable[Global___BootPhase] | None = ...,
         stderr_tail: _builtins.str = ...,
         console_tail: _builtins.str = ...,
+        boots: _builtins.int = ...,
+        boot_time: _timestamp_pb2.Timestamp | None = ...,
+        exit_code: _builtins.int | None = ...,
+        exit_signal: _builtins.str = ...,
+        failure_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "boot_time", b"boot_time", "exit_code", b"exit_code", "failure_time", b"failure_time", "guest", b"guest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "boot_phases", b"boot_phases", "conditions", b"conditions", "console_tail", b"console_tail", "guest", b"guest", "message", b"message", "nics", b"nics", "node", b"node", "observed_generation", b"observed_generation", "operation", b"operation", "reason", b"reason", "state", b"state", "stderr_tail", b"stderr_tail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "accelerator", b"accelerator", "boot_phases", b"boot_phases", "boot_time", b"boot_time", "boots", b"boots", "conditions", b"conditions", "console_tail", b"console_tail", "exit_code", b"exit_code", "exit_signal", b"exit_signal", "failure_time", b"failure_time", "guest", b"guest", "message", b"message", "nics", b"nics", "node", b"node", "observed_generation", b"observed_generation", "operation", b"operation", "reason", b"reason", "state", b"state", "stderr_tail", b"stderr_tail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
 
 Global___InstanceStatus: _TypeAlias = InstanceStatus  # noqa: Y015
 

@@ -49,6 +49,7 @@ instances = Table(
     Column("create_time", UtcDateTime, nullable=False),
     Column("machine", JSON(none_as_null=True)),
     Column("conditions", JSON, nullable=False),
+    Column("failure", JSON(none_as_null=True)),
     UniqueConstraint("name"),
     Index("ix_instances_node", "node"),
     Index("ix_instances_state", "state"),

@@ -74,6 +74,9 @@ def _nic(nic: MachineNic, before: tuple[NicView, ...]) -> NicView:
 class FakeRunner:
     """Machines as values. `faults` are raised by the next call of that name; `gates` hold a call up.
 
+    The gate "spawned" holds a start up once its process is there; `after` is called when a call has acted;
+    `snapshot` is what a watch begins with instead of the machines there are.
+
     A machine's directory is made before its record: one that was broken off in between is in `directories`
     alone, and no observation tells of it.
     """
@@ -92,6 +95,8 @@ class FakeRunner:
     console: bytes = b"login: "
     watchers: set["asyncio.Queue[Any]"] = field(default_factory=set)
     watched: asyncio.Event = field(default_factory=asyncio.Event)
+    after: dict[str, Callable[[], None]] = field(default_factory=dict)
+    snapshot: dict[str, Machine] | None = None
     revision: int = 0
     default: str = "user"
 
@@ -103,6 +108,11 @@ class FakeRunner:
     def report(self, machine_id: str, **changes: Any) -> None:
         """Change a machine from outside and tell the watchers."""
         self._set(replace(self.machines[machine_id], **changes))
+
+    def forget(self, machine_id: str) -> None:
+        """Lose a machine with its files, and tell the watchers."""
+        self.machines.pop(machine_id)
+        self._tell(replace(self._seen(machine_id), revision=self._next()))
 
     def break_off(self) -> None:
         """Be away: streams end and calls fail."""
@@ -134,7 +144,7 @@ class FakeRunner:
                 replace(nic, addresses=nic.addresses or (Address("10.77.0.15", "ipv4", "user"),))
                 for nic in before.nics
             )
-            return self._set(
+            started = self._set(
                 replace(
                     before,
                     phase=MachinePhase.ACTIVE,
@@ -147,8 +157,13 @@ class FakeRunner:
                     accelerator="tcg",
                     nics=nics,
                     start_time=datetime.now(UTC),
+                    boot_time=datetime.now(UTC),
                 )
             )
+            if "spawned" in self.gates:
+                self.reached["spawned"].set()
+                await self.gates["spawned"].wait()
+            return started
 
     async def stop(
         self, fencing: Fencing, *, force: bool, grace_s: float, stage: Callable[[str], Awaitable[None]]
@@ -193,7 +208,8 @@ class FakeRunner:
         self.watchers.add(queue)
         try:
             yield NODE
-            for machine in list(self.machines.values()):
+            told = self.machines if self.snapshot is None else self.snapshot
+            for machine in list(told.values()):
                 yield machine
             yield SnapshotComplete()
             self.watched.set()
@@ -234,6 +250,8 @@ class FakeRunner:
                 self.reached[call].set()
                 await self.gates[call].wait()
             yield
+            if call in self.after:
+                self.after.pop(call)()
 
     async def _enter(self, call: str) -> None:
         if self.away:
@@ -398,7 +416,11 @@ def _now() -> Any:
 
 @asynccontextmanager
 async def running_cloud(
-    path: Path, runner: FakeRunner | None = None, store: FakeStore | None = None
+    path: Path,
+    runner: FakeRunner | None = None,
+    store: FakeStore | None = None,
+    *,
+    deadline_s: float = 300.0,
 ) -> AsyncIterator[Cloud]:
     """Run the service on a socket below `path`."""
     runner, store = runner or FakeRunner(), store or FakeStore()
@@ -410,7 +432,7 @@ async def running_cloud(
         runners={"node-1": "unix:/nowhere"},
         stop_timeout_s=45.0,
         readiness_deadline_s=180.0,
-        operation_deadline_s=300.0,
+        operation_deadline_s=deadline_s,
         operation_slots=8,
     )
     async with AsyncExitStack() as stack:

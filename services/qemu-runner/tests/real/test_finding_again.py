@@ -92,18 +92,6 @@ async def test_a_guest_that_powers_itself_off_is_told_from_a_crash(stack: Runner
     assert seen.exit.reason == "GUEST_SHUTDOWN"
 
 
-async def test_a_panic_is_told_from_a_power_off(stack: RunnerStack) -> None:
-    machine_id = await running(stack)
-    # What the kernel's pvpanic driver does; the small guest has none.
-    script = (
-        "d=/sys/bus/pci/devices/0000:00:07.0; echo 1 > $d/enable; read bar rest < $d/resource; "
-        "(sleep 0.2; devmem $bar 8 1) >/dev/null 2>&1 &"
-    )
-    await stack.execute(machine_id, "/bin/sh", "-c", script)
-    seen = await stack.until(machine_id, lambda machine: machine.phase == EXITED)
-    assert seen.exit.reason == "KERNEL_PANIC", seen
-
-
 async def test_a_start_that_qemu_refuses_carries_its_words(stack: RunnerStack) -> None:
     machine_id = str(uuid.uuid4())
     await stack.prepare(machine_id, stack.spec())

@@ -167,8 +167,11 @@ class Machine:
     def older_than(self, known: "Machine") -> bool:
         """Whether this view predates `known`: an operation has had the machine since.
 
-        The runner keeps the fence before it acts, and counts starts; neither ever falls by itself.
+        The runner keeps the fence before it acts, and counts starts; neither ever falls by itself, but a
+        machine that is gone counts no starts.
         """
+        if self.phase is MachinePhase.ABSENT:
+            return self.fence < known.fence
         return (self.fence, self.incarnation) < (known.fence, known.incarnation)
 
 

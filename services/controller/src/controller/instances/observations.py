@@ -150,9 +150,7 @@ class Observations:
         found = machines.get(instance.id)
         if found is None and instance.machine is not None:
             # Under the fence that is known: whether it is gone is then looked at under a higher one.
-            return replace(
-                absent(instance.id), fence=instance.machine.fence, incarnation=instance.machine.incarnation
-            )
+            return replace(absent(instance.id), fence=instance.machine.fence)
         return found
 
     def _tell(self, instance: Instance | None) -> None:

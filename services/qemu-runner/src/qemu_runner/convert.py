@@ -135,7 +135,12 @@ def machine_message(seen: Observation) -> runner_pb2.Machine:
         fence=seen.fence,
         revision=seen.revision,
         network_fault=seen.network_fault,
+        boots=seen.boots,
+        panicked=seen.panicked,
+        io_error=seen.io_error,
     )
+    if seen.boot_time is not None:
+        message.boot_time.CopyFrom(_time(seen.boot_time))
     if seen.exit is not None:
         message.exit.CopyFrom(_exit(seen.exit))
     if seen.start_time is not None:

@@ -140,11 +140,14 @@ class MachineNic(_message.Message):
     NETWORK_FIELD_NUMBER: _builtins.int
     MAC_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     network: _builtins.str
     """Stored at launch, never reinterpreted: "user", "qc0" or "bridge:<ifname>". On a machine that runs, ports
     on qc0 are changed by a prepare at once.
     """
     mac: _builtins.str
+    address: _builtins.str
+    """Static address on the runner's own bridge; empty: the runner chooses one."""
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[_instance_pb2.PortMapping]: ...
     def __init__(
@@ -153,10 +156,11 @@ class MachineNic(_message.Message):
         network: _builtins.str = ...,
         mac: _builtins.str = ...,
         ports: _abc.Iterable[_instance_pb2.PortMapping] | None = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mac", b"mac", "network", b"network", "ports", b"ports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "mac", b"mac", "network", b"network", "ports", b"ports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from controller.domain.machine import RESERVED, Machine, MachinePhase
+from controller.domain.machine import KNOWN_BEFORE_BOOT, Machine, MachinePhase
 from controller.domain.readiness import Readiness
 
 RUNNER_UNREACHABLE: Final = "RUNNER_UNREACHABLE"
@@ -120,7 +120,7 @@ def _address_assigned(view: View) -> _Finding:
     if machine is not None and machine.network_fault:
         return _Finding(_FALSE, machine.network_fault, "The guest has lost its network.")
     sources = set() if machine is None else {one.source for nic in machine.nics for one in nic.addresses}
-    if sources == {RESERVED}:
+    if sources and sources <= KNOWN_BEFORE_BOOT:
         # Its own from the launch on, whether it runs or not.
         return _Finding(_TRUE, "AddressReserved")
     if machine is None or machine.phase is not MachinePhase.ACTIVE:

@@ -9,8 +9,8 @@ from typing import Final
 BRIDGE_PREFIX: Final = "bridge:"
 """Before the name of an existing bridge whose own network serves the guest."""
 
-RESERVED: Final = "reserved"
-"""Source of an address that is the NIC's own before the guest has booted."""
+KNOWN_BEFORE_BOOT: Final = frozenset({"reserved", "static"})
+"""Sources of addresses that are the NIC's own before the guest has booted."""
 
 LIVE_PUBLISHING: Final = frozenset({"qc0"})
 """Networks whose published ports change while the guest runs; elsewhere they do at the next start."""
@@ -155,11 +155,12 @@ class MachineImage:
 
 @dataclass(frozen=True, slots=True)
 class MachineNic:
-    """A NIC as it is to be."""
+    """A NIC as it is to be; an empty address is the runner's to choose."""
 
     network: str
     mac: str
     ports: tuple[Port, ...] = ()
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

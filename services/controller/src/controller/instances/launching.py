@@ -170,7 +170,10 @@ def _nics(wish: LaunchWish) -> tuple[MachineNic, ...]:
     publishing = publishing_nic([nic.network for nic in wish.wanted_nics])
     return tuple(
         MachineNic(
-            nic.network or "default", nic.mac.lower() or _new_mac(), wish.ports if index == publishing else ()
+            nic.network or "default",
+            nic.mac.lower() or _new_mac(),
+            wish.ports if index == publishing else (),
+            nic.address,
         )
         for index, nic in enumerate(wish.wanted_nics)
     )

@@ -67,11 +67,12 @@ class PortMapping:
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """One network card."""
+    """One network card; an empty address is the runner's to choose."""
 
     network: str
     mac: str
     ports: tuple[PortMapping, ...] = ()
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,5 +133,5 @@ class Planning:
         await self._networking.check_ports(machine_id, spec, records, bind=not running)
         others = [record for record in records if record.machine_id != machine_id]
         require_own_macs(spec, others)
-        self._networking.require_room(spec, others)
+        await self._networking.require_addresses(spec, others)
         return spec, choice

@@ -63,6 +63,8 @@ def instance(name: str = "web-1", *, generation: int = 3, revision: int = 17) ->
             all=[instance_pb2.Probe(agent=instance_pb2.AgentProbe())], deadline="180s"
         ),
         etag=f"{generation}-{revision}",
+        restart_policy="never",
+        on_expire="delete",
         status=instance_pb2.InstanceStatus(
             state=instance_pb2.INSTANCE_STATE_RUNNING,
             observed_generation=generation,

@@ -41,6 +41,16 @@ TABLE: Final[Mapping[type[Exception], _Row]] = MappingProxyType(
             "INSTANCE_STATE_CONFLICT",
             lambda e: {"instance": e.name, "state": e.state, "allowed": ",".join(e.allowed)},
         ),
+        errors.InstanceProtected: (
+            StatusCode.FAILED_PRECONDITION,
+            "INSTANCE_PROTECTED",
+            lambda e: {"instance": e.name},
+        ),
+        errors.InstanceExpired: (
+            StatusCode.FAILED_PRECONDITION,
+            "INSTANCE_EXPIRED",
+            lambda e: {"instance": e.name},
+        ),
         errors.PreconditionFailed: (
             StatusCode.FAILED_PRECONDITION,
             "PRECONDITION_FAILED",

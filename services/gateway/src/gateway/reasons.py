@@ -85,6 +85,12 @@ REASONS: Final[dict[str, Reason]] = {
     "INSTANCE_STATE_CONFLICT": Reason(
         409, "The instance's state does not allow this", "`metadata.allowed` lists what the state allows."
     ),
+    "INSTANCE_PROTECTED": Reason(
+        409, "The instance is protected", 'Take the protection away first: PATCH {"protected": false}.'
+    ),
+    "INSTANCE_EXPIRED": Reason(
+        409, "The instance's time has run out", "PATCH `ttl` or `expireTime`: later, or null for no end."
+    ),
     "OPERATION_IN_PROGRESS": Reason(
         409,
         "Another operation is running on the instance",
@@ -198,6 +204,10 @@ REASONS: Final[dict[str, Reason]] = {
     "VM_HOST_EXITED": Reason(500, "vm-host ended, and the machine with it", "Start the instance again."),
     "HOST_RESTARTED": Reason(500, "The host was restarted", "Start the instance again."),
     "HOST_SHUTDOWN": Reason(500, "The host was shut down", "Start the instance again."),
+    "RESTART_LIMIT_REACHED": Reason(
+        500, "It was restarted too often", "Look at what ended it; start it, which counts anew, or delete it."
+    ),
+    "EXPIRED": Reason(500, "Its time has run out", "PATCH `ttl` or `expireTime` before it is started again."),
     "UNDO_FAILING": Reason(
         500, "Undoing does not succeed", "It goes on slowly; `metadata.cause` and the node's leaks tell more."
     ),

@@ -96,6 +96,7 @@ def spec_of(message: runner_pb2.MachineSpec) -> MachineSpec:
                 nic.mac,
                 tuple(PortMapping(p.host, p.guest, p.protocol or "tcp", p.address) for p in nic.ports),
                 nic.address,
+                nic.planned,
             )
             for nic in message.nics
         ),
@@ -274,7 +275,11 @@ def _spec(spec: MachineSpec) -> runner_pb2.MachineSpec:
         ),
         nics=[
             runner_pb2.MachineNic(
-                network=nic.network, mac=nic.mac, ports=[_port(p) for p in nic.ports], address=nic.address
+                network=nic.network,
+                mac=nic.mac,
+                ports=[_port(p) for p in nic.ports],
+                address=nic.address,
+                planned=nic.planned,
             )
             for nic in spec.nics
         ],

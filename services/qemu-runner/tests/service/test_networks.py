@@ -221,6 +221,54 @@ async def test_an_address_that_no_guest_of_the_network_can_have_is_refused(
             await ask(runner, static(address, network))
 
 
+def planned(address: str, mac: str = MAC) -> MachineSpec:
+    spec = on("qc0", mac)
+    return replace(spec, nics=(replace(spec.nics[0], planned=address),))
+
+
+async def test_a_plan_sets_an_address_aside_that_the_prepare_then_gives(world: World) -> None:
+    async with world.runner() as runner:
+        first, second = new_id(), new_id()
+        planning = runner.services.planning
+        assert (await planning.plan(first, on("qc0"), reserve=True)).addresses == ("10.76.0.2",)
+        assert (await planning.plan(second, on("qc0", OTHER_MAC), reserve=True)).addresses == ("10.76.0.3",)
+        await runner.prepare(second, planned("10.76.0.3", OTHER_MAC))
+        await runner.prepare(first, planned("10.76.0.2"))
+        assert addresses(runner.seen(first)) == [("10.76.0.2", "reserved")]
+        assert addresses(runner.seen(second)) == [("10.76.0.3", "reserved")]
+
+
+async def test_a_plan_that_is_only_asked_sets_nothing_aside(world: World) -> None:
+    async with world.runner() as runner:
+        assert (await runner.services.planning.plan(new_id(), on("qc0"))).addresses == ()
+        assert world.nat.last is None
+
+
+async def test_what_is_set_aside_is_nobody_elses_when_the_turn_comes_round(world: World) -> None:
+    world.nat.pool = AddressPool(IPv4Network("10.76.0.0/29"))
+    async with world.runner() as runner:
+        await runner.services.planning.plan(new_id(), on("qc0"), reserve=True)
+        given = [await prepared(runner, on("qc0", f"52:54:00:00:01:0{number}")) for number in range(4)]
+        assert "10.76.0.2" not in {addresses(runner.seen(one))[0][0] for one in given}
+
+
+async def test_what_was_planned_before_a_restart_is_still_given(world: World) -> None:
+    machine_id = new_id()
+    async with world.runner() as runner:
+        await runner.services.planning.plan(machine_id, on("qc0"), reserve=True)
+    async with world.runner() as runner:
+        await prepared(runner, on("qc0", OTHER_MAC))
+        await runner.prepare(machine_id, planned("10.76.0.2"))
+        assert addresses(runner.seen(machine_id)) == [("10.76.0.2", "reserved")]
+
+
+async def test_a_planned_address_that_another_has_by_now_is_replaced(world: World) -> None:
+    async with world.runner() as runner:
+        await prepared(runner, static("10.76.0.2"))
+        machine_id = await prepared(runner, planned("10.76.0.2"))
+        assert addresses(runner.seen(machine_id)) == [("10.76.0.3", "reserved")]
+
+
 async def test_a_mac_that_another_machine_has_on_the_network_is_refused(world: World) -> None:
     async with world.runner() as runner:
         await prepared(runner, on("qc0"))

@@ -66,6 +66,7 @@ def spec_message(spec: MachineSpec) -> runner_pb2.MachineSpec:
                 network=nic.network,
                 mac=nic.mac,
                 address=nic.address,
+                planned=nic.planned,
                 ports=[
                     instance_pb2.PortMapping(
                         host=port.host, guest=port.guest, protocol=port.protocol, address=port.address

@@ -155,12 +155,25 @@ class MachineImage:
 
 @dataclass(frozen=True, slots=True)
 class MachineNic:
-    """A NIC as it is to be; an empty address is the runner's to choose."""
+    """A NIC as it is to be.
+
+    Attributes:
+        address: Static; empty: the runner chooses.
+        planned: What the runner has set aside for it at launch, shown until the machine is.
+    """
 
     network: str
     mac: str
     ports: tuple[Port, ...] = ()
     address: str = ""
+    planned: str = ""
+
+    @property
+    def foreseen(self) -> tuple[Address, ...]:
+        """The address that it will have, where that is known."""
+        if self.address:
+            return (Address(self.address, "ipv4", "static"),)
+        return (Address(self.planned, "ipv4", "reserved"),) if self.planned else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +205,7 @@ class MachinePlan:
     accelerator: str
     warnings: tuple[str, ...]
     networks: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from qemu_runner.domain.machine import (
 from qemu_runner.domain.record import Holding, MachineRecord
 from qemu_runner.errors import NetworkUnavailableError
 from qemu_runner.existing_bridge import BridgeTapError, ExistingBridges
-from qemu_runner.service.nat_cards import nat_cards, require_own_macs, reserved_addresses
+from qemu_runner.service.nat_cards import nat_cards, require_own_macs
 from qemu_runner.service.network_choice import Choice, NetworkChoice
 from qemu_runner.service.own_bridge import OwnBridge
 from qemu_runner.service.plugging import Taps
@@ -139,13 +139,13 @@ class Networking:
         """
         require_own_macs(spec, others)
         await self.own_bridge.check_addresses(spec, others)
-        taken = [*reserved_addresses(others), *(IPv4Address(nic.address) for nic in spec.nics if nic.address)]
+        taken = self.own_bridge.taken(machine_id, spec, others)
         held, cards = [], 0
         for number, nic in enumerate(spec.nics):
             address, tap = "", ""
             if self.own_bridge.serves(nic):
                 address = "" if before is None else before.address_of(nic.mac)
-                address = nic.address or address or await self.own_bridge.reserve(taken)
+                address = nic.address or address or await self.own_bridge.choose(nic, taken)
                 taken.append(IPv4Address(address))
                 tap = tap_name(self._owner, machine_id, cards)
                 cards += 1
@@ -165,6 +165,17 @@ class Networking:
         """
         await self.own_bridge.check_addresses(spec, others)
         self.own_bridge.require_room(spec, others)
+
+    async def set_aside(
+        self, machine_id: MachineId, spec: MachineSpec, others: Sequence[MachineRecord]
+    ) -> tuple[str, ...]:
+        """Set an address aside for each NIC on the own bridge, for a prepare that follows soon.
+
+        Raises:
+            HostCapacityError: There are not enough left.
+            NetworkUnavailableError: They cannot be had for another reason.
+        """
+        return await self.own_bridge.set_aside(machine_id, spec, others)
 
     def netdev_options(self, spec: MachineSpec, index: int | None, fd: str) -> tuple[str, ...]:
         """Return what QEMU's command line says of the NICs: all but the user network's are plugged by QMP.

@@ -4,8 +4,11 @@ It owns the translation of that network's errors; whose address is whose stands 
 """
 
 import logging
+import time
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from ipaddress import AddressValueError, IPv4Address
+from typing import Final
 
 from qemu_runner.bridge_network import (
     AddressOutsideError,
@@ -28,6 +31,8 @@ from qemu_runner.service.nat_cards import exhausted, nat_cards, reserved_address
 from qemu_runner.service.port_rules import port_refusal, published_on
 
 _LOG = logging.getLogger(__name__)
+# Longer than any launch waits for its prepare.
+_ASIDE_S: Final = 600.0
 
 
 class OwnBridge:
@@ -39,6 +44,8 @@ class OwnBridge:
 
     def __init__(self, network: BridgeNetwork | None) -> None:
         self.network = network
+        # Set aside by plans: for whom, and until when by the monotonic clock.
+        self._aside: dict[IPv4Address, tuple[MachineId, float]] = {}
 
     def serves(self, nic: Nic) -> bool:
         """Tell whether a NIC is on this bridge and the bridge is there to be had."""
@@ -83,8 +90,40 @@ class OwnBridge:
         if faults:
             raise SpecInvalidError(tuple(faults))
 
-    async def reserve(self, taken: Collection[IPv4Address]) -> str:
-        """Choose an address for a NIC.
+    def taken(
+        self, machine_id: MachineId, spec: MachineSpec, others: Iterable[MachineRecord]
+    ) -> list[IPv4Address]:
+        """Return the addresses that its NICs may not be given: those of others, and its own static ones."""
+        now = time.monotonic()
+        self._aside = {address: one for address, one in self._aside.items() if one[1] > now}
+        aside = (address for address, (owner, _) in self._aside.items() if owner != machine_id)
+        static = (IPv4Address(nic.address) for nic in spec.nics if nic.address)
+        return [*reserved_addresses(others), *aside, *static]
+
+    async def set_aside(
+        self, machine_id: MachineId, spec: MachineSpec, others: Sequence[MachineRecord]
+    ) -> tuple[str, ...]:
+        """Choose an address for each NIC here, and keep it for this machine's prepare for 10 minutes.
+
+        It is kept in memory: the turn in which addresses are given keeps it from others over a restart.
+
+        Raises:
+            HostCapacityError: There are not enough left.
+            NetworkUnavailableError: They cannot be had for another reason.
+        """
+        taken = self.taken(machine_id, spec, others)
+        chosen = []
+        for nic in spec.nics:
+            address = nic.address
+            if self.serves(nic) and not address:
+                address = await self.choose(nic, taken)
+                taken.append(IPv4Address(address))
+                self._aside[IPv4Address(address)] = (machine_id, time.monotonic() + _ASIDE_S)
+            chosen.append(address)
+        return tuple(chosen)
+
+    async def choose(self, nic: Nic, taken: Collection[IPv4Address]) -> str:
+        """Choose an address for a NIC: the one that was planned, unless it is another's by now.
 
         Raises:
             HostCapacityError: There is none left.
@@ -93,6 +132,9 @@ class OwnBridge:
         if self.network is None:
             raise _switched_off()
         try:
+            if nic.planned and IPv4Address(nic.planned) not in taken:
+                with suppress(AddressOutsideError):  # the subnet is another since
+                    return str(await self.network.reserve(taken, IPv4Address(nic.planned)))
             return str(await self.network.reserve(taken))
         except AddressPoolExhaustedError as exc:
             raise exhausted(1, 0) from exc

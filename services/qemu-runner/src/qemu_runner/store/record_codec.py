@@ -94,6 +94,7 @@ def _spec(document: dict[str, Any]) -> MachineSpec:
                 nic["mac"],
                 tuple(PortMapping(**port) for port in nic["ports"]),
                 nic.get("address", ""),
+                nic.get("planned", ""),
             )
             for nic in document["nics"]
         ),

@@ -108,6 +108,8 @@ def spec_of(message: runner_pb2.MachineSpec) -> MachineSpec:
                 nic.network,
                 nic.mac,
                 tuple(PortMapping(p.host, p.guest, p.protocol or "tcp", p.address) for p in nic.ports),
+                nic.address,
+                nic.planned,
             )
             for nic in message.nics
         ),
@@ -290,7 +292,13 @@ def _spec(spec: MachineSpec) -> runner_pb2.MachineSpec:
             virtual_size_bytes=spec.image.virtual_size_bytes,
         ),
         nics=[
-            runner_pb2.MachineNic(network=nic.network, mac=nic.mac, ports=[_port(p) for p in nic.ports])
+            runner_pb2.MachineNic(
+                network=nic.network,
+                mac=nic.mac,
+                ports=[_port(p) for p in nic.ports],
+                address=nic.address,
+                planned=nic.planned,
+            )
             for nic in spec.nics
         ],
         cluster_id=spec.cluster_id,

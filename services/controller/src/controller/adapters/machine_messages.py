@@ -70,6 +70,8 @@ def spec_message(spec: MachineSpec) -> runner_pb2.MachineSpec:
             runner_pb2.MachineNic(
                 network=nic.network,
                 mac=nic.mac,
+                address=nic.address,
+                planned=nic.planned,
                 ports=[
                     instance_pb2.PortMapping(
                         host=port.host, guest=port.guest, protocol=port.protocol, address=port.address

@@ -127,7 +127,7 @@ class Instance:
         """The NICs as they were seen, or as they will be."""
         if self.machine is not None and len(self.machine.nics) == len(self.nics):
             return self.machine.nics
-        return tuple(NicView(nic.network, nic.mac, (), nic.ports) for nic in self.nics)
+        return tuple(NicView(nic.network, nic.mac, nic.foreseen, nic.ports) for nic in self.nics)
 
     @property
     def publishing_nic(self) -> int | None:

@@ -107,7 +107,7 @@ class Strike:
 
 def strikes(rng: random.Random, operations: int) -> list[Strike]:
     """Draw what strikes while that many operations are at work."""
-    chosen = rng.choices(list(WEIGHTS), weights=list(WEIGHTS.values()), k=rng.randint(4, 8))
+    chosen = rng.choices(list(WEIGHTS), weights=list(WEIGHTS.values()), k=rng.randint(8, 16))
     return [
         Strike(
             fault,

@@ -16,7 +16,7 @@ from killmatrix.plan import VERBS, Fault, Strike, strikes
 from killmatrix.report import Report
 from killmatrix.world import World
 
-_FEWEST, _MOST = 30, 60
+_FEWEST, _MOST = 50, 130
 _REST_S: Final = 30.0
 _HOUR_S: Final = 3600.0
 # A strike that waits for a certain call takes any after this many others.

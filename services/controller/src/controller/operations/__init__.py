@@ -28,7 +28,7 @@ from controller.operations.errors import (
     SubmitRefused,
     UnknownKind,
 )
-from controller.operations.failpoints import FailPoints, armed_by
+from controller.operations.failpoints import FailPoints
 from controller.operations.feed import Event, Feed, Gap
 from controller.operations.listing import OperationFilter, OperationPage
 from controller.operations.operation import Initiator, Operation, OperationId, Progress, Stage, UndoScope
@@ -102,7 +102,6 @@ __all__ = [
     "UndoScope",
     "UnknownKind",
     "active_operation",
-    "armed_by",
     "forget_subject",
     "next_fence",
     "require_idle",

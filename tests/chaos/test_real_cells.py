@@ -53,7 +53,9 @@ def test_the_cell_ends_well(stand: Stand, cell: Cell, request: pytest.FixtureReq
         stand.play(cell)
     except BaseException:
         folder = evidence.keep(stand.stack, f"cell-{cell}".replace("/", "-"))
-        print(f"evidence: {folder}\nreproduce: make chaos-real SEED={SEED} CELL='{cell}'")
+        test = f"tests/chaos/test_real_cells.py::test_the_cell_ends_well[{cell}]"
+        again = f"QC_CHAOS_CELLS={SAMPLE} QC_CHAOS_SEED={SEED} .venv/bin/python -m pytest '{test}'"
+        print(f"evidence: {folder}\nreproduce: {again}")
         raise
 
 

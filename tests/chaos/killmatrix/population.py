@@ -12,16 +12,12 @@ from typing import Final
 
 from controller.adapters.machine_messages import machine_of
 from controller.database import Database
+from controller.domain.condition import View, derive
 from controller.domain.instance import DesiredPower, Instance, InstanceId, InstanceImage, Resources
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import MachineNic
-from controller.domain.node import Node, NodeState
 from controller.domain.readiness import Readiness
-from controller.instances.changes import Changes
-from controller.instances.fleet import Fleet
-from controller.operations import SystemClock
 from controller.plans.workbench import record_of
-from controller.ports import Runner
 from controller.records import instance_rows
 from controller.records.instance_rows import Secrets
 from fakerunner.host import ACTIVE, FakeHost
@@ -42,18 +38,8 @@ def instance_id(number: int) -> str:
     return str(uuid.uuid5(_SPACE, str(number)))
 
 
-class _Named:
-    """What a fleet wants to know of a runner before the first contact."""
-
-    node = _NODE
-
-
 async def populate(database: Path, host: FakeHost, store: FakeImageStore, count: int) -> None:
     """Have `count` instances run; ten carry the label "rare", all one of a hundred "group" values."""
-    clock = SystemClock()
-    fleet = Fleet([_runner()], clock)
-    fleet.heard(_NODE, Node(name=_NODE, state=NodeState.READY, accelerator="tcg", speed_factor=1.0))
-    changes = Changes(fleet, clock)
     instances = list(_instances(count))
     host.populate(machine for _, machine in instances)
     store.pins.update(instance.id for instance, _ in instances)
@@ -63,14 +49,9 @@ async def populate(database: Path, host: FakeHost, store: FakeImageStore, count:
 
             def work(conn: Connection, batch: list[Instance] = batch) -> None:
                 for instance in batch:
-                    instance_rows.add(conn, changes.derived(instance), Secrets("", ""))
+                    instance_rows.add(conn, instance, Secrets("", ""))
 
             await opened.write(work)
-
-
-def _runner() -> Runner:
-    runner: Runner = _Named()  # type: ignore[assignment]  # nobody calls it
-    return runner
 
 
 def _instances(count: int) -> Iterator[tuple[Instance, pb.Machine]]:
@@ -97,7 +78,10 @@ def _instances(count: int) -> Iterator[tuple[Instance, pb.Machine]]:
             create_time=now,
         )
         machine = _machine(bare, mac, now)
-        yield replace(bare, machine=machine_of(machine)), machine
+        view = View(
+            machine_of(machine), has_nics=True, readiness=bare.readiness, reachable=True, speed_factor=1
+        )
+        yield replace(bare, machine=view.machine, conditions=derive(view, (), now)), machine
 
 
 def _machine(instance: Instance, mac: str, now: datetime) -> pb.Machine:

@@ -4,13 +4,13 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from qcontroller.controller.v1 import host_pb2_grpc, instance_pb2_grpc, operation_pb2_grpc
 from qcontroller.settings.v1.settings_pb2 import ControllerSettings
 from servicekit.channel import grpc_channel
+from servicekit.failpoints import fail_points_of
 from servicekit.server import Register, grpc_server
 from sqlalchemy import select
 
@@ -34,8 +34,8 @@ from controller.instances.runner_watch import RunnerWatch
 from controller.instances.submitting import Submitting
 from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs
-from controller.operations import Clock, Engine, EngineSettings, Outbox, SystemClock, armed_by
-from controller.operations.failpoints import FailPoints, no_fail_points
+from controller.operations import Clock, Engine, EngineSettings, Outbox, SystemClock
+from controller.operations.failpoints import FailPoints
 from controller.operations.rows import meta
 from controller.plans.kinds import build_plans
 from controller.plans.workbench import Workbench
@@ -190,5 +190,4 @@ async def _end(engine: Engine, running: "asyncio.Task[None]", tasks: "list[async
 
 
 def _fail_points() -> FailPoints:
-    file = os.environ.get("QC_FAIL_POINT_FILE", "")
-    return armed_by(Path(file)) if file else no_fail_points
+    return fail_points_of(os.environ)

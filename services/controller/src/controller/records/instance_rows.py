@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, update
 
 from controller.domain.condition import Condition
 from controller.domain.instance import DesiredPower, Failure, Instance, InstanceId, InstanceImage, Resources
@@ -22,6 +22,10 @@ from controller.records.stored_json import from_stored, to_stored
 SELECTION: Final[Select[Any]] = select(instances, subjects.c.active_op).outerjoin(
     subjects, subjects.c.id == instances.c.id
 )
+# Made once: building a statement costs more than running it.
+_BY_NAME: Final = SELECTION.where(instances.c.name == bindparam("wanted"))
+_BY_ID: Final = SELECTION.where(instances.c.id == bindparam("wanted"))
+_SAVE: Final = update(instances).where(instances.c.id == bindparam("wanted"))
 
 
 _SOUND: Final = frozenset({InstanceState.RUNNING, InstanceState.PAUSED, InstanceState.STOPPED})
@@ -91,13 +95,13 @@ def nics_of(stored: Sequence[Any]) -> tuple[MachineNic, ...]:
 
 def find_by_name(conn: Connection, name: str) -> Instance | None:
     """Return the instance of this name."""
-    row = conn.execute(SELECTION.where(instances.c.name == name)).one_or_none()
+    row = conn.execute(_BY_NAME, {"wanted": name}).one_or_none()
     return None if row is None else to_instance(row)
 
 
 def find(conn: Connection, instance_id: str) -> Instance | None:
     """Return the instance of this id."""
-    row = conn.execute(SELECTION.where(instances.c.id == instance_id)).one_or_none()
+    row = conn.execute(_BY_ID, {"wanted": instance_id}).one_or_none()
     return None if row is None else to_instance(row)
 
 
@@ -147,7 +151,7 @@ def moved(
 def save(conn: Connection, instance: Instance) -> Instance:
     """Write `instance` under its next revision and return it so."""
     written = replace(instance, revision=instance.revision + 1)
-    conn.execute(update(instances).where(instances.c.id == instance.id).values(**_columns(written)))
+    conn.execute(_SAVE, {"wanted": instance.id, **_columns(written)})
     return written
 
 

@@ -138,7 +138,7 @@ async def out_of_time(cloud: Cloud, **fields: Any) -> operation_pb2.Operation:
 
 
 async def test_a_launch_out_of_time_with_qemu_there_leaves_a_failed_instance(tmp_path: Path) -> None:
-    async with running_cloud(tmp_path, deadline_s=2.0) as cloud:
+    async with running_cloud(tmp_path, operation_deadline_s=2.0) as cloud:
         cloud.runner.at("spawned")
         operation = await out_of_time(cloud)
         assert operation.state == operation_pb2.OPERATION_STATE_FAILED
@@ -154,7 +154,7 @@ async def test_a_launch_out_of_time_with_qemu_there_leaves_a_failed_instance(tmp
 
 
 async def test_a_launch_out_of_time_without_qemu_leaves_nothing(tmp_path: Path) -> None:
-    async with running_cloud(tmp_path, deadline_s=2.0) as cloud:
+    async with running_cloud(tmp_path, operation_deadline_s=2.0) as cloud:
         cloud.runner.at("start")
         assert (await out_of_time(cloud)).error.reason == "DEADLINE_EXCEEDED"
         answer = await cloud.instances.ListInstances(pb.ListInstancesRequest(), timeout=10)
@@ -179,7 +179,7 @@ async def test_a_start_out_of_time_with_qemu_there_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("controller.instances.verbs._MARGIN_S", 0.0)
-    async with running_cloud(tmp_path, deadline_s=2.0) as cloud:
+    async with running_cloud(tmp_path, operation_deadline_s=2.0) as cloud:
         await cloud.launch(start=False)
         cloud.runner.at("spawned")
         operation = await cloud.ended((await cloud.ask("Start")).operation.id)

@@ -6,12 +6,13 @@ from typing import Final
 from sqlalchemy import Connection
 
 from controller.domain.failing import failure
-from controller.domain.instance import DesiredPower
+from controller.domain.instance import DesiredPower, Instance
 from controller.domain.lifecycle import LOSSES, Event, InstanceState
 from controller.domain.machine import Machine, MachineExit, MachinePhase
+from controller.domain.policy import RestartPolicy
 from controller.domain.verdict import HOST_SHUTDOWN, START_FAILED, STOPPED, Verdict, ended, loss_of, seen
 from controller.instances.changes import Changes
-from controller.operations import Operation, Problem, State
+from controller.operations import Initiator, Operation, Problem, State
 from controller.operations.ledger import SUPERSEDED
 from controller.plans.machine_steps import KEPT
 from controller.plans.power_steps import RUNNING
@@ -39,13 +40,16 @@ class Settling:
             self._changes.remove(conn, operation)
 
     def start(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
-        """A start that was undone leaves the instance off."""
+        """A start that was undone leaves the instance off; one of a policy, FAILED, so that it goes on."""
         if _superseded(error):
             return
         if outcome is State.SUCCEEDED:
             self._carried_out(conn, operation, Event.IS_RUNNING)
         elif outcome is State.FAILED and _was_spawned(operation):
             self._came_to_nothing(conn, operation, error)
+        elif outcome is State.FAILED and operation.initiator is Initiator.SYSTEM:
+            # What policies start counts as failed even where it did not come to QEMU.
+            self._not_started(conn, operation, error)
         elif outcome is State.CANCELLED:
             self._changes.move(conn, operation, Event.IS_OFF)
             self._want(conn, operation, DesiredPower.STOPPED)
@@ -67,7 +71,9 @@ class Settling:
     def stop(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """A stop that was called off leaves the instance as it was before."""
         if outcome is State.SUCCEEDED:
-            self._carried_out(conn, operation, Event.IS_OFF)
+            spec = operation.spec
+            why = {name: str(spec.get(name, "")) for name in ("reason", "message")}
+            self._carried_out(conn, operation, Event.IS_OFF, **why)
         elif not _superseded(error):
             self._called_off(conn, operation, error)
 
@@ -119,8 +125,9 @@ class Settling:
             return
         facts = operation.facts
         verdict = Verdict(Event(facts["event"]), facts["reason"], facts["message"])
-        self._follow(conn, operation, verdict)
-        if verdict.event is Event.GUEST_SHUT_DOWN:
+        moved = self._follow(conn, operation, verdict)
+        restarted = moved is not None and moved.policies.restart is RestartPolicy.ALWAYS
+        if verdict.event is Event.GUEST_SHUT_DOWN and not restarted:
             self._want(conn, operation, DesiredPower.STOPPED)
 
     def _in_place(
@@ -131,12 +138,14 @@ class Settling:
         elif not _superseded(error):
             self._changes.touch(conn, operation)
 
-    def _carried_out(self, conn: Connection, operation: Operation, event: Event) -> None:
-        moved = self._changes.move(conn, operation, event)
+    def _carried_out(
+        self, conn: Connection, operation: Operation, event: Event, *, reason: str = "", message: str = ""
+    ) -> None:
+        moved = self._changes.move(conn, operation, event, reason=reason, message=message)
         if moved is not None and moved.observed_generation != moved.generation:
             self._changes.save(conn, replace(moved, observed_generation=moved.generation), operation)
 
-    def _follow(self, conn: Connection, operation: Operation, verdict: Verdict) -> None:
+    def _follow(self, conn: Connection, operation: Operation, verdict: Verdict) -> Instance | None:
         """Move the state by what was seen of the machine."""
         found = instance_rows.find(conn, operation.subject)
         end = None if found is None or found.machine is None else found.machine.exit
@@ -144,7 +153,7 @@ class Settling:
         if verdict.event in LOSSES:
             kept = failure(verdict.reason, verdict.message, _of_failure(end), self._changes.now())
         shown = "" if verdict.reason == STOPPED else verdict.reason
-        self._changes.move(
+        return self._changes.move(
             conn, operation, verdict.event, reason=shown, message=verdict.message, failure=kept
         )
 
@@ -158,6 +167,12 @@ class Settling:
             self._follow(conn, operation, ended(machine))
         else:
             self._failed(conn, operation, error, None if machine is None else machine.exit)
+
+    def _not_started(self, conn: Connection, operation: Operation, error: Problem | None) -> None:
+        if operation.spec.get("from") == InstanceState.FAILED.value:
+            self._called_off(conn, operation, error)
+        else:
+            self._failed(conn, operation, error, None)
 
     def _failed(
         self, conn: Connection, operation: Operation, error: Problem | None, end: MachineExit | None

@@ -36,6 +36,7 @@ def instance_document(instance: Instance) -> Document:
         "status": _status(instance),
         "arch": instance.arch,
         "readiness": readiness_document(instance.readiness),
+        **_policies(instance),
     }
 
 
@@ -91,6 +92,9 @@ def _status(instance: Instance) -> Document:
         "bootPhases": [_phase(phase) for phase in machine.boot_phases] if machine is not None else [],
         "boots": machine.boots if machine is not None else 0,
     }
+    status["restartCount"] = instance.restarts.count
+    if instance.restarts.next_time is not None:
+        status["nextRestartTime"] = time_text(instance.restarts.next_time)
     if machine is not None and machine.guest is not None:
         status["guest"] = _guest(machine.guest)
     if machine is not None and machine.boot_time is not None:
@@ -110,6 +114,19 @@ def _failure(failure: Failure) -> Document:
         "consoleTail": failure.console_tail,
     }
     return document | {key: value for key, value in told.items() if value}
+
+
+def _policies(instance: Instance) -> Document:
+    policies = instance.policies
+    document: Document = {
+        "restartPolicy": policies.restart.value,
+        "autostart": policies.autostart,
+        "onExpire": policies.on_expire.value,
+        "protected": policies.protected,
+    }
+    if policies.expire_time is not None:
+        document["expireTime"] = time_text(policies.expire_time)
+    return document
 
 
 def _nic(nic: NicView) -> Document:

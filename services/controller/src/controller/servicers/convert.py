@@ -33,6 +33,11 @@ def instance_message(instance: Instance) -> instance_pb2.Instance:
         arch=instance.arch,
         readiness=_readiness(instance.readiness),
         etag=instance.etag,
+        restart_policy=instance.policies.restart.value,
+        autostart=instance.policies.autostart,
+        expire_time=_optional_time(instance.policies.expire_time),
+        on_expire=instance.policies.on_expire.value,
+        protected=instance.policies.protected,
     )
 
 
@@ -106,6 +111,8 @@ def _status(instance: Instance) -> instance_pb2.InstanceStatus:
         operation=instance.operation,
         boot_phases=[] if machine is None else [_phase(phase) for phase in machine.boot_phases],
         boots=0 if machine is None else machine.boots,
+        restart_count=instance.restarts.count,
+        next_restart_time=_optional_time(instance.restarts.next_time),
     )
     if machine is not None and machine.boot_time is not None:
         status.boot_time.CopyFrom(time_message(machine.boot_time))
@@ -117,6 +124,10 @@ def _status(instance: Instance) -> instance_pb2.InstanceStatus:
         if failure.code is not None:
             status.exit_code = failure.code
     return status
+
+
+def _optional_time(moment: datetime | None) -> Timestamp | None:
+    return None if moment is None else time_message(moment)
 
 
 def _readiness(readiness: Readiness) -> instance_pb2.Readiness:

@@ -187,3 +187,20 @@ async def test_a_start_out_of_time_with_qemu_there_is_a_failure(
         after = await cloud.get()
         assert is_failed(after)
         assert after.desired_power == pb.DESIRED_POWER_RUNNING
+
+
+async def test_a_look_that_is_refused_is_repeated_with_a_pause_and_not_in_a_circle(cloud: Cloud) -> None:
+    instance = await cloud.launch()
+    cloud.runner.faults["get"] = [refusal("DISK_FULL", "RESOURCE_EXHAUSTED")]
+    fell(cloud.runner, instance.id, ENDS["QEMU_EXITED"])
+    assert (await cloud.until(is_failed)).status.reason == "QEMU_EXITED"
+    answer = await cloud.operations.ListOperations(operation_pb2.ListOperationsRequest(), timeout=10)
+    looks = [found for found in answer.operations if found.kind == "observe-failure"]
+    assert sorted(found.state for found in looks) == [
+        operation_pb2.OPERATION_STATE_SUCCEEDED,
+        operation_pb2.OPERATION_STATE_FAILED,
+    ]
+    waited = max(look.start_time.ToDatetime() for look in looks) - min(
+        look.end_time.ToDatetime() for look in looks
+    )
+    assert waited.total_seconds() >= 0.9

@@ -38,7 +38,7 @@ from controller.errors import (
     StaleFence,
 )
 from controller.operations import Clock
-from controller.ports import Fencing, ImageEvent, SnapshotComplete, StoreImage
+from controller.ports import EvidencePart, Fencing, ImageEvent, SnapshotComplete, StoreImage
 from controller.settings import Settings
 from google.rpc import error_details_pb2, status_pb2
 from prometheus_client import CollectorRegistry
@@ -58,7 +58,8 @@ NODE = Node(
     accelerator="tcg",
     speed_factor=0.5,
     cpus_total=2,
-    memory_total_mib=4096,
+    memory_total_mib=65536,
+    disk_total_mib=1 << 20,
 )
 
 
@@ -102,6 +103,7 @@ class FakeRunner:
     snapshot: dict[str, Machine] | None = None
     revision: int = 0
     default: str = "user"
+    form: Node = NODE
 
     def at(self, call: str) -> asyncio.Event:
         """Hold up calls of that name; the result is set when one has arrived."""
@@ -210,7 +212,7 @@ class FakeRunner:
         queue: asyncio.Queue[Any] = asyncio.Queue()
         self.watchers.add(queue)
         try:
-            yield NODE
+            yield self.form
             told = self.machines if self.snapshot is None else self.snapshot
             for machine in list(told.values()):
                 yield machine
@@ -228,13 +230,20 @@ class FakeRunner:
         await self._enter("console")
         yield ConsoleChunk(self.console, 0, len(self.console))
 
+    async def evidence(self, machine_id: str, trace_id: str) -> AsyncIterator[EvidencePart]:
+        await self._enter("evidence")
+        if machine_id in self.directories:
+            yield EvidencePart("console.log", self.console)
+            yield EvidencePart("qemu-argv.json", f'["-uuid", "{machine_id}"]'.encode())
+            yield EvidencePart("qmp.jsonl", b'{"command": {"execute": "cont"}}\n')
+
     async def execute(self, machine_id: str, request: ExecRequest) -> ExecResult:
         await self._enter("execute")
         return ExecResult(0, b"out\n", b"", truncated=False)
 
     async def host(self) -> Host:
         await self._enter("host")
-        return Host(NODE, (Dependency("vm-host", up=True, since=None, detail=""),))
+        return Host(self.form, (Dependency("vm-host", up=True, since=None, detail=""),))
 
     async def leaks(self) -> list[Leak]:
         return [Leak("tap", "qc1", "", None)]
@@ -463,6 +472,8 @@ async def running_cloud(
     runner: FakeRunner | None = None,
     store: FakeStore | None = None,
     clock: Clock | None = None,
+    *,
+    deadline_s: float = 300.0,
     **changed: Any,
 ) -> AsyncIterator[Cloud]:
     """Run the service on a socket below `path`; `changed` are members of its settings."""
@@ -475,7 +486,7 @@ async def running_cloud(
         runners={"node-1": "unix:/nowhere"},
         stop_timeout_s=45.0,
         readiness_deadline_s=180.0,
-        operation_deadline_s=300.0,
+        operation_deadline_s=deadline_s,
         operation_slots=8,
     )
     settings = replace(settings, **changed)

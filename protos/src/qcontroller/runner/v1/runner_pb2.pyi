@@ -991,6 +991,55 @@ class ReadMachineConsoleResponse(_message.Message):
 Global___ReadMachineConsoleResponse: _TypeAlias = ReadMachineConsoleResponse  # noqa: Y015
 
 @_typing.final
+class ReadMachineEvidenceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    machine_id: _builtins.str
+    trace_id: _builtins.str
+    """Of the log lines wanted: W3C trace id, 32 hex digits; empty: none."""
+    def __init__(
+        self,
+        *,
+        machine_id: _builtins.str = ...,
+        trace_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id", "trace_id", b"trace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadMachineEvidenceRequest: _TypeAlias = ReadMachineEvidenceRequest  # noqa: Y015
+
+@_typing.final
+class ReadMachineEvidenceResponse(_message.Message):
+    """One part of what the host knows of a machine, such as "qemu-argv.json", "qmp.jsonl"; what is not there is left
+    out. `content` is the end of it, 256 KiB at most.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    content: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadMachineEvidenceResponse: _TypeAlias = ReadMachineEvidenceResponse  # noqa: Y015
+
+@_typing.final
 class ExecMachineRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

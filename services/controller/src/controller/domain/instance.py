@@ -102,9 +102,9 @@ class Instance:
     machine: Machine | None = None
     conditions: tuple[Condition, ...] = ()
     operation: str = ""
-    failure: Failure | None = None
     policies: Policies = field(default_factory=Policies)
     restarts: Restarts = field(default_factory=Restarts)
+    failure: Failure | None = None
 
     @property
     def etag(self) -> str:

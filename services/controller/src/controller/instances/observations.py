@@ -16,6 +16,7 @@ from controller.domain.instance import Instance
 from controller.domain.lifecycle import Event
 from controller.domain.machine import Machine, absent
 from controller.domain.node import Node
+from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
 from controller.instances.fleet import Fleet
 from controller.operations import Outbox
@@ -30,8 +31,11 @@ _NODE_UPDATED: Final = "node.updated"
 class Observations:
     """Writes observations; `changed` is told of every instance that was looked at."""
 
-    def __init__(self, database: Database, fleet: Fleet, changes: Changes, outbox: Outbox) -> None:
+    def __init__(
+        self, database: Database, fleet: Fleet, capacity: Capacity, changes: Changes, outbox: Outbox
+    ) -> None:
         self._database = database
+        self._capacity = capacity
         self._fleet = fleet
         self._changes = changes
         self._outbox = outbox
@@ -118,11 +122,12 @@ class Observations:
 
     async def _announce(self, node: str) -> None:
         form = self._fleet.standing(node).node
-        await self._database.write(
-            lambda conn: self._outbox.append(
-                conn, _NODE_UPDATED, None, None, {"resource": node_document(form)}
-            )
-        )
+
+        def work(conn: Connection) -> None:
+            shown = node_document(self._capacity.shown(conn, form))
+            self._outbox.append(conn, _NODE_UPDATED, None, None, {"resource": shown})
+
+        await self._database.write(work)
 
     def _take_over(self, conn: Connection, machine: Machine) -> Instance | None:
         instance = instance_rows.find(conn, machine.id)

@@ -52,9 +52,18 @@ def node_document(node: Node) -> Document:
         ],
         "accelerator": node.accelerator,
         "speedFactor": node.speed_factor,
-        "cpus": {"total": node.cpus_total, "allocated": node.cpus_allocated},
-        "memory": {"total": node.memory_total_mib, "allocated": node.memory_allocated_mib},
-        "disk": {"total": node.disk_total_mib, "free": node.disk_free_mib},
+        "cpus": {"total": node.cpus_total, "allocated": node.cpus_allocated, "limit": node.cpus_limit},
+        "memory": {
+            "total": node.memory_total_mib,
+            "allocated": node.memory_allocated_mib,
+            "limit": node.memory_limit_mib,
+        },
+        "disk": {
+            "total": node.disk_total_mib,
+            "free": node.disk_free_mib,
+            "allocated": node.disk_allocated_mib,
+            "limit": node.disk_limit_mib,
+        },
         "message": node.message,
     }
 
@@ -104,18 +113,6 @@ def _status(instance: Instance) -> Document:
     return status
 
 
-def _failure(failure: Failure) -> Document:
-    document: Document = {"failureTime": time_text(failure.time)}
-    if failure.code is not None:
-        document["exitCode"] = failure.code
-    told = {
-        "exitSignal": failure.signal,
-        "stderrTail": failure.stderr_tail,
-        "consoleTail": failure.console_tail,
-    }
-    return document | {key: value for key, value in told.items() if value}
-
-
 def _policies(instance: Instance) -> Document:
     policies = instance.policies
     document: Document = {
@@ -127,6 +124,18 @@ def _policies(instance: Instance) -> Document:
     if policies.expire_time is not None:
         document["expireTime"] = time_text(policies.expire_time)
     return document
+
+
+def _failure(failure: Failure) -> Document:
+    document: Document = {"failureTime": time_text(failure.time)}
+    if failure.code is not None:
+        document["exitCode"] = failure.code
+    told = {
+        "exitSignal": failure.signal,
+        "stderrTail": failure.stderr_tail,
+        "consoleTail": failure.console_tail,
+    }
+    return document | {key: value for key, value in told.items() if value}
 
 
 def _nic(nic: NicView) -> Document:

@@ -16,7 +16,7 @@ from controller.domain.machine import Machine, MachineNic
 from controller.domain.policy import OnExpire, Policies, RestartPolicy, Restarts
 from controller.domain.readiness import Readiness
 from controller.operations.rows import subjects
-from controller.records.schema import instance_labels, instance_secrets, instances
+from controller.records.schema import instance_labels, instance_secrets, instance_secrets_wanted, instances
 from controller.records.stored_json import from_stored, to_stored
 
 SELECTION: Final[Select[Any]] = select(instances, subjects.c.active_op).outerjoin(
@@ -72,7 +72,6 @@ def to_instance(row: Row[Any]) -> Instance:
         machine=None if row.machine is None else from_stored(Machine, row.machine),
         conditions=from_stored(_Conditions, row.conditions).items,
         operation=row.active_op or "",
-        failure=None if row.failure is None else from_stored(Failure, row.failure),
         policies=Policies(
             restart=RestartPolicy(row.restart_policy),
             autostart=row.autostart,
@@ -81,6 +80,7 @@ def to_instance(row: Row[Any]) -> Instance:
             protected=row.protected,
         ),
         restarts=Restarts(row.restart_count, row.next_restart_time, row.running_since),
+        failure=None if row.failure is None else from_stored(Failure, row.failure),
     )
 
 
@@ -164,7 +164,7 @@ def save_labels(conn: Connection, instance: Instance) -> None:
 
 def remove(conn: Connection, instance_id: str) -> None:
     """Remove an instance with its labels and secrets."""
-    for table in (instance_labels, instance_secrets):
+    for table in (instance_labels, instance_secrets, instance_secrets_wanted):
         conn.execute(delete(table).where(table.c.instance_id == instance_id))
     conn.execute(delete(instances).where(instances.c.id == instance_id))
 
@@ -177,6 +177,15 @@ def secrets_of(conn: Connection, instance_id: str) -> Secrets:
     if row is None:
         return Secrets("", "")
     return Secrets(row.user_data.decode(), row.network_config.decode())
+
+
+def all_secrets_of(conn: Connection, instance_id: str) -> tuple[str, ...]:
+    """Return every secret text of an instance, those to come included."""
+    texts: list[str] = []
+    for table in (instance_secrets, instance_secrets_wanted):
+        for row in conn.execute(select(table).where(table.c.instance_id == instance_id)):
+            texts += (row.user_data.decode(), row.network_config.decode())
+    return tuple(text for text in texts if text)
 
 
 def _write_labels(conn: Connection, instance: Instance) -> None:
@@ -212,7 +221,6 @@ def _columns(instance: Instance) -> dict[str, Any]:
         "create_time": instance.create_time,
         "machine": None if instance.machine is None else to_stored(instance.machine),
         "conditions": to_stored(_Conditions(instance.conditions)),
-        "failure": None if instance.failure is None else to_stored(instance.failure),
         "restart_policy": instance.policies.restart.value,
         "autostart": instance.policies.autostart,
         "expire_time": instance.policies.expire_time,
@@ -222,4 +230,5 @@ def _columns(instance: Instance) -> dict[str, Any]:
         "next_restart_time": instance.restarts.next_time,
         "running_since": instance.restarts.running_since,
         "timed": instance.timed,
+        "failure": None if instance.failure is None else to_stored(instance.failure),
     }

@@ -54,9 +54,18 @@ def node_message(node: Node) -> host_pb2.Node:
         ],
         accelerator=node.accelerator,
         speed_factor=node.speed_factor,
-        cpus=host_pb2.CpuCapacity(total=node.cpus_total, allocated=node.cpus_allocated),
-        memory=host_pb2.MemoryCapacity(total=node.memory_total_mib, allocated=node.memory_allocated_mib),
-        disk=host_pb2.DiskCapacity(total=node.disk_total_mib, free=node.disk_free_mib),
+        cpus=host_pb2.CpuCapacity(
+            total=node.cpus_total, allocated=node.cpus_allocated, limit=node.cpus_limit
+        ),
+        memory=host_pb2.MemoryCapacity(
+            total=node.memory_total_mib, allocated=node.memory_allocated_mib, limit=node.memory_limit_mib
+        ),
+        disk=host_pb2.DiskCapacity(
+            total=node.disk_total_mib,
+            free=node.disk_free_mib,
+            allocated=node.disk_allocated_mib,
+            limit=node.disk_limit_mib,
+        ),
         message=node.message,
     )
 
@@ -110,9 +119,9 @@ def _status(instance: Instance) -> instance_pb2.InstanceStatus:
         guest=None if machine is None or machine.guest is None else _guest(machine.guest),
         operation=instance.operation,
         boot_phases=[] if machine is None else [_phase(phase) for phase in machine.boot_phases],
-        boots=0 if machine is None else machine.boots,
         restart_count=instance.restarts.count,
         next_restart_time=_optional_time(instance.restarts.next_time),
+        boots=0 if machine is None else machine.boots,
     )
     if machine is not None and machine.boot_time is not None:
         status.boot_time.CopyFrom(time_message(machine.boot_time))

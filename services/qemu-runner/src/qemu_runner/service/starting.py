@@ -163,7 +163,7 @@ class Starting:
             raise VmHostUnavailableError("it is stopping")
         arch = ARCHES[record.spec.arch]
         hardware = choose_hardware(hello, arch, self._accelerator)
-        self._capacity.require(machine.machine_id, record.spec)
+        self._capacity.require(record.spec)
         if record.spec.ports:
             await self._networking.check_ports(
                 machine.machine_id, record.spec, self._machines.records(), bind=True
@@ -186,6 +186,7 @@ class Starting:
                 ),
             )
         )
+        await self._files.keep_argv(machine.machine_id, argv)
         logs, console_offset = await self._files.open_logs(machine.machine_id, record.uid)
         with ExitStack() as stack:
             for descriptor in logs.values():
@@ -301,7 +302,9 @@ class Starting:
     async def _session_or_end(self, machine: Machine) -> QmpSession:
         """Open the monitor, or learn at once that the process has ended."""
         path = self._files.directory(machine.machine_id) / "qmp"
-        opening = asyncio.create_task(QmpSession.open(path, deadline_s=START_DEADLINE_S))
+        opening = asyncio.create_task(
+            QmpSession.open(path, deadline_s=START_DEADLINE_S, transcript=machine.transcript)
+        )
         ended = asyncio.create_task(machine.ended.wait())
         try:
             await asyncio.wait({opening, ended}, return_when=asyncio.FIRST_COMPLETED)

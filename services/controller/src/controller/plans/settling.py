@@ -45,8 +45,11 @@ class Settling:
             return
         if outcome is State.SUCCEEDED:
             self._carried_out(conn, operation, Event.IS_RUNNING)
-        elif outcome is State.FAILED and (_was_spawned(operation) or operation.initiator is Initiator.SYSTEM):
+        elif outcome is State.FAILED and _was_spawned(operation):
             self._came_to_nothing(conn, operation, error)
+        elif outcome is State.FAILED and operation.initiator is Initiator.SYSTEM:
+            # What policies start counts as failed even where it did not come to QEMU.
+            self._not_started(conn, operation, error)
         elif outcome is State.CANCELLED:
             self._changes.move(conn, operation, Event.IS_OFF)
             self._want(conn, operation, DesiredPower.STOPPED)
@@ -143,7 +146,7 @@ class Settling:
             self._changes.save(conn, replace(moved, observed_generation=moved.generation), operation)
 
     def _follow(self, conn: Connection, operation: Operation, verdict: Verdict) -> Instance | None:
-        """Move the state by what was seen of the machine, and return the instance as it is then."""
+        """Move the state by what was seen of the machine."""
         found = instance_rows.find(conn, operation.subject)
         end = None if found is None or found.machine is None else found.machine.exit
         kept = None
@@ -164,6 +167,12 @@ class Settling:
             self._follow(conn, operation, ended(machine))
         else:
             self._failed(conn, operation, error, None if machine is None else machine.exit)
+
+    def _not_started(self, conn: Connection, operation: Operation, error: Problem | None) -> None:
+        if operation.spec.get("from") == InstanceState.FAILED.value:
+            self._called_off(conn, operation, error)
+        else:
+            self._failed(conn, operation, error, None)
 
     def _failed(
         self, conn: Connection, operation: Operation, error: Problem | None, end: MachineExit | None

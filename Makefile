@@ -74,7 +74,7 @@ types: ## Check types (mypy strict), each package by itself
 	  echo "types: $$package"; (cd $$package && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml src tests); done
 	@cd tools && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml qcstack qcengine tests
 	@cd packer/guests && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
-	@cd tests/integration && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
+	@cd tests/integration && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml . ../conftest.py
 	@cd tests/compose && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
 
 protos: ## Generate the Python code of the protos

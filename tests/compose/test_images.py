@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from containers import Containers, docker
 from framework.cloud import Cloud
+from framework.containers import Containers, docker
 from qcengine import base_images
 from qcengine.project import Project
 from qcstack.compose import ROOT

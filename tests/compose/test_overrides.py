@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from containers import SERVICES, Containers, client, read_status, running
 from framework import guests
 from framework.attack import HOSTILE, Target, reached_of, tries
+from framework.containers import SERVICES, Containers, client, read_status, running
 from framework.stack import eventually, free_ports
 from qcstack.lifecycle import StackError
 

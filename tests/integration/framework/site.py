@@ -61,6 +61,14 @@ class Site:
             f"until grep -q ':{port:04X} ' /proc/net/tcp /proc/net/tcp6; do usleep 50000; done",
         )
 
+    def echo(self, name: str, port: int) -> None:
+        """Have a guest give back what comes in by the one connection to `port` that it takes."""
+        self.run(
+            name,
+            f"nc -l -p {port} -e /bin/cat >/dev/null 2>&1 </dev/null &\n"
+            f"until grep -q ':{port:04X} ' /proc/net/tcp /proc/net/tcp6; do usleep 50000; done",
+        )
+
 
 @contextmanager
 def running_site(prefix: str, **settings: Any) -> Iterator[Site]:

@@ -4,7 +4,11 @@ QC_STACK=compose runs tests/integration against containers; tests/compose is alw
 """
 
 import os
+import shutil
+import tempfile
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -12,11 +16,14 @@ from framework import evidence, guests
 from framework.api_client import BlockingApiClient
 from framework.cloud import Cloud
 from framework.containers import Containers, running
+from framework.engine import engine_in
+from framework.site import Site, SiteOf, containers_site, running_site
 from framework.stack import Stack, running_stack
 from framework.subject import Subject
 from qcstack import host_snapshot
 from qcstack.compose import ComposeStack, lacking
 from qcstack.layout import StackLayout
+from user_network_world import made_world
 
 IN_CONTAINERS: Final = os.environ.get("QC_STACK", "native") == "compose"
 
@@ -59,6 +66,42 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Subject]:
 
 
 @pytest.fixture(scope="session")
+def in_containers() -> bool:
+    """Whether the stacks of tests/integration are containers."""
+    return IN_CONTAINERS
+
+
+@pytest.fixture(scope="session")
+def engine_data(images: None) -> Iterator[Path]:
+    """Where an engine of a test's own finds the project's images; one engine at a time."""
+    data = Path(tempfile.mkdtemp(prefix="qct-engine-data-", dir="/var/tmp"))
+    try:
+        with made_world() as world, engine_in(world, data=data) as engine:
+            engine.start()
+            engine.take_images(ComposeStack(StackLayout(data)).images())
+        yield data
+    finally:
+        shutil.rmtree(data)
+
+
+@pytest.fixture(scope="session")
+def site_of(request: pytest.FixtureRequest) -> SiteOf:
+    """What makes a stack in namespaces of its own."""
+    if not IN_CONTAINERS:
+        return running_site
+    data: Path = request.getfixturevalue("engine_data")
+
+    @contextmanager
+    def in_an_engine(_prefix: str) -> Iterator[Site]:
+        with made_world() as world, engine_in(world, data=data) as engine:
+            engine.start()
+            with containers_site(world, engine) as site:
+                yield site
+
+    return in_an_engine
+
+
+@pytest.fixture(scope="session")
 def cloud(stack: Subject) -> Iterator[Cloud]:
     """The shared stack with the tiny image in it."""
     with BlockingApiClient(stack.base_url) as api:
@@ -76,7 +119,8 @@ def pytest_runtest_makereport(
     if report.failed:
         funcargs: dict[str, Any] = getattr(item, "funcargs", {})
         for value in funcargs.values():
-            if isinstance(value, Stack | Containers):
-                folder = evidence.keep(value, item.name)
+            found = value.stack if isinstance(value, Site) else value
+            if isinstance(found, Stack | Containers):
+                folder = evidence.keep(found, item.name)
                 report.sections.append(("evidence", f"kept in {folder}"))
     return report

@@ -25,6 +25,7 @@ from framework.stack import eventually, free_ports, keep_machines, qemu_processe
 
 SERVICES: Final = ("gateway", "controller", "image-store", "minio", "qemu-runner", "vm-host")
 PROJECT: Final = "qcontroller-test"
+_LISTENING: Final = {"gateway": 8080, "controller": 8009, "image-store": 8010, "minio": 9000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,23 @@ class Containers:
         """Return what each service has said so far."""
         return {service: "\n".join(self.log(service)) for service in SERVICES}
 
+    def gateways(self) -> list[str]:
+        """Return the host's addresses on the networks of the project."""
+        return sorted({gateway for name in SERVICES for gateway in self.of_networks(name, "Gateway")})
+
+    def inner_doors(self) -> list[tuple[str, int]]:
+        """Return every port that a container listens on, on every address that it has."""
+        return [
+            (address, port)
+            for service, port in _LISTENING.items()
+            for address in self.of_networks(service, "IPAddress")
+        ]
+
+    def of_networks(self, service: str, field: str) -> list[str]:
+        """Return what the engine says of each network that the container is on."""
+        networks = self.inspect(service)["NetworkSettings"]["Networks"]
+        return [network[field] for network in networks.values() if network[field]]
+
     def keep_evidence(self, folder: Path) -> None:
         """Copy logs, records and consoles."""
         for service, text in self.logs().items():
@@ -238,6 +256,7 @@ def running(
     root: Path = ROOT,
     bridge: str = "qct0",
     subnet: str = "10.71.0.0/16",
+    accelerator: str = "tcg",
 ) -> Iterator[Containers]:
     """Run a project whose images are built; remove it with its volumes afterwards."""
     gateway, controller, image_store = free_ports(3)
@@ -246,7 +265,7 @@ def running(
         gateway_port=gateway,
         controller_port=controller,
         image_store_port=image_store,
-        accelerator="tcg",
+        accelerator=accelerator,
         bridge=bridge,
         bridge_subnet=subnet,
     )

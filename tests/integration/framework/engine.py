@@ -100,8 +100,21 @@ class Engine:
         assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
         return done.stdout
 
+    def take_images(self, names: Sequence[str]) -> None:
+        """Load images from the machine's own engine."""
+        with subprocess.Popen(["docker", "save", *names], stdout=subprocess.PIPE) as saving:
+            subprocess.run(
+                ["docker", "load", "--quiet"],
+                stdin=saving.stdout,
+                stdout=subprocess.DEVNULL,
+                check=True,
+                env={**os.environ, **self.environment},
+                timeout=600,
+            )
+        assert saving.returncode == 0, f"docker save {' '.join(names)}"
+
     def end_everything(self) -> None:
-        """Remove its containers and end it; one that has ended is started: only an engine can."""
+        """Remove its containers and end it; one that has ended is started again to do so."""
         if self._process is not None and self._process.poll() is not None:
             self._process = None
         if not self._data.exists():
@@ -114,7 +127,7 @@ class Engine:
 
     def _end(self, number: int) -> None:
         assert self._process is not None
-        # Its own containerd dies with it. An engine that finds that pid in /proc, a zombie's even, takes it for
+        """Remove its containers and end it; one that has ended is started again to do so."""
         # a containerd that runs, and waits for it in vain.
         pid = (self._directory / "exec" / "containerd" / "containerd.pid").read_text(encoding="ascii")
         self._process.send_signal(number)

@@ -127,6 +127,14 @@ class Stack:
         files = (self.layout.state / "log").glob("*.log")
         return {path.stem: path.read_text(encoding="utf-8", errors="replace") for path in files}
 
+    def gateways(self) -> list[str]:
+        """Return none: plain processes have the host's own addresses."""
+        return []
+
+    def inner_doors(self) -> list[tuple[str, int]]:
+        """Return none: plain processes meet on unix sockets."""
+        return []
+
     def keep_evidence(self, folder: Path) -> None:
         """Copy logs, records and consoles."""
         for service, text in self.logs().items():

@@ -66,6 +66,14 @@ class Subject(Protocol):
         """Wait until /readyz says READY."""
         ...
 
+    def gateways(self) -> list[str]:
+        """Return further addresses that the host has because of the stack, but for its bridge's."""
+        ...
+
+    def inner_doors(self) -> list[tuple[str, int]]:
+        """Return where services listen for each other, as addresses and ports."""
+        ...
+
     def keep_evidence(self, folder: Path) -> None:
         """Copy what a reader of a failed test wants to see."""
         ...

@@ -108,7 +108,8 @@ compose-test: ## The stack in containers, where a Docker engine answers (CI gets
 test: setup lint types protos-check wheels unit integration compose-test ## Everything that CI runs
 
 test-full: test ## And the long suites whole
-	@$(PYTEST) services/*/tests tests/integration tests/compose tests/chaos -m full
+	@$(PYTEST) services/*/tests tests/integration tests/chaos -m full
+	@MARKS=full tools/compose-test
 	@$(PYTEST) packer/guests/debian
 
 bench: setup ## Benchmarks that print ratios

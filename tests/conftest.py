@@ -28,12 +28,20 @@ from user_network_world import made_world
 IN_CONTAINERS: Final = os.environ.get("QC_STACK", "native") == "compose"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out, with their reasons, the tests that mean nothing for a stack in containers."""
-    if IN_CONTAINERS:
-        for item in items:
-            for mark in item.iter_markers("native"):
-                item.add_marker(pytest.mark.skip(reason=f"natively only: {mark.args[0]}"))
+    """Leave out, with their reasons, the tests that mean nothing for a stack in containers.
+
+    Those whose containers need an engine of the test's own take long there, and those that kill services too.
+    """
+    if not IN_CONTAINERS:
+        return
+    for item in items:
+        for mark in item.iter_markers("native"):
+            item.add_marker(pytest.mark.skip(reason=f"natively only: {mark.args[0]}"))
+        fixtures: list[str] = getattr(item, "fixturenames", [])
+        if {"site_of", "victim"} & set(fixtures):
+            item.add_marker(pytest.mark.full)
 
 
 @pytest.fixture(scope="session")

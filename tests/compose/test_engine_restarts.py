@@ -12,7 +12,7 @@ from framework.engine import Engine, engine_in
 from framework.site import Site, containers_site
 from framework.stack import eventually
 from framework.talk import Talk
-from qcstack import lifecycle
+from qcstack.answering import wait_answering
 from qcstack.doctor import engine_check
 from user_network_world import WORLD, made_world
 
@@ -110,7 +110,7 @@ def _check(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def _wait_answering(site: Site) -> None:
-    site.inside(lambda: lifecycle.wait_answering(site.stack.layout))
+    site.inside(lambda: wait_answering(site.stack.layout))
 
 
 def _verb(site: Site, name: str, verb: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from framework import guests
 from framework.attack import HOSTILE, Target, reached_of, tries
 from framework.containers import Containers, client, read_status, running
 from framework.stack import eventually, free_ports
-from qcstack.lifecycle import StackError
+from qcstack.answering import StackError
 
 pytestmark = [pytest.mark.compose, pytest.mark.full]
 

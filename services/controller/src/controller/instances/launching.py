@@ -4,12 +4,14 @@ import secrets
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Final
 
 from servicekit.telemetry import current_traceparent
 from sqlalchemy import Connection
 
 from controller.database import Database
+from controller.domain.fault import Fault
 from controller.domain.instance import MIB, DesiredPower, Instance, InstanceId, InstanceImage, Resources
 from controller.domain.launch_spec import ARCHES, LaunchWish, disk_faults, faults_of
 from controller.domain.lifecycle import InstanceState
@@ -18,11 +20,11 @@ from controller.domain.policy import Policies
 from controller.domain.readiness import Readiness
 from controller.errors import (
     ControllerError,
-    Fault,
     ImageDigestMismatch,
     InstanceAlreadyExists,
     RequestInvalid,
 )
+from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
 from controller.instances.fleet import Fleet
 from controller.instances.submitting import Mutated, Options, Submitting
@@ -55,10 +57,12 @@ class Launching:
         fleet: Fleet,
         store: ImageStore,
         changes: Changes,
+        capacity: Capacity,
         submitting: Submitting,
         clock: Clock,
         cluster_id: str,
     ) -> None:
+        self._capacity = capacity
         self._database = database
         self._fleet = fleet
         self._store = store
@@ -84,13 +88,14 @@ class Launching:
         return LaunchPreview(self._changes.derived(instance), machine, steps)
 
     async def _launch(self, wish: LaunchWish, faults: Sequence[Fault], options: Options) -> Mutated:
-        instance, _ = await self._planned(wish, faults)
+        instance, _ = await self._planned(wish, faults, reserve=True)
         hidden = Secrets(wish.user_data, wish.network_config)
         traceparent = current_traceparent()
 
         def prepare(conn: Connection) -> Submission:
             if instance_rows.find_by_name(conn, instance.name) is not None:
                 raise InstanceAlreadyExists(instance.name)
+            self._capacity.reserve(conn, instance)
             self._changes.add(conn, instance, hidden)
             return Submission(
                 kind="launch",
@@ -103,19 +108,19 @@ class Launching:
 
         return await self._submitting.submit(prepare, options)
 
-    async def _planned(self, wish: LaunchWish, faults: Sequence[Fault]) -> tuple[Instance, MachinePlan]:
+    async def _planned(
+        self, wish: LaunchWish, faults: Sequence[Fault], *, reserve: bool = False
+    ) -> tuple[Instance, MachinePlan]:
         now = self._clock.now()
         found = await self._image(wish, [*faults, *faults_of(wish), *wish.policies.faults(now, now)])
         if await self._database.read(lambda conn: instance_rows.find_by_name(conn, wish.name)) is not None:
             raise InstanceAlreadyExists(wish.name)
-        runner = self._fleet.choose()
-        draft = self._instance(wish, found, runner.node)
+        draft = await self._capacity.placed(self._instance(wish, found))
+        runner = self._fleet.reachable_runner(draft.node)
         hidden = Secrets(wish.user_data, wish.network_config)
-        machine = await runner.plan(draft.id, machine_spec(draft, hidden, self._cluster_id))
-        resolved = tuple(
-            replace(nic, network=network) for nic, network in zip(draft.nics, machine.networks, strict=False)
-        )
-        return replace(draft, nics=resolved or draft.nics), machine
+        spec = machine_spec(draft, hidden, self._cluster_id)
+        machine = await runner.plan(draft.id, spec, reserve=reserve)
+        return replace(draft, nics=_resolved(draft.nics, machine)), machine
 
     async def _image(self, wish: LaunchWish, faults: list[Fault]) -> StoreImage:
         """Return the image, or raise all faults, its own among them where it can be asked."""
@@ -146,7 +151,7 @@ class Launching:
             raise ImageDigestMismatch(wish.image, wish.image_digest, found.image.digest)
         return found
 
-    def _instance(self, wish: LaunchWish, found: StoreImage, node: str) -> Instance:
+    def _instance(self, wish: LaunchWish, found: StoreImage, node: str = "") -> Instance:
         now = self._clock.now()
         return Instance(
             id=InstanceId(str(uuid.uuid4())),
@@ -174,9 +179,20 @@ def _nics(wish: LaunchWish) -> tuple[MachineNic, ...]:
     publishing = publishing_nic([nic.network for nic in wish.wanted_nics])
     return tuple(
         MachineNic(
-            nic.network or "default", nic.mac.lower() or _new_mac(), wish.ports if index == publishing else ()
+            nic.network or "default",
+            nic.mac.lower() or _new_mac(),
+            wish.ports if index == publishing else (),
+            nic.address,
         )
         for index, nic in enumerate(wish.wanted_nics)
+    )
+
+
+def _resolved(nics: Sequence[MachineNic], plan: MachinePlan) -> tuple[MachineNic, ...]:
+    """Return the NICs with what their networks stand for and the addresses that are set aside for them."""
+    return tuple(
+        replace(nic, network=network or nic.network, planned="" if nic.address else planned or "")
+        for nic, network, planned in zip_longest(nics, plan.networks, plan.addresses)
     )
 
 

@@ -38,6 +38,7 @@ from controller.plans.kinds import build_plans
 from controller.plans.workbench import Workbench
 from controller.policies.enforcer import Enforcer
 from controller.policies.filing import Filing, FilingSettings
+from controller.policies.leases import Leases
 from controller.ports import ImageStore, Runner
 from controller.problems import translate
 from controller.servicers.event_servicer import EventServicer
@@ -99,19 +100,26 @@ async def serve(
     submitting = Submitting(database, engine)
     queries = Queries(database, fleet, engine.feed, clock)
     images = ImageFeed(database, store, outbox, clock)
+    times = FilingSettings(settings.stop_timeout_s, settings.operation_deadline_s)
+    enforcer = Enforcer(
+        database,
+        Filing(database, engine, fleet, changes, times),
+        clock,
+        rules,
+        purge_after_s=settings.lease_delete_after_s,
+    )
+    enforcer.follow(engine.feed, observations)
     parts = InstanceParts(
         queries=queries,
         launching=Launching(database, fleet, store, changes, submitting, clock, cluster_id),
         verbs=Verbs(database, fleet, changes, submitting, settings.operation_deadline_s, cluster_id, clock),
         updating=Updating(database, fleet, changes, submitting, cluster_id, clock, rules),
         guests=Guests(queries, fleet),
+        leases=Leases(database, clock, enforcer.renewed),
         stop_timeout_s=settings.stop_timeout_s,
         readiness_deadline_s=settings.readiness_deadline_s,
     )
     reconciler = Reconciler(database, engine, observations, clock)
-    times = FilingSettings(settings.stop_timeout_s, settings.operation_deadline_s)
-    enforcer = Enforcer(database, Filing(database, engine, fleet, changes, times), clock, rules)
-    enforcer.follow(engine.feed, observations)
     timer = ReadinessTimer(database, fleet, observations, clock)
     loops: list[Coroutine[Any, Any, None]] = [
         reconciler.run(),

@@ -38,6 +38,7 @@ def instance_message(instance: Instance) -> instance_pb2.Instance:
         expire_time=_optional_time(instance.policies.expire_time),
         on_expire=instance.policies.on_expire.value,
         protected=instance.policies.protected,
+        lease="" if instance.lease is None else duration_text(instance.lease.duration_s),
     )
 
 
@@ -88,6 +89,7 @@ def time_message(moment: datetime) -> Timestamp:
 
 def _status(instance: Instance) -> instance_pb2.InstanceStatus:
     machine = instance.machine
+    lease = instance.lease
     end = machine.exit if machine is not None and instance.state is InstanceState.FAILED else None
     return instance_pb2.InstanceStatus(
         state=instance_pb2.InstanceState.Value(f"INSTANCE_STATE_{instance.state}"),
@@ -114,6 +116,8 @@ def _status(instance: Instance) -> instance_pb2.InstanceStatus:
         console_tail="" if end is None else end.console_tail,
         restart_count=instance.restarts.count,
         next_restart_time=_optional_time(instance.restarts.next_time),
+        lease_expire_time=None if lease is None else time_message(lease.expire_time),
+        lease_lost_time=None if lease is None else _optional_time(lease.lost_time),
     )
 
 

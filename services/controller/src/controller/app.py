@@ -139,6 +139,8 @@ async def serve(
         await stack.enter_async_context(
             grpc_server(settings.listen, services=services, translate=translate, registry=registry)
         )
+        # Before the server ends: its grace period is for answers, and a watch has no end of its own.
+        stack.callback(engine.feed.close)
         yield failed
 
 

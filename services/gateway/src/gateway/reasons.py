@@ -42,6 +42,9 @@ REASONS: Final[dict[str, Reason]] = {
     ),
     "PATH_NOT_FOUND": Reason(404, "There is no such path", "See /openapi.yaml for the paths."),
     "METHOD_NOT_ALLOWED": Reason(405, "The method is not allowed here", "Use one of the Allow header."),
+    "WEBSOCKET_NOT_SERVED": Reason(
+        400, "There is no WebSocket here", "Ask without an Upgrade header; only /v1/events has this form."
+    ),
     "HOST_NOT_ALLOWED": Reason(
         421,
         "This is not a name of the gateway",
@@ -71,6 +74,9 @@ REASONS: Final[dict[str, Reason]] = {
     "NODE_NOT_FOUND": Reason(404, "There is no such node", "List the nodes: GET /v1/nodes."),
     "CURSOR_EXPIRED": Reason(
         410, "The cursor is too old", "List the resources again, then watch without a cursor."
+    ),
+    "READER_TOO_SLOW": Reason(
+        410, "The reader fell behind", "Watch again after the cursor of `stream.gap`, and read faster."
     ),
     # The present state is in the way.
     "INSTANCE_ALREADY_EXISTS": Reason(

@@ -109,13 +109,14 @@ async def serve(
         purge_after_s=settings.lease_delete_after_s,
     )
     enforcer.follow(engine.feed, observations)
+    leases = Leases(database, clock, enforcer.renewed)
     parts = InstanceParts(
         queries=queries,
         launching=Launching(database, fleet, store, changes, submitting, clock, cluster_id),
         verbs=Verbs(database, fleet, changes, submitting, settings.operation_deadline_s, cluster_id, clock),
         updating=Updating(database, fleet, changes, submitting, cluster_id, clock, rules),
         guests=Guests(queries, fleet),
-        leases=Leases(database, clock, enforcer.renewed),
+        leases=leases,
         stop_timeout_s=settings.stop_timeout_s,
         readiness_deadline_s=settings.readiness_deadline_s,
     )
@@ -141,6 +142,7 @@ async def serve(
         )
         # Before the server ends: its grace period is for answers, and a watch has no end of its own.
         stack.callback(engine.feed.close)
+        stack.callback(leases.close)
         yield failed
 
 

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from controller_fakes import Cloud, FakeRunner, FakeStore, SteppedClock, pointers_of, reason_of, running_cloud
 from qcontroller.controller.v1 import instance_pb2 as pb
+from qcontroller.controller.v1.instance_pb2_grpc import InstanceServiceStub
 
 RUNNING, STOPPED = pb.INSTANCE_STATE_RUNNING, pb.INSTANCE_STATE_STOPPED
 PURGE_AFTER_S = 600.0
@@ -81,6 +82,17 @@ async def test_a_stream_ends_with_its_instance(cloud: Cloud, clock: SteppedClock
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stream.read()
     assert reason_of(caught.value)[0] == "INSTANCE_NOT_FOUND"
+
+
+async def test_a_controller_that_stops_ends_the_stream_in_order(tmp_path: Path, clock: SteppedClock) -> None:
+    async with grpc.aio.insecure_channel(f"unix:{tmp_path}/c.sock") as channel:
+        async with running_cloud(tmp_path, clock=clock) as cloud:
+            await cloud.launch(lease="30s")
+            stream = InstanceServiceStub(channel).HoldLease(pb.HoldLeaseRequest(name="web-1"))
+            await stream.read()
+            await clock.until_asleep(HELD_EVERY_S)
+        assert await stream.read() is grpc.aio.EOF
+        assert await stream.code() is grpc.StatusCode.OK
 
 
 async def test_a_clock_that_is_set_does_not_end_a_lease(cloud: Cloud, clock: SteppedClock) -> None:

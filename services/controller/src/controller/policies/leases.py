@@ -1,5 +1,6 @@
 """Renewing leases: by a heartbeat, or by holding a stream. Neither is an operation or makes an event."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
@@ -24,6 +25,11 @@ class Leases:
         self._database = database
         self._clock = clock
         self._renewed = renewed
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """End every stream: the service stops, and whoever holds one comes back."""
+        self._closing.set()
 
     async def renew(self, name: str) -> Lease:
         """Give the lease its whole length again.
@@ -52,12 +58,23 @@ class Leases:
         return lease
 
     async def hold(self, name: str) -> AsyncIterator[Lease]:
-        """Renew the lease for as long as it is iterated, and yield it each time.
+        """Renew the lease for as long as it is iterated, and yield it each time; ends with the service.
 
         Raises:
             InstanceNotFound, InstanceWithoutLease, LeaseLost: As `renew`, also later.
         """
-        while True:
+        while not self._closing.is_set():
             lease = await self.renew(name)
             yield lease
-            await self._clock.sleep(min(lease.duration_s / _PARTS, _MOST_SILENCE_S))
+            await self._pause(min(lease.duration_s / _PARTS, _MOST_SILENCE_S))
+
+    async def _pause(self, delay_s: float) -> None:
+        tasks = [
+            asyncio.ensure_future(self._closing.wait()),
+            asyncio.ensure_future(self._clock.sleep(delay_s)),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from controller.domain.fault import Fault
 from controller.domain.lease import MAX_LEASE_S, MIN_LEASE_S, Lease, begun
-from controller.errors import Fault
 
 
 class RestartPolicy(StrEnum):

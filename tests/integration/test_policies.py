@@ -57,7 +57,7 @@ def test_a_machine_whose_qemu_is_killed_is_started_again(cloud: Cloud) -> None:
 
     def again() -> bool:
         now = cloud.get(instance["name"])["status"]
-        return now["state"] == "RUNNING" and now["restartCount"] == 1
+        return (now["state"], now["restartCount"]) == ("RUNNING", 1)
 
     eventually(again, "it runs again", _LONG_S)
     (after,) = cloud.stack.qemu_processes(instance["id"])

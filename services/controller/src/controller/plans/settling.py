@@ -45,8 +45,11 @@ class Settling:
             return
         if outcome is State.SUCCEEDED:
             self._carried_out(conn, operation, Event.IS_RUNNING)
-        elif outcome is State.FAILED and (_was_spawned(operation) or operation.initiator is Initiator.SYSTEM):
+        elif outcome is State.FAILED and _was_spawned(operation):
             self._came_to_nothing(conn, operation, error)
+        elif outcome is State.FAILED and operation.initiator is Initiator.SYSTEM:
+            # Not as the machine was before: that would call for the same start again, at once and for ever.
+            self._failed(conn, operation, error, None)
         elif outcome is State.CANCELLED:
             self._changes.move(conn, operation, Event.IS_OFF)
             self._want(conn, operation, DesiredPower.STOPPED)

@@ -12,6 +12,7 @@ from servicekit.settings import SettingsError
 from controller.domain.capacity import Overcommit
 from controller.domain.restarting import RestartRules
 
+_LEASE_DELETE_AFTER_S: Final = 600.0
 _SQLITE: Final = "sqlite:///"
 
 
@@ -28,6 +29,7 @@ class Settings:
     operation_deadline_s: float
     operation_slots: int
     restart_rules: RestartRules = field(default_factory=RestartRules)
+    lease_delete_after_s: float = _LEASE_DELETE_AFTER_S
     overcommit: Overcommit = field(default_factory=Overcommit)
 
 
@@ -56,6 +58,9 @@ def parse_settings(message: ControllerSettings) -> Settings:
         operation_deadline_s=_duration("operationDeadline", message.operation_deadline, 300.0),
         operation_slots=message.operation_slots or 8,
         restart_rules=_restart_rules(message.policies),
+        lease_delete_after_s=_duration(
+            "policies.leaseDeleteAfter", message.policies.lease_delete_after, _LEASE_DELETE_AFTER_S
+        ),
         overcommit=_overcommit(message.capacity),
     )
 

@@ -118,6 +118,17 @@ async def test_a_restart_that_fails_is_tried_again_later(cloud: Cloud, clock: St
     await running_again(cloud, 2)
 
 
+async def test_an_autostart_that_fails_is_left_to_the_restart_policy(
+    cloud: Cloud, clock: SteppedClock
+) -> None:
+    await cloud.launch(autostart=True)
+    cloud.runner.faults["start"] = [refusal("HOST_CAPACITY_EXHAUSTED") for _ in range(3)]
+    cloud.runner.report((await cloud.get()).id, **ended("HOST_SHUTDOWN"))
+    failed = await cloud.until(lambda found: found.status.reason == "START_FAILED")
+    assert not failed.status.HasField("next_restart_time")
+    assert len(cloud.runner.faults["start"]) == 2
+
+
 async def test_a_cancelled_restart_is_not_tried_again(cloud: Cloud, clock: SteppedClock) -> None:
     await cloud.launch(restart_policy="on-failure")
     await lose(cloud)

@@ -40,6 +40,7 @@ from controller.operations import AlreadyThere, Clock, Operation, Submission, re
 from controller.plans.workbench import machine_spec
 from controller.records import instance_rows
 from controller.records.instance_rows import Secrets
+from controller.records.lease_rows import write_lease
 from controller.records.stored_json import to_stored
 
 PORTS_NOTE = "Published ports take effect at the next start."
@@ -156,6 +157,9 @@ class Updating:
         def accepted(conn: Connection, operation: Operation) -> None:
             wanted = replace(changed, generation=changed.generation + 1, operation=operation.id)
             instance_rows.save_labels(conn, wanted)
+            found = instance_rows.find(conn, wanted.id)
+            if found is None or found.lease != wanted.lease:
+                write_lease(conn, wanted.id, wanted.lease)
             self._changes.save(conn, wanted, operation)
 
         return accepted
@@ -169,6 +173,7 @@ class Updating:
             raise RequestInvalid(faults)
         require_idle(conn, instance.id)
         changed = _patched(patch, instance)
+        changed = replace(changed, lease=patch.policies.lease_of(instance.lease, now))
         if changed.resources != instance.resources and not admits(instance.state, Verb.RESIZE):
             raise conflict(instance, "Changing cpus, memory or disk")
         if changed.policies.restart is not instance.policies.restart and admits(instance.state, Verb.START):

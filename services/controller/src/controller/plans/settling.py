@@ -48,8 +48,8 @@ class Settling:
         elif outcome is State.FAILED and _was_spawned(operation):
             self._came_to_nothing(conn, operation, error)
         elif outcome is State.FAILED and operation.initiator is Initiator.SYSTEM:
-            # What policies start counts as failed even where it did not come to QEMU.
-            self._not_started(conn, operation, error)
+            # Not as the machine was before: that would call for the same start again, at once and for ever.
+            self._failed(conn, operation, error, None)
         elif outcome is State.CANCELLED:
             self._changes.move(conn, operation, Event.IS_OFF)
             self._want(conn, operation, DesiredPower.STOPPED)
@@ -167,12 +167,6 @@ class Settling:
             self._follow(conn, operation, ended(machine))
         else:
             self._failed(conn, operation, error, None if machine is None else machine.exit)
-
-    def _not_started(self, conn: Connection, operation: Operation, error: Problem | None) -> None:
-        if operation.spec.get("from") == InstanceState.FAILED.value:
-            self._called_off(conn, operation, error)
-        else:
-            self._failed(conn, operation, error, None)
 
     def _failed(
         self, conn: Connection, operation: Operation, error: Problem | None, end: MachineExit | None

@@ -65,6 +65,15 @@ def update_request(call: Call) -> pb.UpdateInstanceRequest:
                 request.labels[key] = value
     for field, value in body.get("vm", {}).items():
         setattr(request, field, value if field == "cpus" else str(value))
+    if "cloudInit" in body:
+        # A null is what takes away; the whole being null takes both.
+        seed = (
+            body["cloudInit"] if body["cloudInit"] is not None else {"userdata": None, "networkConfig": None}
+        )
+        request.cloud_init.SetInParent()
+        for key, name in (("userdata", "userdata"), ("networkConfig", "network_config")):
+            if key in seed:
+                setattr(request.cloud_init, name, seed[key] or "")
     if "ports" in body:
         request.ports.CopyFrom(pb.PortList(ports=ports_of(body["ports"] or ())))
     return request

@@ -964,6 +964,7 @@ class UpdateInstanceRequest(_message.Message):
     MEMORY_FIELD_NUMBER: _builtins.int
     DISK_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
+    CLOUD_INIT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     clear_labels: _builtins.bool
@@ -985,6 +986,10 @@ class UpdateInstanceRequest(_message.Message):
         """Published ports; on qc0 they change at once, on `user` at the next start."""
 
     @_builtins.property
+    def cloud_init(self) -> Global___CloudInitPatch:
+        """Only while STOPPED; takes effect at the next start, under another instance-id: cloud-init runs as at a first boot."""
+
+    @_builtins.property
     def options(self) -> Global___MutationOptions: ...
     def __init__(
         self,
@@ -997,11 +1002,12 @@ class UpdateInstanceRequest(_message.Message):
         memory: _builtins.str | None = ...,
         disk: _builtins.str | None = ...,
         ports: Global___PortList | None = ...,
+        cloud_init: Global___CloudInitPatch | None = ...,
         options: Global___MutationOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_disk", b"_disk", "_memory", b"_memory", "cpus", b"cpus", "disk", b"disk", "memory", b"memory", "options", b"options", "ports", b"ports"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_disk", b"_disk", "_memory", b"_memory", "cloud_init", b"cloud_init", "cpus", b"cpus", "disk", b"disk", "memory", b"memory", "options", b"options", "ports", b"ports"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_disk", b"_disk", "_memory", b"_memory", "clear_labels", b"clear_labels", "cpus", b"cpus", "disk", b"disk", "labels", b"labels", "memory", b"memory", "name", b"name", "options", b"options", "ports", b"ports", "removed_labels", b"removed_labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_disk", b"_disk", "_memory", b"_memory", "clear_labels", b"clear_labels", "cloud_init", b"cloud_init", "cpus", b"cpus", "disk", b"disk", "labels", b"labels", "memory", b"memory", "name", b"name", "options", b"options", "ports", b"ports", "removed_labels", b"removed_labels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
     _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
@@ -1017,6 +1023,37 @@ class UpdateInstanceRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory) -> _WhichOneofReturnType__memory | None: ...
 
 Global___UpdateInstanceRequest: _TypeAlias = UpdateInstanceRequest  # noqa: Y015
+
+@_typing.final
+class CloudInitPatch(_message.Message):
+    """CloudInitPatch is write-only, as CloudInit is. What is absent stays; an empty text is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USERDATA_FIELD_NUMBER: _builtins.int
+    NETWORK_CONFIG_FIELD_NUMBER: _builtins.int
+    userdata: _builtins.str
+    network_config: _builtins.str
+    def __init__(
+        self,
+        *,
+        userdata: _builtins.str | None = ...,
+        network_config: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_network_config", b"_network_config", "_userdata", b"_userdata", "network_config", b"network_config", "userdata", b"userdata"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_network_config", b"_network_config", "_userdata", b"_userdata", "network_config", b"network_config", "userdata", b"userdata"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__network_config: _TypeAlias = _typing.Literal["network_config"]  # noqa: Y015
+    _WhichOneofArgType__network_config: _TypeAlias = _typing.Literal["_network_config", b"_network_config"]  # noqa: Y015
+    _WhichOneofReturnType__userdata: _TypeAlias = _typing.Literal["userdata"]  # noqa: Y015
+    _WhichOneofArgType__userdata: _TypeAlias = _typing.Literal["_userdata", b"_userdata"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__network_config) -> _WhichOneofReturnType__network_config | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__userdata) -> _WhichOneofReturnType__userdata | None: ...
+
+Global___CloudInitPatch: _TypeAlias = CloudInitPatch  # noqa: Y015
 
 @_typing.final
 class PortList(_message.Message):

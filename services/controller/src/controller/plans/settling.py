@@ -83,8 +83,12 @@ class Settling:
         if found is None or _superseded(error):
             return
         if outcome is State.SUCCEEDED:
+            if operation.spec.get("cloud_init"):
+                instance_rows.take_wanted_secrets(conn, found.id)
+                found = replace(found, seed_revision=found.seed_revision + 1)
             self._changes.save(conn, replace(found, observed_generation=found.generation), operation)
             return
+        instance_rows.drop_wanted_secrets(conn, found.id)
         before = operation.spec["before"]
         resources = replace(
             found.resources,

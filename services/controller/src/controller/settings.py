@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from qcontroller.settings.v1.settings_pb2 import CapacitySettings, ControllerSettings
+from qcontroller.settings.v1.settings_pb2 import CapacitySettings, ControllerSettings, PolicySettings
 from servicekit.quantities import QuantityError, parse_duration_s, parse_size_mib
 from servicekit.settings import SettingsError
 
 from controller.domain.capacity import Overcommit
+from controller.domain.restarting import RestartRules
 
 _SQLITE: Final = "sqlite:///"
 
@@ -27,6 +28,7 @@ class Settings:
     operation_deadline_s: float
     operation_slots: int
     overcommit: Overcommit = field(default_factory=Overcommit)
+    restart_rules: RestartRules = field(default_factory=RestartRules)
 
 
 def parse_settings(message: ControllerSettings) -> Settings:
@@ -54,7 +56,21 @@ def parse_settings(message: ControllerSettings) -> Settings:
         operation_deadline_s=_duration("operationDeadline", message.operation_deadline, 300.0),
         operation_slots=message.operation_slots or 8,
         overcommit=_overcommit(message.capacity),
+        restart_rules=_restart_rules(message.policies),
     )
+
+
+def _restart_rules(message: PolicySettings) -> RestartRules:
+    usual = RestartRules()
+    rules = RestartRules(
+        _duration("policies.restartDelay", message.restart_delay, usual.delay_s),
+        _duration("policies.restartDelayMax", message.restart_delay_max, usual.most_delay_s),
+        _duration("policies.restartReset", message.restart_reset, usual.reset_s),
+        message.restart_limit or usual.limit,
+    )
+    if not 0 < rules.delay_s <= rules.most_delay_s:
+        raise SettingsError("policies.restartDelay: must be more than 0 and at most restartDelayMax")
+    return rules
 
 
 def _duration(name: str, text: str, default_s: float) -> float:

@@ -23,13 +23,14 @@ from controller.operations.errors import (
     PeerUnavailable,
     Permanent,
     Problem,
+    ReaderTooSlow,
     Retryable,
     StepError,
     SubmitRefused,
     UnknownKind,
 )
 from controller.operations.failpoints import FailPoints, armed_by
-from controller.operations.feed import Event, Feed, Gap
+from controller.operations.feed import Event, Feed, Gap, Tail, everything
 from controller.operations.files import kept as kept_files
 from controller.operations.listing import OperationFilter, OperationPage
 from controller.operations.operation import Initiator, Operation, OperationId, Progress, Stage, UndoScope
@@ -86,6 +87,7 @@ __all__ = [
     "Problem",
     "Progress",
     "PublicState",
+    "ReaderTooSlow",
     "Retention",
     "RetentionSettings",
     "Retryable",
@@ -100,10 +102,12 @@ __all__ = [
     "SubmitRefused",
     "Supersede",
     "SystemClock",
+    "Tail",
     "UndoScope",
     "UnknownKind",
     "active_operation",
     "armed_by",
+    "everything",
     "forget_subject",
     "kept_files",
     "next_fence",

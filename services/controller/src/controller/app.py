@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from controller.policies.filing import Filing, FilingSettings
 from controller.ports import ImageStore, Runner
 from controller.problems import translate
 from controller.records import capacity_rows
+from controller.records.schema import instances
 from controller.servicers.event_servicer import EventServicer
 from controller.servicers.instance_servicer import InstanceParts, InstanceServicer
 from controller.servicers.node_servicer import NodeServicer
@@ -98,7 +100,10 @@ async def serve(
     engine = Engine(
         database,
         build_plans(bench, settings.operation_deadline_s),
-        settings=EngineSettings(slots=settings.operation_slots),
+        settings=EngineSettings(
+            slots=settings.operation_slots,
+            retention=replace(settings.retention, living=select(instances.c.id)),
+        ),
         clock=clock,
         fail_points=_fail_points(),
         registry=registry,

@@ -11,7 +11,7 @@ from controller.domain.policy import RestartPolicy
 from controller.domain.verdict import GUEST_SHUTDOWN, STOPPED
 from controller.instances.changes import Changes
 from controller.operations import Initiator, Operation, Problem, State
-from controller.operations.ledger import SUPERSEDED
+from controller.operations.operation import SUPERSEDED
 from controller.plans.power_steps import RUNNING
 from controller.records import instance_rows
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -45,6 +46,7 @@ from controller.policies.leases import Leases
 from controller.ports import ImageStore, Runner
 from controller.problems import translate
 from controller.records import capacity_rows
+from controller.records.schema import instances
 from controller.servicers.event_servicer import EventServicer
 from controller.servicers.instance_servicer import InstanceParts, InstanceServicer
 from controller.servicers.node_servicer import NodeServicer
@@ -99,7 +101,10 @@ async def serve(
     engine = Engine(
         database,
         build_plans(bench, settings.operation_deadline_s),
-        settings=EngineSettings(slots=settings.operation_slots),
+        settings=EngineSettings(
+            slots=settings.operation_slots,
+            retention=replace(settings.retention, living=select(instances.c.id)),
+        ),
         clock=clock,
         fail_points=_fail_points(),
         registry=registry,
@@ -121,7 +126,14 @@ async def serve(
         queries=queries,
         launching=Launching(database, fleet, store, changes, capacity, submitting, clock, cluster_id),
         verbs=Verbs(
-            database, fleet, changes, capacity, submitting, settings.operation_deadline_s, cluster_id, clock
+            database,
+            fleet,
+            changes,
+            capacity,
+            submitting,
+            settings.operation_deadline_s,
+            cluster_id,
+            clock,
         ),
         updating=Updating(database, fleet, changes, capacity, submitting, cluster_id, clock, rules),
         guests=Guests(queries, fleet),

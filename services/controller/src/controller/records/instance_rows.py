@@ -91,6 +91,7 @@ def to_instance(row: Row[Any]) -> Instance:
         create_time=row.create_time,
         machine=None if row.machine is None else from_stored(Machine, row.machine),
         conditions=from_stored(_Conditions, row.conditions).items,
+        seed_revision=row.seed_revision,
         operation=row.active_op or "",
         policies=Policies(
             restart=RestartPolicy(row.restart_policy),
@@ -207,6 +208,38 @@ def secrets_of(conn: Connection, instance_id: str) -> Secrets:
     return Secrets(row.user_data.decode(), row.network_config.decode())
 
 
+def want_secrets(conn: Connection, instance_id: str, secrets: Secrets) -> None:
+    """Keep what an update brings beside what holds, until the update has succeeded."""
+    drop_wanted_secrets(conn, instance_id)
+    conn.execute(
+        insert(instance_secrets_wanted).values(
+            instance_id=instance_id,
+            user_data=secrets.user_data.encode(),
+            network_config=secrets.network_config.encode(),
+        )
+    )
+
+
+def take_wanted_secrets(conn: Connection, instance_id: str) -> None:
+    """Put what an update brought in the place of what held; harmless if it is there already."""
+    wanted = instance_secrets_wanted.c
+    row = conn.execute(
+        select(wanted.user_data, wanted.network_config).where(wanted.instance_id == instance_id)
+    ).one_or_none()
+    if row is not None:
+        conn.execute(
+            update(instance_secrets)
+            .where(instance_secrets.c.instance_id == instance_id)
+            .values(user_data=row.user_data, network_config=row.network_config)
+        )
+        drop_wanted_secrets(conn, instance_id)
+
+
+def drop_wanted_secrets(conn: Connection, instance_id: str) -> None:
+    """Forget what an update would have brought."""
+    conn.execute(delete(instance_secrets_wanted).where(instance_secrets_wanted.c.instance_id == instance_id))
+
+
 def all_secrets_of(conn: Connection, instance_id: str) -> tuple[str, ...]:
     """Return every secret text of an instance, those to come included."""
     texts: list[str] = []
@@ -249,6 +282,7 @@ def _columns(instance: Instance) -> dict[str, Any]:
         "create_time": instance.create_time,
         "machine": None if instance.machine is None else to_stored(instance.machine),
         "conditions": to_stored(_Conditions(instance.conditions)),
+        "seed_revision": instance.seed_revision,
         "restart_policy": instance.policies.restart.value,
         "autostart": instance.policies.autostart,
         "expire_time": instance.policies.expire_time,

@@ -1,7 +1,7 @@
 """A runner and an image store in memory, and the service before them on a real socket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from controller.domain.machine import (
     absent,
 )
 from controller.domain.node import Check, CheckStatus, Dependency, Host, Leak, Node, NodeState
+from controller.domain.orphan import Unclaimed
 from controller.errors import (
     ImageDigestMismatch,
     ImageNotFound,
@@ -94,6 +95,7 @@ class FakeRunner:
     watched: asyncio.Event = field(default_factory=asyncio.Event)
     revision: int = 0
     default: str = "user"
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     def at(self, call: str) -> asyncio.Event:
         """Hold up calls of that name; the result is set when one has arrived."""
@@ -125,7 +127,9 @@ class FakeRunner:
             kept = before.phase in {MachinePhase.EXITED, MachinePhase.ACTIVE}
             phase = before.phase if kept else MachinePhase.PREPARED
             nics = tuple(_nic(nic, before.nics) for nic in spec.nics)
-            return self._set(replace(before, phase=phase, record=spec.record, nics=nics))
+            return self._set(
+                replace(before, phase=phase, record=spec.record, nics=nics, cluster_id=spec.cluster_id)
+            )
 
     async def start(self, fencing: Fencing) -> Machine:
         async with self._act("start", fencing):
@@ -157,6 +161,11 @@ class FakeRunner:
             await stage("quit" if force else "powerdown")
             return self._set(_ended(before, "STOPPED"))
 
+    async def claim(self, fencing: Fencing, name: str, cluster_id: str, record: str) -> Machine:
+        async with self._act("claim", fencing):
+            before = self.machines[fencing.machine_id]
+            return self._set(replace(before, cluster_id=cluster_id, record=record))
+
     async def pause(self, fencing: Fencing) -> Machine:
         async with self._act("pause", fencing):
             return self._set(replace(self.machines[fencing.machine_id], run_state="paused"))
@@ -182,7 +191,8 @@ class FakeRunner:
     async def get(self, machine_id: str, *, fence: int = 0, timeout_s: float = 10.0) -> Machine:
         await self._enter("get")
         self._compare(machine_id, fence)
-        return self.machines.get(machine_id, absent(machine_id))
+        seen = self.machines.get(machine_id, absent(machine_id))
+        return replace(seen, fence=self.fences.get(machine_id, 0))
 
     async def watch(self) -> AsyncIterator[Machine | SnapshotComplete | Node]:
         await self._enter("watch")
@@ -191,7 +201,7 @@ class FakeRunner:
         try:
             yield NODE
             for machine in list(self.machines.values()):
-                yield machine
+                yield replace(machine, fence=self.fences.get(machine.id, 0))
             yield SnapshotComplete()
             self.watched.set()
             while True:
@@ -216,6 +226,20 @@ class FakeRunner:
 
     async def leaks(self) -> list[Leak]:
         return [Leak("tap", "qc1", "", None)]
+
+    async def unclaimed(self, claimed: Collection[str]) -> list[Unclaimed]:
+        await self._enter("unclaimed")
+        return [
+            Unclaimed(
+                replace(machine, fence=self.fences.get(machine.id, 0)),
+                datetime.now(UTC),
+                4096,
+                self.unreadable.get(machine.id, ""),
+                machine.phase is MachinePhase.ACTIVE,
+            )
+            for machine in self.machines.values()
+            if machine.id not in claimed
+        ]
 
     async def doctor(self) -> list[Check]:
         return [Check("tun", CheckStatus.PASS, "fine", "")]
@@ -285,12 +309,13 @@ class FakeStore:
 
     pins: dict[str, str] = field(default_factory=dict)
     away: bool = False
+    gone: bool = False
     events: "asyncio.Queue[ImageEvent]" = field(default_factory=asyncio.Queue)
     cursors: list[str] = field(default_factory=list)
 
     async def find(self, name: str) -> StoreImage:
         self._there()
-        if name != "tiny":
+        if name != "tiny" or self.gone:
             raise ImageNotFound(name)
         return StoreImage(InstanceImage("tiny", DIGEST, DIGEST, "qcow2", 64 << 20), "x86_64")
 

@@ -12,18 +12,20 @@ from qcontroller.controller.v1 import host_pb2_grpc, instance_pb2_grpc, operatio
 from qcontroller.settings.v1.settings_pb2 import ControllerSettings
 from servicekit.channel import grpc_channel
 from servicekit.server import Register, grpc_server
-from sqlalchemy import select
 
 from controller.adapters.image_store_client import ImageStoreClient
 from controller.adapters.runner_client import RunnerClient
 from controller.database import Database
 from controller.instances.changes import Changes
+from controller.instances.fences import Fences
 from controller.instances.fleet import Fleet
 from controller.instances.guests import Guests
 from controller.instances.image_feed import ImageFeed
+from controller.instances.importing import Importing
 from controller.instances.launching import Launching
 from controller.instances.nodes import Nodes
 from controller.instances.observations import Observations
+from controller.instances.orphans import Orphans
 from controller.instances.queries import Queries
 from controller.instances.readiness_timer import ReadinessTimer
 from controller.instances.reconciler import Reconciler
@@ -31,9 +33,8 @@ from controller.instances.runner_watch import RunnerWatch
 from controller.instances.submitting import Submitting
 from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs
-from controller.operations import Engine, EngineSettings, Outbox, SystemClock, armed_by
+from controller.operations import Engine, EngineSettings, Outbox, SystemClock, armed_by, cluster_id
 from controller.operations.failpoints import FailPoints, no_fail_points
-from controller.operations.rows import meta
 from controller.plans.kinds import build_plans
 from controller.plans.workbench import Workbench
 from controller.ports import ImageStore, Runner
@@ -78,12 +79,12 @@ async def serve(
 ) -> AsyncIterator["asyncio.Future[None]"]:
     """Put the parts together on top of a database and peers, and serve until the context is left."""
     clock = SystemClock()
-    cluster_id = await database.read(lambda conn: conn.execute(select(meta.c.db_epoch)).scalar_one())
+    identity = await database.read(cluster_id)
     fleet = Fleet(runners, clock)
     changes = Changes(fleet, clock)
     outbox = Outbox(clock)
     observations = Observations(database, fleet, changes, outbox)
-    bench = Workbench(database, fleet, store, changes, observations, cluster_id)
+    bench = Workbench(database, fleet, store, changes, observations, identity)
     engine = Engine(
         database,
         build_plans(bench, settings.operation_deadline_s),
@@ -94,25 +95,28 @@ async def serve(
     )
     submitting = Submitting(database, engine)
     queries = Queries(database, fleet, engine.feed, clock)
+    orphans = Orphans(database, fleet, clock, identity)
     images = ImageFeed(database, store, outbox, clock)
     parts = InstanceParts(
         queries=queries,
-        launching=Launching(database, fleet, store, changes, submitting, clock, cluster_id),
-        verbs=Verbs(database, fleet, changes, submitting, settings.operation_deadline_s, cluster_id),
-        updating=Updating(database, fleet, changes, submitting, cluster_id),
+        importing=Importing(database, fleet, orphans, changes, submitting, clock),
+        launching=Launching(database, fleet, store, changes, submitting, clock, identity),
+        verbs=Verbs(database, fleet, changes, submitting, settings.operation_deadline_s, identity),
+        updating=Updating(database, fleet, changes, submitting, identity),
         guests=Guests(queries, fleet),
         stop_timeout_s=settings.stop_timeout_s,
         readiness_deadline_s=settings.readiness_deadline_s,
     )
     reconciler = Reconciler(database, engine, observations, clock)
+    fences = Fences(database, identity)
     timer = ReadinessTimer(database, fleet, observations, clock)
     loops: list[Coroutine[Any, Any, None]] = [
         reconciler.run(),
         timer.run(),
         images.run(),
-        *(RunnerWatch(runner, observations, clock).run() for runner in runners),
+        *(RunnerWatch(runner, observations, fences, clock).run() for runner in runners),
     ]
-    services = _services(parts, engine, Nodes(database, fleet, store, images))
+    services = _services(parts, engine, Nodes(database, fleet, store, images), orphans)
     async with AsyncExitStack() as stack:
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         running = asyncio.create_task(engine.run(), name="operations engine")
@@ -126,9 +130,11 @@ async def serve(
         yield failed
 
 
-def _services(parts: InstanceParts, engine: Engine, nodes: Nodes) -> list[tuple[str, Register]]:
+def _services(
+    parts: InstanceParts, engine: Engine, nodes: Nodes, orphans: Orphans
+) -> list[tuple[str, Register]]:
     instances, operations = InstanceServicer(parts), OperationServicer(engine)
-    events, hosts = EventServicer(engine), NodeServicer(nodes)
+    events, hosts = EventServicer(engine), NodeServicer(nodes, orphans, parts.importing)
     package = "qcontroller.controller.v1"
     return [
         (

@@ -42,6 +42,7 @@ from qemu_runner.service.networking import Networking
 from qemu_runner.service.planning import Planning
 from qemu_runner.service.power import Power
 from qemu_runner.service.preparation import Preparation, UidRange
+from qemu_runner.service.quarantine import Quarantine
 from qemu_runner.service.removal import Removal
 from qemu_runner.service.starting import Starting
 from qemu_runner.service.tasks import Tasks
@@ -183,6 +184,7 @@ async def running_core(
             ending=ending,
             power=Power(machines),
             removal=Removal(machines, files, images, networking, ending),
+            quarantine=Quarantine(machines, store),
             watching=watching,
             guests=Guests(machines),
             host=Host(

@@ -27,6 +27,7 @@ from qemu_runner.domain.progress import Part, StopStep, Transfer
 from qemu_runner.domain.record import MachineExit
 from qemu_runner.errors import SpecFault, SpecInvalidError
 from qemu_runner.service.host import DependencyState, HostLeak, NodeState
+from qemu_runner.service.quarantine import Unclaimed
 from qemu_runner.user_network import Check, CheckStatus
 
 _PHASES: Final = {
@@ -105,7 +106,7 @@ def spec_of(message: runner_pb2.MachineSpec) -> MachineSpec:
 
 def seed_of(message: runner_pb2.MachineSeed) -> Seed:
     """Return the seed's files."""
-    return Seed(message.user_data, message.network_config, message.hostname)
+    return Seed(message.user_data, message.network_config, message.hostname, keep=message.keep)
 
 
 def machine_message(seen: Observation) -> runner_pb2.Machine:
@@ -130,6 +131,18 @@ def machine_message(seen: Observation) -> runner_pb2.Machine:
     if seen.spec is not None:
         message.spec.CopyFrom(_spec(seen.spec))
     return message
+
+
+def unclaimed_message(found: Unclaimed) -> runner_pb2.UnclaimedMachine:
+    """Return what is told of a machine that the caller does not know."""
+    return runner_pb2.UnclaimedMachine(
+        directory=found.observation.machine_id,
+        machine=machine_message(found.observation),
+        since=_time(found.since),
+        disk_bytes=found.disk_bytes,
+        fault=found.fault,
+        running=found.running,
+    )
 
 
 def prepare_message(part: Part) -> runner_pb2.PrepareMachineResponse:

@@ -23,62 +23,75 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from qcontroller.controller.v1 import instance_pb2 as qcontroller_dot_controller_dot_v1_dot_instance__pb2
 from qcontroller.event.v1 import event_pb2 as qcontroller_dot_event_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$qcontroller/controller/v1/host.proto\x12\x19qcontroller.controller.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a qcontroller/event/v1/event.proto\"$\n\x12WatchEventsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\"A\n\x13WatchEventsResponse\x12*\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1b.qcontroller.event.v1.Event\";\n\x0b\x41\x63\x63\x65lerator\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06usable\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"/\n\x0b\x43puCapacity\x12\r\n\x05total\x18\x01 \x01(\r\x12\x11\n\tallocated\x18\x02 \x01(\r\"2\n\x0eMemoryCapacity\x12\r\n\x05total\x18\x01 \x01(\r\x12\x11\n\tallocated\x18\x02 \x01(\r\"+\n\x0c\x44iskCapacity\x12\r\n\x05total\x18\x01 \x01(\r\x12\x0c\n\x04\x66ree\x18\x02 \x01(\r\"\x8f\x03\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x05state\x18\x02 \x01(\x0e\x32$.qcontroller.controller.v1.NodeState\x12\x0c\n\x04\x61rch\x18\x03 \x01(\t\x12\x14\n\x0cqemu_version\x18\x04 \x01(\t\x12<\n\x0c\x61\x63\x63\x65lerators\x18\x05 \x03(\x0b\x32&.qcontroller.controller.v1.Accelerator\x12\x13\n\x0b\x61\x63\x63\x65lerator\x18\x06 \x01(\t\x12\x14\n\x0cspeed_factor\x18\x07 \x01(\x01\x12\x34\n\x04\x63pus\x18\x08 \x01(\x0b\x32&.qcontroller.controller.v1.CpuCapacity\x12\x39\n\x06memory\x18\t \x01(\x0b\x32).qcontroller.controller.v1.MemoryCapacity\x12\x35\n\x04\x64isk\x18\n \x01(\x0b\x32\'.qcontroller.controller.v1.DiskCapacity\x12\x0f\n\x07message\x18\x0b \x01(\t\"\\\n\x04Leak\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\x05\x43heck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\x06status\x18\x02 \x01(\x0e\x32&.qcontroller.controller.v1.CheckStatus\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0b\n\x03\x66ix\x18\x04 \x01(\t\"9\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x11ListNodesResponse\x12.\n\x05nodes\x18\x01 \x03(\x0b\x32\x1f.qcontroller.controller.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x0eGetNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x0fGetNodeResponse\x12-\n\x04node\x18\x01 \x01(\x0b\x32\x1f.qcontroller.controller.v1.Node\" \n\x10ListLeaksRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"C\n\x11ListLeaksResponse\x12.\n\x05leaks\x18\x01 \x03(\x0b\x32\x1f.qcontroller.controller.v1.Leak\" \n\x10RunDoctorRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"E\n\x11RunDoctorResponse\x12\x30\n\x06\x63hecks\x18\x01 \x03(\x0b\x32 .qcontroller.controller.v1.Check\"a\n\nDependency\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02up\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"\x15\n\x13GetReadinessRequest\"S\n\x14GetReadinessResponse\x12;\n\x0c\x64\x65pendencies\x18\x01 \x03(\x0b\x32%.qcontroller.controller.v1.Dependency*r\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_STATE_READY\x10\x01\x12\x17\n\x13NODE_STATE_DRAINING\x10\x02\x12\x1a\n\x16NODE_STATE_UNREACHABLE\x10\x03*p\n\x0b\x43heckStatus\x12\x1c\n\x18\x43HECK_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HECK_STATUS_PASS\x10\x01\x12\x15\n\x11\x43HECK_STATUS_WARN\x10\x02\x12\x15\n\x11\x43HECK_STATUS_FAIL\x10\x03\x32~\n\x0c\x45ventService\x12n\n\x0bWatchEvents\x12-.qcontroller.controller.v1.WatchEventsRequest\x1a..qcontroller.controller.v1.WatchEventsResponse0\x01\x32\x98\x04\n\x0bNodeService\x12\x66\n\tListNodes\x12+.qcontroller.controller.v1.ListNodesRequest\x1a,.qcontroller.controller.v1.ListNodesResponse\x12`\n\x07GetNode\x12).qcontroller.controller.v1.GetNodeRequest\x1a*.qcontroller.controller.v1.GetNodeResponse\x12\x66\n\tListLeaks\x12+.qcontroller.controller.v1.ListLeaksRequest\x1a,.qcontroller.controller.v1.ListLeaksResponse\x12\x66\n\tRunDoctor\x12+.qcontroller.controller.v1.RunDoctorRequest\x1a,.qcontroller.controller.v1.RunDoctorResponse\x12o\n\x0cGetReadiness\x12..qcontroller.controller.v1.GetReadinessRequest\x1a/.qcontroller.controller.v1.GetReadinessResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$qcontroller/controller/v1/host.proto\x12\x19qcontroller.controller.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(qcontroller/controller/v1/instance.proto\x1a qcontroller/event/v1/event.proto\"$\n\x12WatchEventsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\"A\n\x13WatchEventsResponse\x12*\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1b.qcontroller.event.v1.Event\";\n\x0b\x41\x63\x63\x65lerator\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06usable\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"/\n\x0b\x43puCapacity\x12\r\n\x05total\x18\x01 \x01(\r\x12\x11\n\tallocated\x18\x02 \x01(\r\"2\n\x0eMemoryCapacity\x12\r\n\x05total\x18\x01 \x01(\r\x12\x11\n\tallocated\x18\x02 \x01(\r\"+\n\x0c\x44iskCapacity\x12\r\n\x05total\x18\x01 \x01(\r\x12\x0c\n\x04\x66ree\x18\x02 \x01(\r\"\xc3\x01\n\x06VmHost\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\t\x12\x14\n\x0cqemu_version\x18\x03 \x01(\t\x12\x33\n\x05state\x18\x04 \x01(\x0e\x32$.qcontroller.controller.v1.NodeState\x12\x10\n\x08machines\x18\x05 \x01(\r\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\x07 \x01(\t\"\xc4\x03\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x05state\x18\x02 \x01(\x0e\x32$.qcontroller.controller.v1.NodeState\x12\x0c\n\x04\x61rch\x18\x03 \x01(\t\x12\x14\n\x0cqemu_version\x18\x04 \x01(\t\x12<\n\x0c\x61\x63\x63\x65lerators\x18\x05 \x03(\x0b\x32&.qcontroller.controller.v1.Accelerator\x12\x13\n\x0b\x61\x63\x63\x65lerator\x18\x06 \x01(\t\x12\x14\n\x0cspeed_factor\x18\x07 \x01(\x01\x12\x34\n\x04\x63pus\x18\x08 \x01(\x0b\x32&.qcontroller.controller.v1.CpuCapacity\x12\x39\n\x06memory\x18\t \x01(\x0b\x32).qcontroller.controller.v1.MemoryCapacity\x12\x35\n\x04\x64isk\x18\n \x01(\x0b\x32\'.qcontroller.controller.v1.DiskCapacity\x12\x0f\n\x07message\x18\x0b \x01(\t\x12\x33\n\x08vm_hosts\x18< \x03(\x0b\x32!.qcontroller.controller.v1.VmHost\"\\\n\x04Leak\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa7\x01\n\x06Orphan\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07running\x18\x03 \x01(\x08\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x12\n\nimportable\x18\x08 \x01(\x08\"\"\n\x12ListOrphansRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"I\n\x13ListOrphansResponse\x12\x32\n\x07orphans\x18\x01 \x03(\x0b\x32!.qcontroller.controller.v1.Orphan\"{\n\x13\x44\x65leteOrphanRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12;\n\x07options\x18\x04 \x01(\x0b\x32*.qcontroller.controller.v1.MutationOptions\"M\n\x14\x44\x65leteOrphanResponse\x12\x35\n\x08mutation\x18\x01 \x01(\x0b\x32#.qcontroller.controller.v1.Mutation\"j\n\x05\x43heck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\x06status\x18\x02 \x01(\x0e\x32&.qcontroller.controller.v1.CheckStatus\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0b\n\x03\x66ix\x18\x04 \x01(\t\"9\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x11ListNodesResponse\x12.\n\x05nodes\x18\x01 \x03(\x0b\x32\x1f.qcontroller.controller.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x0eGetNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x0fGetNodeResponse\x12-\n\x04node\x18\x01 \x01(\x0b\x32\x1f.qcontroller.controller.v1.Node\" \n\x10ListLeaksRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"C\n\x11ListLeaksResponse\x12.\n\x05leaks\x18\x01 \x03(\x0b\x32\x1f.qcontroller.controller.v1.Leak\" \n\x10RunDoctorRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"E\n\x11RunDoctorResponse\x12\x30\n\x06\x63hecks\x18\x01 \x03(\x0b\x32 .qcontroller.controller.v1.Check\"a\n\nDependency\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02up\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"\x15\n\x13GetReadinessRequest\"S\n\x14GetReadinessResponse\x12;\n\x0c\x64\x65pendencies\x18\x01 \x03(\x0b\x32%.qcontroller.controller.v1.Dependency*r\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_STATE_READY\x10\x01\x12\x17\n\x13NODE_STATE_DRAINING\x10\x02\x12\x1a\n\x16NODE_STATE_UNREACHABLE\x10\x03*p\n\x0b\x43heckStatus\x12\x1c\n\x18\x43HECK_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HECK_STATUS_PASS\x10\x01\x12\x15\n\x11\x43HECK_STATUS_WARN\x10\x02\x12\x15\n\x11\x43HECK_STATUS_FAIL\x10\x03\x32~\n\x0c\x45ventService\x12n\n\x0bWatchEvents\x12-.qcontroller.controller.v1.WatchEventsRequest\x1a..qcontroller.controller.v1.WatchEventsResponse0\x01\x32\xf7\x05\n\x0bNodeService\x12\x66\n\tListNodes\x12+.qcontroller.controller.v1.ListNodesRequest\x1a,.qcontroller.controller.v1.ListNodesResponse\x12`\n\x07GetNode\x12).qcontroller.controller.v1.GetNodeRequest\x1a*.qcontroller.controller.v1.GetNodeResponse\x12\x66\n\tListLeaks\x12+.qcontroller.controller.v1.ListLeaksRequest\x1a,.qcontroller.controller.v1.ListLeaksResponse\x12l\n\x0bListOrphans\x12-.qcontroller.controller.v1.ListOrphansRequest\x1a..qcontroller.controller.v1.ListOrphansResponse\x12o\n\x0c\x44\x65leteOrphan\x12..qcontroller.controller.v1.DeleteOrphanRequest\x1a/.qcontroller.controller.v1.DeleteOrphanResponse\x12\x66\n\tRunDoctor\x12+.qcontroller.controller.v1.RunDoctorRequest\x1a,.qcontroller.controller.v1.RunDoctorResponse\x12o\n\x0cGetReadiness\x12..qcontroller.controller.v1.GetReadinessRequest\x1a/.qcontroller.controller.v1.GetReadinessResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qcontroller.controller.v1.host_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NODESTATE']._serialized_start=1716
-  _globals['_NODESTATE']._serialized_end=1830
-  _globals['_CHECKSTATUS']._serialized_start=1832
-  _globals['_CHECKSTATUS']._serialized_end=1944
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=134
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=170
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=172
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=237
-  _globals['_ACCELERATOR']._serialized_start=239
-  _globals['_ACCELERATOR']._serialized_end=298
-  _globals['_CPUCAPACITY']._serialized_start=300
-  _globals['_CPUCAPACITY']._serialized_end=347
-  _globals['_MEMORYCAPACITY']._serialized_start=349
-  _globals['_MEMORYCAPACITY']._serialized_end=399
-  _globals['_DISKCAPACITY']._serialized_start=401
-  _globals['_DISKCAPACITY']._serialized_end=444
-  _globals['_NODE']._serialized_start=447
-  _globals['_NODE']._serialized_end=846
-  _globals['_LEAK']._serialized_start=848
-  _globals['_LEAK']._serialized_end=940
-  _globals['_CHECK']._serialized_start=942
-  _globals['_CHECK']._serialized_end=1048
-  _globals['_LISTNODESREQUEST']._serialized_start=1050
-  _globals['_LISTNODESREQUEST']._serialized_end=1107
-  _globals['_LISTNODESRESPONSE']._serialized_start=1109
-  _globals['_LISTNODESRESPONSE']._serialized_end=1201
-  _globals['_GETNODEREQUEST']._serialized_start=1203
-  _globals['_GETNODEREQUEST']._serialized_end=1233
-  _globals['_GETNODERESPONSE']._serialized_start=1235
-  _globals['_GETNODERESPONSE']._serialized_end=1299
-  _globals['_LISTLEAKSREQUEST']._serialized_start=1301
-  _globals['_LISTLEAKSREQUEST']._serialized_end=1333
-  _globals['_LISTLEAKSRESPONSE']._serialized_start=1335
-  _globals['_LISTLEAKSRESPONSE']._serialized_end=1402
-  _globals['_RUNDOCTORREQUEST']._serialized_start=1404
-  _globals['_RUNDOCTORREQUEST']._serialized_end=1436
-  _globals['_RUNDOCTORRESPONSE']._serialized_start=1438
-  _globals['_RUNDOCTORRESPONSE']._serialized_end=1507
-  _globals['_DEPENDENCY']._serialized_start=1509
-  _globals['_DEPENDENCY']._serialized_end=1606
-  _globals['_GETREADINESSREQUEST']._serialized_start=1608
-  _globals['_GETREADINESSREQUEST']._serialized_end=1629
-  _globals['_GETREADINESSRESPONSE']._serialized_start=1631
-  _globals['_GETREADINESSRESPONSE']._serialized_end=1714
-  _globals['_EVENTSERVICE']._serialized_start=1946
-  _globals['_EVENTSERVICE']._serialized_end=2072
-  _globals['_NODESERVICE']._serialized_start=2075
-  _globals['_NODESERVICE']._serialized_end=2611
+  _globals['_NODESTATE']._serialized_start=2494
+  _globals['_NODESTATE']._serialized_end=2608
+  _globals['_CHECKSTATUS']._serialized_start=2610
+  _globals['_CHECKSTATUS']._serialized_end=2722
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=176
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=212
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=214
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=279
+  _globals['_ACCELERATOR']._serialized_start=281
+  _globals['_ACCELERATOR']._serialized_end=340
+  _globals['_CPUCAPACITY']._serialized_start=342
+  _globals['_CPUCAPACITY']._serialized_end=389
+  _globals['_MEMORYCAPACITY']._serialized_start=391
+  _globals['_MEMORYCAPACITY']._serialized_end=441
+  _globals['_DISKCAPACITY']._serialized_start=443
+  _globals['_DISKCAPACITY']._serialized_end=486
+  _globals['_VMHOST']._serialized_start=489
+  _globals['_VMHOST']._serialized_end=684
+  _globals['_NODE']._serialized_start=687
+  _globals['_NODE']._serialized_end=1139
+  _globals['_LEAK']._serialized_start=1141
+  _globals['_LEAK']._serialized_end=1233
+  _globals['_ORPHAN']._serialized_start=1236
+  _globals['_ORPHAN']._serialized_end=1403
+  _globals['_LISTORPHANSREQUEST']._serialized_start=1405
+  _globals['_LISTORPHANSREQUEST']._serialized_end=1439
+  _globals['_LISTORPHANSRESPONSE']._serialized_start=1441
+  _globals['_LISTORPHANSRESPONSE']._serialized_end=1514
+  _globals['_DELETEORPHANREQUEST']._serialized_start=1516
+  _globals['_DELETEORPHANREQUEST']._serialized_end=1639
+  _globals['_DELETEORPHANRESPONSE']._serialized_start=1641
+  _globals['_DELETEORPHANRESPONSE']._serialized_end=1718
+  _globals['_CHECK']._serialized_start=1720
+  _globals['_CHECK']._serialized_end=1826
+  _globals['_LISTNODESREQUEST']._serialized_start=1828
+  _globals['_LISTNODESREQUEST']._serialized_end=1885
+  _globals['_LISTNODESRESPONSE']._serialized_start=1887
+  _globals['_LISTNODESRESPONSE']._serialized_end=1979
+  _globals['_GETNODEREQUEST']._serialized_start=1981
+  _globals['_GETNODEREQUEST']._serialized_end=2011
+  _globals['_GETNODERESPONSE']._serialized_start=2013
+  _globals['_GETNODERESPONSE']._serialized_end=2077
+  _globals['_LISTLEAKSREQUEST']._serialized_start=2079
+  _globals['_LISTLEAKSREQUEST']._serialized_end=2111
+  _globals['_LISTLEAKSRESPONSE']._serialized_start=2113
+  _globals['_LISTLEAKSRESPONSE']._serialized_end=2180
+  _globals['_RUNDOCTORREQUEST']._serialized_start=2182
+  _globals['_RUNDOCTORREQUEST']._serialized_end=2214
+  _globals['_RUNDOCTORRESPONSE']._serialized_start=2216
+  _globals['_RUNDOCTORRESPONSE']._serialized_end=2285
+  _globals['_DEPENDENCY']._serialized_start=2287
+  _globals['_DEPENDENCY']._serialized_end=2384
+  _globals['_GETREADINESSREQUEST']._serialized_start=2386
+  _globals['_GETREADINESSREQUEST']._serialized_end=2407
+  _globals['_GETREADINESSRESPONSE']._serialized_start=2409
+  _globals['_GETREADINESSRESPONSE']._serialized_end=2492
+  _globals['_EVENTSERVICE']._serialized_start=2724
+  _globals['_EVENTSERVICE']._serialized_end=2850
+  _globals['_NODESERVICE']._serialized_start=2853
+  _globals['_NODESERVICE']._serialized_end=3612
 # @@protoc_insertion_point(module_scope)

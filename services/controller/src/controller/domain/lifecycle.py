@@ -79,6 +79,8 @@ TRANSITIONS: Final[dict[tuple[InstanceState, Event], InstanceState]] = {
     (_S.STARTING, _E.DELETE): _S.DELETING,
     (_S.STARTING, _E.FORCE_DELETE): _S.DELETING,
     (_S.STARTING, _E.IS_RUNNING): _S.RUNNING,
+    # An imported machine that stands still.
+    (_S.STARTING, _E.IS_PAUSED): _S.PAUSED,
     (_S.STARTING, _E.IS_OFF): _S.STOPPED,
     (_S.STARTING, _E.IS_LOST): _S.FAILED,
     (_S.RUNNING, _E.STOP): _S.STOPPING,
@@ -181,7 +183,7 @@ def as_mermaid() -> str:
     edges: dict[tuple[InstanceState, InstanceState], list[str]] = {}
     for (state, event), following in TRANSITIONS.items():
         edges.setdefault((state, following), []).append(event.value)
-    lines = ["stateDiagram-v2", "  [*] --> CREATING: launch"]
+    lines = ["stateDiagram-v2", "  [*] --> CREATING: launch, import"]
     lines += [
         f"  {state} --> {following}: {', '.join(events)}" for (state, following), events in edges.items()
     ]

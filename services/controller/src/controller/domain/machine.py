@@ -111,6 +111,8 @@ class Machine:
         record: The instance record that the machine was prepared with.
         revision: Rises with every change within one life of the runner.
         network_fault: Why the guest has lost its network while QEMU runs; empty: it has not.
+        fence: The highest that its runner has seen.
+        cluster_id: The database whose controller prepared it last.
     """
 
     id: str
@@ -127,6 +129,8 @@ class Machine:
     record: str = ""
     revision: int = 0
     network_fault: str = ""
+    fence: int = 0
+    cluster_id: str = ""
 
     @property
     def running(self) -> bool:
@@ -164,7 +168,11 @@ class MachineNic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSpec:
-    """What the runner is to make. `user_data` and `network_config` are secret; never log or store this."""
+    """What the runner is to make. `user_data` and `network_config` are secret; never log or store this.
+
+    Attributes:
+        keep_seed: What the seed is made of is not known here any more: the machine's own stays.
+    """
 
     name: str
     arch: str
@@ -175,6 +183,7 @@ class MachineSpec:
     nics: tuple[MachineNic, ...]
     user_data: str = ""
     network_config: str = ""
+    keep_seed: bool = False
     cluster_id: str = ""
     record: str = ""
 

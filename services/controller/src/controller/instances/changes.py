@@ -107,4 +107,5 @@ class Changes:
 
 
 def _without_revision(machine: Machine | None) -> Machine | None:
-    return None if machine is None else replace(machine, revision=0)
+    """What stays the same when only counters have moved."""
+    return None if machine is None else replace(machine, revision=0, fence=0)

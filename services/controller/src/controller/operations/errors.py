@@ -16,6 +16,7 @@ SQL.
     │   └── CursorExpired              of another epoch, or below the retained floor
     ├── EngineStopped                  a loop of the engine ended without being asked to
     ├── LostLease                      the row is no longer ours: stop without acting
+    │   └── ShutOut                    whoever is asked has seen a higher fence
     └── StepError                      raised by steps and hooks, classified by the engine
         ├── Permanent                  fail now
         ├── Retryable                  counted per step, the count resets on progress
@@ -135,6 +136,10 @@ class EngineStopped(OperationsError):
 
 class LostLease(OperationsError):
     """The row changed hands under a run, which must stop without acting."""
+
+
+class ShutOut(LostLease):
+    """A call came too late: whoever is asked has seen a higher fence of the subject."""
 
 
 class StepError(OperationsError):

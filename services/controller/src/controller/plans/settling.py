@@ -11,6 +11,7 @@ from controller.domain.verdict import GUEST_SHUTDOWN, STOPPED
 from controller.instances.changes import Changes
 from controller.operations import Operation, Problem, State
 from controller.operations.ledger import SUPERSEDED
+from controller.plans.import_steps import IMAGE_GONE
 from controller.plans.power_steps import RUNNING
 from controller.records import instance_rows
 
@@ -118,6 +119,24 @@ class Settling:
         if event is Event.IS_OFF and reason == GUEST_SHUTDOWN:
             self._want(conn, operation, DesiredPower.STOPPED)
 
+    def imported(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
+        """The instance is as its machine was found; an import that comes to nothing leaves an orphan."""
+        if _superseded(error):
+            return
+        if outcome is not State.SUCCEEDED:
+            self._changes.remove(conn, operation)
+            return
+        facts = operation.facts
+        event, reason, message = Event(facts["event"]), facts["reason"], facts["message"]
+        if not reason and not facts["pinned"]:
+            reason = IMAGE_GONE
+            message = "The image store has its image no more; the machine runs from a copy of its own."
+        if event in {Event.IS_RUNNING, Event.IS_PAUSED}:
+            self._changes.move(conn, operation, Event.BOOT)
+        self._carried_out(conn, operation, event, reason=reason, message=message)
+        if event is not Event.IS_OFF:
+            self._want(conn, operation, DesiredPower.RUNNING)
+
     def _in_place(
         self, conn: Connection, operation: Operation, outcome: State, error: Problem | None, event: Event
     ) -> None:
@@ -126,8 +145,10 @@ class Settling:
         elif not _superseded(error):
             self._changes.touch(conn, operation)
 
-    def _carried_out(self, conn: Connection, operation: Operation, event: Event) -> None:
-        moved = self._changes.move(conn, operation, event)
+    def _carried_out(
+        self, conn: Connection, operation: Operation, event: Event, *, reason: str = "", message: str = ""
+    ) -> None:
+        moved = self._changes.move(conn, operation, event, reason=reason, message=message)
         if moved is not None and moved.observed_generation != moved.generation:
             self._changes.save(conn, replace(moved, observed_generation=moved.generation), operation)
 

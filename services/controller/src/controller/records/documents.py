@@ -11,7 +11,7 @@ from controller.domain.condition import Condition
 from controller.domain.instance import Instance
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import BootPhase, Guest, NicView
-from controller.domain.node import Node
+from controller.domain.node import Node, VmHost
 from controller.domain.readiness import Readiness
 
 Document = dict[str, Any]
@@ -55,6 +55,7 @@ def node_document(node: Node) -> Document:
         "memory": {"total": node.memory_total_mib, "allocated": node.memory_allocated_mib},
         "disk": {"total": node.disk_total_mib, "free": node.disk_free_mib},
         "message": node.message,
+        "vmHosts": [_vm_host(item) for item in node.vm_hosts],
     }
 
 
@@ -96,6 +97,20 @@ def _status(instance: Instance) -> Document:
         tails = {"stderrTail": machine.exit.stderr_tail, "consoleTail": machine.exit.console_tail}
         status |= {key: tail for key, tail in tails.items() if tail}
     return status
+
+
+def _vm_host(vm_host: VmHost) -> Document:
+    document: Document = {
+        "name": vm_host.name,
+        "generation": vm_host.generation,
+        "qemuVersion": vm_host.qemu_version,
+        "state": vm_host.state.value,
+        "machines": vm_host.machines,
+        "message": vm_host.message,
+    }
+    if vm_host.since is not None:
+        document["since"] = time_text(vm_host.since)
+    return document
 
 
 def _nic(nic: NicView) -> Document:

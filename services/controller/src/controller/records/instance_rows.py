@@ -35,10 +35,15 @@ class _Nics:
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What no answer shows."""
+    """What no answer shows.
+
+    Attributes:
+        known: False for an imported instance: what its seed was made of is in the seed alone.
+    """
 
     user_data: str
     network_config: str
+    known: bool = True
 
     def __repr__(self) -> str:
         """Show nothing."""
@@ -93,10 +98,17 @@ def on_node(conn: Connection, node: str) -> Sequence[Instance]:
     return [to_instance(row) for row in conn.execute(SELECTION.where(instances.c.node == node))]
 
 
+def ids(conn: Connection, node: str) -> set[str]:
+    """Return the ids of all instances of a node."""
+    return set(conn.execute(select(instances.c.id).where(instances.c.node == node)).scalars())
+
+
 def add(conn: Connection, instance: Instance, secrets: Secrets) -> None:
     """Insert an instance and what it keeps secret."""
     conn.execute(insert(instances).values(id=instance.id, **_columns(instance)))
     _write_labels(conn, instance)
+    if not secrets.known:
+        return
     conn.execute(
         insert(instance_secrets).values(
             instance_id=instance.id,
@@ -136,12 +148,12 @@ def remove(conn: Connection, instance_id: str) -> None:
 
 
 def secrets_of(conn: Connection, instance_id: str) -> Secrets:
-    """Return what the runner alone is told; nothing if there is none."""
+    """Return what the runner alone is told; an imported instance has nothing that is known."""
     row = conn.execute(
         select(instance_secrets).where(instance_secrets.c.instance_id == instance_id)
     ).one_or_none()
     if row is None:
-        return Secrets("", "")
+        return Secrets("", "", known=False)
     return Secrets(row.user_data.decode(), row.network_config.decode())
 
 

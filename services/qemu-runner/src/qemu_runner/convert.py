@@ -28,6 +28,7 @@ from qemu_runner.domain.record import MachineExit
 from qemu_runner.errors import SpecFault, SpecInvalidError
 from qemu_runner.service.host import DependencyState, HostLeak, NodeState
 from qemu_runner.service.quarantine import Unclaimed
+from qemu_runner.service.vm_hosts import VmHostState
 from qemu_runner.user_network import Check, CheckStatus
 
 _PHASES: Final = {
@@ -36,6 +37,11 @@ _PHASES: Final = {
     MachinePhase.PREPARED: runner_pb2.MACHINE_PHASE_PREPARED,
     MachinePhase.ACTIVE: runner_pb2.MACHINE_PHASE_ACTIVE,
     MachinePhase.EXITED: runner_pb2.MACHINE_PHASE_EXITED,
+}
+_VM_HOST_STATES: Final = {
+    VmHostState.READY: host_pb2.NODE_STATE_READY,
+    VmHostState.DRAINING: host_pb2.NODE_STATE_DRAINING,
+    VmHostState.UNREACHABLE: host_pb2.NODE_STATE_UNREACHABLE,
 }
 _STEPS: Final = {
     StopStep.POWERDOWN: runner_pb2.STOP_STEP_POWERDOWN,
@@ -179,6 +185,18 @@ def node_message(node: NodeState) -> host_pb2.Node:
         memory=host_pb2.MemoryCapacity(total=node.size.memory_mib, allocated=node.allocated.memory_mib),
         disk=host_pb2.DiskCapacity(total=node.disk_total_mib, free=node.disk_free_mib),
         message=node.message,
+        vm_hosts=[
+            host_pb2.VmHost(
+                name=view.name,
+                generation=view.generation,
+                qemu_version=view.qemu_version,
+                state=_VM_HOST_STATES[view.state],
+                machines=view.machines,
+                since=_time(view.since),
+                message=view.message,
+            )
+            for view in node.vm_hosts
+        ],
     )
 
 

@@ -31,14 +31,15 @@ async def test_an_unclaimed_machine_is_told_with_process_size_and_time(world: Wo
         (found,) = await runner.services.quarantine.unclaimed(frozenset())
         assert found.running
         assert found.fault == ""
-        directory = world.directory / "machines" / machine_id
-        assert found.since.timestamp() == pytest.approx((directory / "machine.json").stat().st_mtime)
-        own = [path for path in directory.iterdir() if path.lstat().st_nlink == 1]
-        assert found.disk_bytes == sum(path.lstat().st_blocks * 512 for path in own) > 0
         await runner.stop(machine_id, force=True)
         (found,) = await runner.services.quarantine.unclaimed(frozenset())
         assert not found.running
         assert found.observation.phase is MachinePhase.EXITED
+        # Nothing is written any more: its files can be compared.
+        directory = world.directory / "machines" / machine_id
+        assert found.since.timestamp() == pytest.approx((directory / "machine.json").stat().st_mtime)
+        own = [path for path in directory.iterdir() if path.lstat().st_nlink == 1]
+        assert found.disk_bytes == sum(path.lstat().st_blocks * 512 for path in own) > 0
 
 
 async def test_a_directory_whose_record_cannot_be_read_is_listed_with_the_reason(world: World) -> None:
@@ -74,7 +75,7 @@ async def test_a_claim_changes_whose_it_is_and_nothing_else(world: World) -> Non
         assert after.run is not None
         assert before.run is not None
         assert after.run.start_time == before.run.start_time
-        assert qemu.commands == said
+        assert all(command.startswith("query-") for command in qemu.commands[len(said) :])
     async with world.runner() as runner:
         assert runner.services.machines.records()[0].spec.cluster_id == "another", "it is durable"
 

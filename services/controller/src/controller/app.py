@@ -33,10 +33,20 @@ from controller.instances.runner_watch import RunnerWatch
 from controller.instances.submitting import Submitting
 from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs
-from controller.operations import Engine, EngineSettings, Outbox, SystemClock, armed_by, cluster_id
+from controller.operations import (
+    Clock,
+    Engine,
+    EngineSettings,
+    Outbox,
+    SystemClock,
+    armed_by,
+    cluster_id,
+)
 from controller.operations.failpoints import FailPoints, no_fail_points
 from controller.plans.kinds import build_plans
 from controller.plans.workbench import Workbench
+from controller.policies.enforcer import Enforcer
+from controller.policies.filing import Filing, FilingSettings
 from controller.ports import ImageStore, Runner
 from controller.problems import translate
 from controller.servicers.event_servicer import EventServicer
@@ -76,12 +86,14 @@ async def serve(
     store: ImageStore,
     runners: Sequence[Runner],
     registry: CollectorRegistry,
+    clock: Clock | None = None,
 ) -> AsyncIterator["asyncio.Future[None]"]:
     """Put the parts together on top of a database and peers, and serve until the context is left."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
+    rules = settings.restart_rules
     identity = await database.read(cluster_id)
     fleet = Fleet(runners, clock)
-    changes = Changes(fleet, clock)
+    changes = Changes(fleet, clock, rules)
     outbox = Outbox(clock)
     observations = Observations(database, fleet, changes, outbox)
     bench = Workbench(database, fleet, store, changes, observations, identity)
@@ -101,18 +113,22 @@ async def serve(
         queries=queries,
         importing=Importing(database, fleet, orphans, changes, submitting, clock),
         launching=Launching(database, fleet, store, changes, submitting, clock, identity),
-        verbs=Verbs(database, fleet, changes, submitting, settings.operation_deadline_s, identity),
-        updating=Updating(database, fleet, changes, submitting, identity),
+        verbs=Verbs(database, fleet, changes, submitting, settings.operation_deadline_s, identity, clock),
+        updating=Updating(database, fleet, changes, submitting, identity, clock, rules),
         guests=Guests(queries, fleet),
         stop_timeout_s=settings.stop_timeout_s,
         readiness_deadline_s=settings.readiness_deadline_s,
     )
     reconciler = Reconciler(database, engine, observations, clock)
     fences = Fences(database, identity)
+    times = FilingSettings(settings.stop_timeout_s, settings.operation_deadline_s)
+    enforcer = Enforcer(database, Filing(database, engine, fleet, changes, times), clock, rules)
+    enforcer.follow(engine.feed, observations)
     timer = ReadinessTimer(database, fleet, observations, clock)
     loops: list[Coroutine[Any, Any, None]] = [
         reconciler.run(),
         timer.run(),
+        enforcer.run(),
         images.run(),
         *(RunnerWatch(runner, observations, fences, clock).run() for runner in runners),
     ]
@@ -127,6 +143,8 @@ async def serve(
         await stack.enter_async_context(
             grpc_server(settings.listen, services=services, translate=translate, registry=registry)
         )
+        # Before the server ends: its grace period is for answers, and a watch has no end of its own.
+        stack.callback(engine.feed.close)
         yield failed
 
 

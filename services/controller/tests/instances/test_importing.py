@@ -1,7 +1,9 @@
 """Machines that no instance stands for: quarantined, listed, taken back as they are, or removed."""
 
 import asyncio
+import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,20 @@ async def test_what_its_seed_was_made_of_is_left_in_the_seed(disaster: Disaster)
         await cloud.done((await cloud.instances.UpdateInstance(request, timeout=10)).mutation)
         assert disaster.runner.specs[lost.id].cpus == 2
         assert disaster.runner.specs[lost.id].keep_seed
+
+
+async def test_policies_come_back_and_an_end_that_has_passed_does_not(disaster: Disaster) -> None:
+    ended_long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    async with disaster.controller() as cloud:
+        lost = await cloud.launch(restart_policy="always", autostart=True, protected=True)
+    record = json.loads(disaster.runner.machines[lost.id].record)
+    record["policies"]["expire_time"] = ended_long_ago.isoformat()
+    disaster.runner.report(lost.id, record=json.dumps(record))
+    async with disaster.controller() as cloud:
+        await cloud.done(await ask(cloud, lost.id))
+        found = await cloud.get()
+        assert (found.restart_policy, found.autostart, found.protected) == ("always", True, True)
+        assert not found.HasField("expire_time")
 
 
 STANDS: list[tuple[dict[str, Any], int, int, str]] = [

@@ -24,6 +24,7 @@ from controller.operations.errors import (
     PeerUnavailable,
     Permanent,
     Problem,
+    ReaderTooSlow,
     Retryable,
     ShutOut,
     StepError,
@@ -31,7 +32,7 @@ from controller.operations.errors import (
     UnknownKind,
 )
 from controller.operations.failpoints import FailPoints, armed_by
-from controller.operations.feed import Event, Feed, Gap
+from controller.operations.feed import Event, Feed, Gap, Tail, everything
 from controller.operations.listing import OperationFilter, OperationPage
 from controller.operations.operation import Initiator, Operation, OperationId, Progress, Stage, UndoScope
 from controller.operations.outbox import Outbox
@@ -94,6 +95,7 @@ __all__ = [
     "Problem",
     "Progress",
     "PublicState",
+    "ReaderTooSlow",
     "Retention",
     "RetentionSettings",
     "Retryable",
@@ -109,11 +111,13 @@ __all__ = [
     "SubmitRefused",
     "Supersede",
     "SystemClock",
+    "Tail",
     "UndoScope",
     "UnknownKind",
     "active_operation",
     "armed_by",
     "cluster_id",
+    "everything",
     "fence_of",
     "forget_subject",
     "new_epoch",

@@ -6,7 +6,7 @@ default. Equal instances have equal records, so that a record also tells whether
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from servicekit.quantities import QuantityError, parse_duration_s
 from controller.domain.instance import DesiredPower, Instance, InstanceId, InstanceImage, Resources
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import MachineNic
+from controller.domain.policy import Policies
 from controller.domain.readiness import Probe, Readiness
 from controller.records.documents import readiness_document, time_text
 from controller.records.stored_json import from_stored, to_stored
@@ -40,6 +41,7 @@ def record_of(instance: Instance) -> str:
         "nics": to_stored(instance.nics),
         "labels": dict(instance.labels),
         "readiness": readiness_document(instance.readiness),
+        "policies": to_stored(instance.policies),
         "createTime": time_text(instance.create_time),
     }
     return json.dumps(record, sort_keys=True, separators=(",", ":"))
@@ -73,6 +75,7 @@ def instance_from(record: str, node: str, now: datetime) -> Instance:
             nics=from_stored(_Nics, {"items": document["nics"]}).items,
             labels={str(key): str(value) for key, value in document.get("labels", {}).items()},
             readiness=_readiness(document.get("readiness", {})),
+            policies=_policies(document.get("policies", {}), now),
             node=node,
             state=InstanceState.CREATING,
             desired_power=DesiredPower.STOPPED,
@@ -87,6 +90,12 @@ def _text(document: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str) or not value:
         raise RecordIncomplete(f"{key} is no text")
     return value
+
+
+def _policies(stored: Mapping[str, Any], now: datetime) -> Policies:
+    policies = from_stored(Policies, stored)
+    # A machine is not taken back in order to be removed at once: an end that has passed is none.
+    return replace(policies, expire_time=None) if policies.expired(now) else policies
 
 
 def _readiness(document: Mapping[str, Any]) -> Readiness:

@@ -16,7 +16,10 @@ from servicekit.server import Register, grpc_server
 from controller.adapters.image_store_client import ImageStoreClient
 from controller.adapters.runner_client import RunnerClient
 from controller.database import Database
+from controller.instances.bundles import Bundles
+from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
+from controller.instances.evidence import Evidence
 from controller.instances.fences import Fences
 from controller.instances.fleet import Fleet
 from controller.instances.guests import Guests
@@ -49,6 +52,7 @@ from controller.policies.enforcer import Enforcer
 from controller.policies.filing import Filing, FilingSettings
 from controller.ports import ImageStore, Runner
 from controller.problems import translate
+from controller.records import capacity_rows
 from controller.servicers.event_servicer import EventServicer
 from controller.servicers.instance_servicer import InstanceParts, InstanceServicer
 from controller.servicers.node_servicer import NodeServicer
@@ -93,10 +97,13 @@ async def serve(
     rules = settings.restart_rules
     identity = await database.read(cluster_id)
     fleet = Fleet(runners, clock)
+    await database.write(lambda conn: capacity_rows.know_nodes(conn, [runner.node for runner in runners]))
     changes = Changes(fleet, clock, rules)
     outbox = Outbox(clock)
-    observations = Observations(database, fleet, changes, outbox)
-    bench = Workbench(database, fleet, store, changes, observations, identity)
+    capacity = Capacity(database, fleet, settings.overcommit)
+    observations = Observations(database, fleet, capacity, changes, outbox)
+    evidence = Evidence(database, fleet)
+    bench = Workbench(database, fleet, store, changes, observations, evidence, identity)
     engine = Engine(
         database,
         build_plans(bench, settings.operation_deadline_s),
@@ -112,9 +119,11 @@ async def serve(
     parts = InstanceParts(
         queries=queries,
         importing=Importing(database, fleet, orphans, changes, submitting, clock),
-        launching=Launching(database, fleet, store, changes, submitting, clock, identity),
-        verbs=Verbs(database, fleet, changes, submitting, settings.operation_deadline_s, identity, clock),
-        updating=Updating(database, fleet, changes, submitting, identity, clock, rules),
+        launching=Launching(database, fleet, store, changes, capacity, submitting, clock, identity),
+        verbs=Verbs(
+            database, fleet, changes, capacity, submitting, settings.operation_deadline_s, identity, clock
+        ),
+        updating=Updating(database, fleet, changes, capacity, submitting, identity, clock, rules),
         guests=Guests(queries, fleet),
         stop_timeout_s=settings.stop_timeout_s,
         readiness_deadline_s=settings.readiness_deadline_s,
@@ -132,7 +141,8 @@ async def serve(
         images.run(),
         *(RunnerWatch(runner, observations, fences, clock).run() for runner in runners),
     ]
-    services = _services(parts, engine, Nodes(database, fleet, store, images), orphans)
+    nodes = Nodes(database, fleet, capacity, store, images)
+    services = _services(parts, engine, nodes, orphans, Bundles(database, engine, evidence, nodes, clock))
     async with AsyncExitStack() as stack:
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         running = asyncio.create_task(engine.run(), name="operations engine")
@@ -149,9 +159,9 @@ async def serve(
 
 
 def _services(
-    parts: InstanceParts, engine: Engine, nodes: Nodes, orphans: Orphans
+    parts: InstanceParts, engine: Engine, nodes: Nodes, orphans: Orphans, bundles: Bundles
 ) -> list[tuple[str, Register]]:
-    instances, operations = InstanceServicer(parts), OperationServicer(engine)
+    instances, operations = InstanceServicer(parts), OperationServicer(engine, bundles)
     events, hosts = EventServicer(engine), NodeServicer(nodes, orphans, parts.importing)
     package = "qcontroller.controller.v1"
     return [

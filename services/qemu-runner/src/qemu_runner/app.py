@@ -30,6 +30,7 @@ from qemu_runner.service.boot import PhaseSink
 from qemu_runner.service.capacity import Capacity
 from qemu_runner.service.doctor import Doctor
 from qemu_runner.service.ending import Ending
+from qemu_runner.service.evidence import Evidence
 from qemu_runner.service.exits import Exits
 from qemu_runner.service.guest import Guests
 from qemu_runner.service.host import Host, host_size
@@ -187,6 +188,7 @@ async def running_core(
             quarantine=Quarantine(machines, store),
             watching=watching,
             guests=Guests(machines),
+            evidence=Evidence(machines, files),
             host=Host(
                 configuration.node,
                 configuration.state_dir,

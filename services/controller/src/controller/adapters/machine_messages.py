@@ -49,6 +49,10 @@ def machine_of(message: runner_pb2.Machine) -> Machine:
         network_fault=message.network_fault,
         fence=message.fence,
         cluster_id=message.spec.cluster_id,
+        boots=message.boots,
+        boot_time=_time(message, "boot_time"),
+        panicked=message.panicked,
+        io_error=message.io_error,
     )
 
 
@@ -155,7 +159,15 @@ def _node_state(value: host_pb2.NodeState.ValueType) -> NodeState:
 
 
 def _exit(message: runner_pb2.MachineExit) -> MachineExit:
-    return MachineExit(message.reason, message.message, message.stderr_tail, message.console_tail)
+    return MachineExit(
+        message.reason,
+        message.message,
+        message.stderr_tail,
+        message.console_tail,
+        message.code if message.HasField("code") else None,
+        message.signal if message.HasField("signal") else None,
+        _time(message, "time"),
+    )
 
 
 def _nic(message: instance_pb2.NicStatus) -> NicView:
@@ -179,6 +191,7 @@ def _guest(message: instance_pb2.GuestInfo) -> Guest:
 
 def _time(
     message: runner_pb2.Machine
+    | runner_pb2.MachineExit
     | runner_pb2.UnclaimedMachine
     | host_pb2.Leak
     | host_pb2.Dependency

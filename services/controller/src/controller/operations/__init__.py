@@ -33,6 +33,7 @@ from controller.operations.errors import (
 )
 from controller.operations.failpoints import FailPoints, armed_by
 from controller.operations.feed import Event, Feed, Gap, Tail, everything
+from controller.operations.files import kept as kept_files
 from controller.operations.listing import OperationFilter, OperationPage
 from controller.operations.operation import Initiator, Operation, OperationId, Progress, Stage, UndoScope
 from controller.operations.outbox import Outbox
@@ -120,6 +121,7 @@ __all__ = [
     "everything",
     "fence_of",
     "forget_subject",
+    "kept_files",
     "new_epoch",
     "next_fence",
     "outbid",

@@ -1,8 +1,8 @@
 """Steps that take a quarantined machine over as it is."""
 
-from controller.domain.lifecycle import Event, InstanceState
+from controller.domain.lifecycle import Event
 from controller.domain.machine import Machine, MachinePhase
-from controller.domain.verdict import judge
+from controller.domain.verdict import Verdict, ended, seen
 from controller.errors import ImageDigestMismatch, ImageNotFound
 from controller.operations import Look, NotYet, Permanent, Problem, ReversibleStep, Step, StepContext
 from controller.plans.image_steps import unpin
@@ -90,18 +90,14 @@ class LookAtMachine(Step):
         with step_errors():
             machine = await self._bench.look(ctx)
         await self._bench.saw(machine)
-        event, reason, message = _standing(machine)
-        await ctx.save_facts(event=event.value, reason=reason, message=message)
+        found = _standing(machine)
+        await ctx.save_facts(event=found.event.value, reason=found.reason, message=found.message)
 
 
-def _standing(machine: Machine) -> tuple[Event, str, str]:
+def _standing(machine: Machine) -> Verdict:
     if machine.phase is MachinePhase.ACTIVE:
         if not machine.run_state:
             raise NotYet(Problem("VM_HOST_UNAVAILABLE", "The runner cannot look at the process yet."))
-        found = judge(InstanceState.STOPPED, machine)
-        return (Event.IS_RUNNING if found is None else found.event), "", ""
-    ended = judge(InstanceState.RUNNING, machine) if machine.phase is MachinePhase.EXITED else None
-    if ended is None:
-        # Never started, or not even complete: a start goes on where its making ended.
-        return Event.IS_OFF, "", ""
-    return ended.event, ended.reason, ended.message
+        return seen(machine) or Verdict(Event.IS_RUNNING)
+    # Never started, or not even complete: a start goes on where its making ended.
+    return ended(machine) if machine.phase is MachinePhase.EXITED else Verdict(Event.IS_OFF)

@@ -44,6 +44,7 @@ INTERNAL = {
     operation_errors.UnknownKind,
     operation_errors.EngineStopped,
     operation_errors.LostLease,
+    operation_errors.ShutOut,
     operation_errors.StepError,
     operation_errors.Permanent,
     operation_errors.Retryable,

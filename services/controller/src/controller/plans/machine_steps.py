@@ -5,7 +5,8 @@ from typing import Final
 from controller.domain.machine import Machine, MachinePhase
 from controller.operations import Look, ReversibleStep, Step, StepContext
 from controller.plans.translation import step_errors
-from controller.plans.workbench import Workbench, record_of
+from controller.plans.workbench import Workbench
+from controller.records.instance_record import record_of
 
 KEPT: Final = "kept"
 """Fact of an operation that failed after QEMU was spawned: what it made stays, to be looked at."""

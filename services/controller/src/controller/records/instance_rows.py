@@ -59,10 +59,15 @@ class _Nics:
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What no answer shows."""
+    """What no answer shows.
+
+    Attributes:
+        known: False for an imported instance: what its seed was made of is in the seed alone.
+    """
 
     user_data: str
     network_config: str
+    known: bool = True
 
     def __repr__(self) -> str:
         """Show nothing."""
@@ -134,6 +139,11 @@ def on_node(conn: Connection, node: str) -> Sequence[Instance]:
     return [to_instance(row) for row in conn.execute(SELECTION.where(instances.c.node == node))]
 
 
+def ids(conn: Connection, node: str) -> set[str]:
+    """Return the ids of all instances of a node."""
+    return set(conn.execute(select(instances.c.id).where(instances.c.node == node)).scalars())
+
+
 def among(conn: Connection, ids: Sequence[str]) -> dict[str, Instance]:
     """Return those of these instances that there are, by id."""
     return {row.id: to_instance(row) for row in conn.execute(SELECTION.where(instances.c.id.in_(ids)))}
@@ -149,6 +159,8 @@ def add(conn: Connection, instance: Instance, secrets: Secrets) -> None:
     conn.execute(insert(instances).values(id=instance.id, **_columns(instance)))
     _write_labels(conn, instance)
     write_lease(conn, instance.id, instance.lease)
+    if not secrets.known:
+        return
     conn.execute(
         insert(instance_secrets).values(
             instance_id=instance.id,
@@ -199,12 +211,12 @@ def remove(conn: Connection, instance_id: str) -> None:
 
 
 def secrets_of(conn: Connection, instance_id: str) -> Secrets:
-    """Return what the runner alone is told; nothing if there is none."""
+    """Return what the runner alone is told; an imported instance has nothing that is known."""
     row = conn.execute(
         select(instance_secrets).where(instance_secrets.c.instance_id == instance_id)
     ).one_or_none()
     if row is None:
-        return Secrets("", "")
+        return Secrets("", "", known=False)
     return Secrets(row.user_data.decode(), row.network_config.decode())
 
 

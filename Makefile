@@ -22,7 +22,7 @@ OPTIONS := --mode=$(or $(MODE),auto) $(if $(STATE),--state=$(STATE)) $(if $(PORT
   $(if $(BRIDGE),--bridge=$(BRIDGE)) $(if $(BRIDGE_SUBNET),--bridge-subnet=$(BRIDGE_SUBNET))
 
 .PHONY: help setup demo up down status logs clean guest guest-debian doctor \
-  fmt lint types unit integration chaos compose-test base-images wheels protos protos-check test test-full bench lock
+  fmt lint types unit integration chaos chaos-real compose-test base-images wheels protos protos-check test test-full bench lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -101,6 +101,9 @@ integration: ## The whole stack through its public APIs, with real QEMU and MinI
 chaos: setup ## The kill matrix on the fake runner: N=10000 cells of SEED=…, with a report
 	@PYTHONPATH=tests/chaos $(BIN)/python -m killmatrix --cells=$(or $(N),10000) \
 	  $(if $(SEED),--seed=$(SEED)) --report=.cache/chaos-report.md
+
+chaos-real: setup ## Cells of the kill matrix with real QEMU: N=20 of them drawn by SEED=…
+	@QC_CHAOS_CELLS=$(or $(N),20) QC_CHAOS_SEED=$(or $(SEED),5) $(PYTEST) tests/chaos/test_real_cells.py -m "not full"
 
 compose-test: ## The stack in containers, where a Docker engine answers (CI gets one)
 	@tools/compose-test

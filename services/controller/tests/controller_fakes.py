@@ -89,6 +89,7 @@ class FakeRunner:
     machines: dict[str, Machine] = field(default_factory=dict)
     directories: set[str] = field(default_factory=set)
     specs: dict[str, MachineSpec] = field(default_factory=dict)
+    set_aside: tuple[str, ...] = ()
     fences: dict[str, int] = field(default_factory=dict)
     locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
@@ -125,10 +126,13 @@ class FakeRunner:
         for queue in self.watchers:
             queue.put_nowait(PeerAway("RUNNER_UNAVAILABLE", "gone"))
 
-    async def plan(self, machine_id: str, spec: MachineSpec, *, network_only: bool = False) -> MachinePlan:
+    async def plan(
+        self, machine_id: str, spec: MachineSpec, *, network_only: bool = False, reserve: bool = False
+    ) -> MachinePlan:
         await self._enter("plan")
         networks = tuple(self.default if nic.network == "default" else nic.network for nic in spec.nics)
-        return MachinePlan(("qemu-system-x86_64", "-uuid", machine_id), "tcg", (), networks)
+        addresses = self.set_aside if reserve else ()
+        return MachinePlan(("qemu-system-x86_64", "-uuid", machine_id), "tcg", (), networks, addresses)
 
     async def prepare(
         self, fencing: Fencing, spec: MachineSpec, progress: Callable[[int, int, str], None]

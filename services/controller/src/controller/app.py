@@ -4,13 +4,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from qcontroller.controller.v1 import host_pb2_grpc, instance_pb2_grpc, operation_pb2_grpc
 from qcontroller.settings.v1.settings_pb2 import ControllerSettings
 from servicekit.channel import grpc_channel
+from servicekit.failpoints import fail_points_of
 from servicekit.server import Register, grpc_server
 from sqlalchemy import select
 
@@ -34,8 +35,8 @@ from controller.instances.runner_watch import RunnerWatch
 from controller.instances.submitting import Submitting
 from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs
-from controller.operations import Clock, Engine, EngineSettings, Outbox, SystemClock, armed_by
-from controller.operations.failpoints import FailPoints, no_fail_points
+from controller.operations import Clock, Engine, EngineSettings, Outbox, SystemClock
+from controller.operations.failpoints import FailPoints
 from controller.operations.rows import meta
 from controller.plans.kinds import build_plans
 from controller.plans.workbench import Workbench
@@ -45,6 +46,7 @@ from controller.policies.leases import Leases
 from controller.ports import ImageStore, Runner
 from controller.problems import translate
 from controller.records import capacity_rows
+from controller.records.schema import instances
 from controller.servicers.event_servicer import EventServicer
 from controller.servicers.instance_servicer import InstanceParts, InstanceServicer
 from controller.servicers.node_servicer import NodeServicer
@@ -99,7 +101,10 @@ async def serve(
     engine = Engine(
         database,
         build_plans(bench, settings.operation_deadline_s),
-        settings=EngineSettings(slots=settings.operation_slots),
+        settings=EngineSettings(
+            slots=settings.operation_slots,
+            retention=replace(settings.retention, living=select(instances.c.id)),
+        ),
         clock=clock,
         fail_points=_fail_points(),
         registry=registry,
@@ -121,7 +126,14 @@ async def serve(
         queries=queries,
         launching=Launching(database, fleet, store, changes, capacity, submitting, clock, cluster_id),
         verbs=Verbs(
-            database, fleet, changes, capacity, submitting, settings.operation_deadline_s, cluster_id, clock
+            database,
+            fleet,
+            changes,
+            capacity,
+            submitting,
+            settings.operation_deadline_s,
+            cluster_id,
+            clock,
         ),
         updating=Updating(database, fleet, changes, capacity, submitting, cluster_id, clock, rules),
         guests=Guests(queries, fleet),
@@ -200,5 +212,4 @@ async def _end(engine: Engine, running: "asyncio.Task[None]", tasks: "list[async
 
 
 def _fail_points() -> FailPoints:
-    file = os.environ.get("QC_FAIL_POINT_FILE", "")
-    return armed_by(Path(file)) if file else no_fail_points
+    return fail_points_of(os.environ)

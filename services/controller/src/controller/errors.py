@@ -32,8 +32,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from controller.domain.capacity import Resource, Shortage
 from controller.domain.fault import Fault
+from controller.domain.shortage import Resource, Shortage
 
 
 class ControllerError(Exception):

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from gateway.access import AccessRule
 from gateway.backends import Backends, backends
 from gateway.boundary import Boundary
+from gateway.calls import Call
 from gateway.contract import Contract, load_contract
 from gateway.dispatch import Handler, connexion_app
 from gateway.event_sockets import EventSockets, NoSocket
@@ -65,18 +66,22 @@ def rest_app(
 ) -> ASGIApp:
     """Return the whole ASGI application."""
     mutations = Mutations(peers)
-    instances = Instances(peers, mutations)
+    instances, operations = Instances(peers, mutations), Operations(peers, mutations)
+
+    async def precheck(call: Call) -> None:
+        await (operations if call.operation.names_operation else instances).precheck(call)
+
     handlers = _handlers(
         instances,
         Images(peers),
-        Operations(peers, mutations),
+        operations,
         Events(peers, closing, heartbeat_s=heartbeat_s),
         Leases(peers, closing),
         Nodes(peers),
         Health(peers, contract, registry),
     )
     max_body_bytes = settings.max_body_bytes or _MAX_BODY_BYTES
-    served = connexion_app(contract, handlers, instances.precheck, max_body_bytes)
+    served = connexion_app(contract, handlers, precheck, max_body_bytes)
     boundary = Middleware(
         Boundary,
         contract=contract,

@@ -118,6 +118,11 @@ REASONS: Final[dict[str, Reason]] = {
         409, "Instances use the image", "Delete the instances that `metadata` names first."
     ),
     "PORT_IN_USE": Reason(409, "A host port is taken", "Publish another port of the host."),
+    "ADDRESS_IN_USE": Reason(
+        409,
+        "The address is another instance's",
+        "Choose another; `metadata.holder` has this one until it is deleted.",
+    ),
     "GUEST_AGENT_UNAVAILABLE": Reason(
         409, "The guest agent does not answer", "Wait for AgentConnected; the image needs qemu-guest-agent."
     ),

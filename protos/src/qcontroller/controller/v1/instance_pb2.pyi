@@ -1075,6 +1075,7 @@ class UpdateInstanceRequest(_message.Message):
     ON_EXPIRE_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     PROTECTED_FIELD_NUMBER: _builtins.int
+    CLOUD_INIT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     clear_labels: _builtins.bool
@@ -1106,6 +1107,10 @@ class UpdateInstanceRequest(_message.Message):
         """Published ports; on qc0 they change at once, on `user` at the next start."""
 
     @_builtins.property
+    def cloud_init(self) -> Global___CloudInitPatch:
+        """Only while STOPPED; takes effect at the next start, under another instance-id: cloud-init runs as at a first boot."""
+
+    @_builtins.property
     def options(self) -> Global___MutationOptions: ...
     def __init__(
         self,
@@ -1125,11 +1130,12 @@ class UpdateInstanceRequest(_message.Message):
         on_expire: _builtins.str | None = ...,
         lease: _builtins.str | None = ...,
         protected: _builtins.bool | None = ...,
+        cloud_init: Global___CloudInitPatch | None = ...,
         options: Global___MutationOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_autostart", b"_autostart", "_cpus", b"_cpus", "_disk", b"_disk", "_expire_time", b"_expire_time", "_lease", b"_lease", "_memory", b"_memory", "_on_expire", b"_on_expire", "_protected", b"_protected", "_restart_policy", b"_restart_policy", "_ttl", b"_ttl", "autostart", b"autostart", "cpus", b"cpus", "disk", b"disk", "expire_time", b"expire_time", "lease", b"lease", "memory", b"memory", "on_expire", b"on_expire", "options", b"options", "ports", b"ports", "protected", b"protected", "restart_policy", b"restart_policy", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_autostart", b"_autostart", "_cpus", b"_cpus", "_disk", b"_disk", "_expire_time", b"_expire_time", "_lease", b"_lease", "_memory", b"_memory", "_on_expire", b"_on_expire", "_protected", b"_protected", "_restart_policy", b"_restart_policy", "_ttl", b"_ttl", "autostart", b"autostart", "cloud_init", b"cloud_init", "cpus", b"cpus", "disk", b"disk", "expire_time", b"expire_time", "lease", b"lease", "memory", b"memory", "on_expire", b"on_expire", "options", b"options", "ports", b"ports", "protected", b"protected", "restart_policy", b"restart_policy", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_autostart", b"_autostart", "_cpus", b"_cpus", "_disk", b"_disk", "_expire_time", b"_expire_time", "_lease", b"_lease", "_memory", b"_memory", "_on_expire", b"_on_expire", "_protected", b"_protected", "_restart_policy", b"_restart_policy", "_ttl", b"_ttl", "autostart", b"autostart", "clear_labels", b"clear_labels", "cpus", b"cpus", "disk", b"disk", "expire_time", b"expire_time", "labels", b"labels", "lease", b"lease", "memory", b"memory", "name", b"name", "on_expire", b"on_expire", "options", b"options", "ports", b"ports", "protected", b"protected", "removed_labels", b"removed_labels", "restart_policy", b"restart_policy", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_autostart", b"_autostart", "_cpus", b"_cpus", "_disk", b"_disk", "_expire_time", b"_expire_time", "_lease", b"_lease", "_memory", b"_memory", "_on_expire", b"_on_expire", "_protected", b"_protected", "_restart_policy", b"_restart_policy", "_ttl", b"_ttl", "autostart", b"autostart", "clear_labels", b"clear_labels", "cloud_init", b"cloud_init", "cpus", b"cpus", "disk", b"disk", "expire_time", b"expire_time", "labels", b"labels", "lease", b"lease", "memory", b"memory", "name", b"name", "on_expire", b"on_expire", "options", b"options", "ports", b"ports", "protected", b"protected", "removed_labels", b"removed_labels", "restart_policy", b"restart_policy", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__autostart: _TypeAlias = _typing.Literal["autostart"]  # noqa: Y015
     _WhichOneofArgType__autostart: _TypeAlias = _typing.Literal["_autostart", b"_autostart"]  # noqa: Y015
@@ -1173,6 +1179,37 @@ class UpdateInstanceRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl) -> _WhichOneofReturnType__ttl | None: ...
 
 Global___UpdateInstanceRequest: _TypeAlias = UpdateInstanceRequest  # noqa: Y015
+
+@_typing.final
+class CloudInitPatch(_message.Message):
+    """CloudInitPatch is write-only, as CloudInit is. What is absent stays; an empty text is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USERDATA_FIELD_NUMBER: _builtins.int
+    NETWORK_CONFIG_FIELD_NUMBER: _builtins.int
+    userdata: _builtins.str
+    network_config: _builtins.str
+    def __init__(
+        self,
+        *,
+        userdata: _builtins.str | None = ...,
+        network_config: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_network_config", b"_network_config", "_userdata", b"_userdata", "network_config", b"network_config", "userdata", b"userdata"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_network_config", b"_network_config", "_userdata", b"_userdata", "network_config", b"network_config", "userdata", b"userdata"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__network_config: _TypeAlias = _typing.Literal["network_config"]  # noqa: Y015
+    _WhichOneofArgType__network_config: _TypeAlias = _typing.Literal["_network_config", b"_network_config"]  # noqa: Y015
+    _WhichOneofReturnType__userdata: _TypeAlias = _typing.Literal["userdata"]  # noqa: Y015
+    _WhichOneofArgType__userdata: _TypeAlias = _typing.Literal["_userdata", b"_userdata"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__network_config) -> _WhichOneofReturnType__network_config | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__userdata) -> _WhichOneofReturnType__userdata | None: ...
+
+Global___CloudInitPatch: _TypeAlias = CloudInitPatch  # noqa: Y015
 
 @_typing.final
 class PortList(_message.Message):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, update
 
 from controller.domain.condition import Condition
 from controller.domain.instance import DesiredPower, Failure, Instance, InstanceId, InstanceImage, Resources
@@ -38,6 +38,10 @@ SELECTION: Final[Select[Any]] = (
     .outerjoin(subjects, subjects.c.id == instances.c.id)
     .outerjoin(instance_leases, instance_leases.c.instance_id == instances.c.id)
 )
+# Made once: building a statement costs more than running it.
+_BY_NAME: Final = SELECTION.where(instances.c.name == bindparam("wanted"))
+_BY_ID: Final = SELECTION.where(instances.c.id == bindparam("wanted"))
+_SAVE: Final = update(instances).where(instances.c.id == bindparam("wanted"))
 
 
 _SOUND: Final = frozenset({InstanceState.RUNNING, InstanceState.PAUSED, InstanceState.STOPPED})
@@ -87,6 +91,7 @@ def to_instance(row: Row[Any]) -> Instance:
         create_time=row.create_time,
         machine=None if row.machine is None else from_stored(Machine, row.machine),
         conditions=from_stored(_Conditions, row.conditions).items,
+        seed_revision=row.seed_revision,
         operation=row.active_op or "",
         policies=Policies(
             restart=RestartPolicy(row.restart_policy),
@@ -114,13 +119,13 @@ def nics_of(stored: Sequence[Any]) -> tuple[MachineNic, ...]:
 
 def find_by_name(conn: Connection, name: str) -> Instance | None:
     """Return the instance of this name."""
-    row = conn.execute(SELECTION.where(instances.c.name == name)).one_or_none()
+    row = conn.execute(_BY_NAME, {"wanted": name}).one_or_none()
     return None if row is None else to_instance(row)
 
 
 def find(conn: Connection, instance_id: str) -> Instance | None:
     """Return the instance of this id."""
-    row = conn.execute(SELECTION.where(instances.c.id == instance_id)).one_or_none()
+    row = conn.execute(_BY_ID, {"wanted": instance_id}).one_or_none()
     return None if row is None else to_instance(row)
 
 
@@ -171,7 +176,7 @@ def moved(
 def save(conn: Connection, instance: Instance) -> Instance:
     """Write `instance` under its next revision and return it so; `write_lease` alone writes its lease."""
     written = replace(instance, revision=instance.revision + 1)
-    conn.execute(update(instances).where(instances.c.id == instance.id).values(**_columns(written)))
+    conn.execute(_SAVE, {"wanted": instance.id, **_columns(written)})
     return written
 
 
@@ -201,6 +206,38 @@ def secrets_of(conn: Connection, instance_id: str) -> Secrets:
     if row is None:
         return Secrets("", "")
     return Secrets(row.user_data.decode(), row.network_config.decode())
+
+
+def want_secrets(conn: Connection, instance_id: str, secrets: Secrets) -> None:
+    """Keep what an update brings beside what holds, until the update has succeeded."""
+    drop_wanted_secrets(conn, instance_id)
+    conn.execute(
+        insert(instance_secrets_wanted).values(
+            instance_id=instance_id,
+            user_data=secrets.user_data.encode(),
+            network_config=secrets.network_config.encode(),
+        )
+    )
+
+
+def take_wanted_secrets(conn: Connection, instance_id: str) -> None:
+    """Put what an update brought in the place of what held; harmless if it is there already."""
+    wanted = instance_secrets_wanted.c
+    row = conn.execute(
+        select(wanted.user_data, wanted.network_config).where(wanted.instance_id == instance_id)
+    ).one_or_none()
+    if row is not None:
+        conn.execute(
+            update(instance_secrets)
+            .where(instance_secrets.c.instance_id == instance_id)
+            .values(user_data=row.user_data, network_config=row.network_config)
+        )
+        drop_wanted_secrets(conn, instance_id)
+
+
+def drop_wanted_secrets(conn: Connection, instance_id: str) -> None:
+    """Forget what an update would have brought."""
+    conn.execute(delete(instance_secrets_wanted).where(instance_secrets_wanted.c.instance_id == instance_id))
 
 
 def all_secrets_of(conn: Connection, instance_id: str) -> tuple[str, ...]:
@@ -245,6 +282,7 @@ def _columns(instance: Instance) -> dict[str, Any]:
         "create_time": instance.create_time,
         "machine": None if instance.machine is None else to_stored(instance.machine),
         "conditions": to_stored(_Conditions(instance.conditions)),
+        "seed_revision": instance.seed_revision,
         "restart_policy": instance.policies.restart.value,
         "autostart": instance.policies.autostart,
         "expire_time": instance.policies.expire_time,

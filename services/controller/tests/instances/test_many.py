@@ -72,7 +72,8 @@ async def test_a_readiness_deadline_concerns_its_own_instance_alone(
 async def test_pages_of_a_node_follow_an_index(tmp_path: Path) -> None:
     def plan(conn: Connection) -> list[str]:
         query = str(instance_rows._ON_NODE.compile(compile_kwargs={"render_postcompile": True}))
-        rows = conn.execute(text(f"EXPLAIN QUERY PLAN {query}"), {"wanted": "n", "after": "", "size": 1})
+        given = {"wanted": "n", "after": "", "size": 1, "coalesce_1": ""}
+        rows = conn.execute(text(f"EXPLAIN QUERY PLAN {query}"), given)
         return [row[3] for row in rows]
 
     async with running_cloud(tmp_path) as cloud:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select, update
 
 from controller.domain.condition import Condition
 from controller.domain.instance import DesiredPower, Failure, Instance, InstanceId, InstanceImage, Resources
@@ -25,8 +25,12 @@ SELECTION: Final[Select[Any]] = select(instances, subjects.c.active_op).outerjoi
 # Made once: building a statement costs more than running it.
 _BY_NAME: Final = SELECTION.where(instances.c.name == bindparam("wanted"))
 _BY_ID: Final = SELECTION.where(instances.c.id == bindparam("wanted"))
+# `coalesce` hides the node from the planner, which would sort all of the node's rows for each page; so the
+# primary key gives the order, and a page costs what is on it.
 _ON_NODE: Final = (
-    SELECTION.where(instances.c.node == bindparam("wanted"), instances.c.id > bindparam("after"))
+    SELECTION.where(
+        func.coalesce(instances.c.node, "") == bindparam("wanted"), instances.c.id > bindparam("after")
+    )
     .order_by(instances.c.id)
     .limit(bindparam("size"))
 )

@@ -31,6 +31,7 @@ from controller.operations.errors import (
 )
 from controller.operations.failpoints import FailPoints, armed_by
 from controller.operations.feed import Event, Feed, Gap, Tail, everything
+from controller.operations.files import kept as kept_files
 from controller.operations.listing import OperationFilter, OperationPage
 from controller.operations.operation import Initiator, Operation, OperationId, Progress, Stage, UndoScope
 from controller.operations.outbox import Outbox
@@ -108,6 +109,7 @@ __all__ = [
     "armed_by",
     "everything",
     "forget_subject",
+    "kept_files",
     "next_fence",
     "require_idle",
     "uuid7_operation_ids",

@@ -37,11 +37,11 @@ class PrepareMachine(Step):
         with step_errors():
             runner = await self.bench.runner(ctx)
             machine = await runner.prepare(self.bench.fencing(ctx, self.name), spec, ctx.progress)
-        await self.bench.saw(machine)
+        await self.bench.answered(ctx, machine)
 
     async def verify(self, ctx: StepContext) -> Look:
         with step_errors():
-            machine = await self.bench.look(ctx)
+            machine = await self.bench.last_look(ctx)
         return Look.DONE if machine.phase in _WITH_FILES else Look.PARTIAL
 
 

@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection
 
@@ -42,6 +43,8 @@ class Workbench:
         self._fleet = fleet
         self._observations = observations
         self._cluster_id = cluster_id
+        # What was last seen of the machine in one walk of a step.
+        self._last: WeakKeyDictionary[StepContext, Machine] = WeakKeyDictionary()
 
     async def instance(self, ctx: StepContext) -> Instance:
         """Return the instance that the operation works on.
@@ -65,7 +68,18 @@ class Workbench:
     async def look(self, ctx: StepContext) -> Machine:
         """Observe the machine under the operation's fence."""
         runner = await self.runner(ctx)
-        return await runner.get(ctx.subject, fence=ctx.fence, timeout_s=min(10.0, ctx.remaining_s))
+        machine = await runner.get(ctx.subject, fence=ctx.fence, timeout_s=min(10.0, ctx.remaining_s))
+        self._last[ctx] = machine
+        return machine
+
+    async def last_look(self, ctx: StepContext) -> Machine:
+        """Return what this walk of the step has last seen, by a look or an answer; look if nothing."""
+        return self._last.get(ctx) or await self.look(ctx)
+
+    async def answered(self, ctx: StepContext, machine: Machine) -> None:
+        """Take over what a call of the step answered: it was seen under the step's own fence."""
+        self._last[ctx] = machine
+        await self.saw(machine)
 
     async def saw(self, machine: Machine) -> None:
         """Take over what a call answered, so that the operation's end shows it."""

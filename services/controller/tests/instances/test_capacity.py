@@ -9,8 +9,9 @@ from typing import Any
 
 import grpc
 import pytest
-from controller.domain.capacity import Overcommit, Resource, overhead_mib
+from controller.domain.capacity import Overcommit, overhead_mib
 from controller.domain.machine import MachinePlan, MachineSpec
+from controller.domain.shortage import Resource
 from controller_fakes import NODE, Cloud, FakeRunner, ended, reason_of, running_cloud
 from qcontroller.controller.v1 import host_pb2, operation_pb2
 from qcontroller.controller.v1 import instance_pb2 as pb

@@ -30,6 +30,7 @@ from qemu_runner.errors import SpecFault, SpecInvalidError
 from qemu_runner.service.host import DependencyState, HostLeak, NodeState
 from qemu_runner.user_network import Check, CheckStatus
 
+_SEED_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _PHASES: Final = {
     MachinePhase.ABSENT: runner_pb2.MACHINE_PHASE_ABSENT,
@@ -119,8 +120,14 @@ def spec_of(message: runner_pb2.MachineSpec) -> MachineSpec:
 
 
 def seed_of(message: runner_pb2.MachineSeed) -> Seed:
-    """Return the seed's files."""
-    return Seed(message.user_data, message.network_config, message.hostname)
+    """Return the seed's files.
+
+    Raises:
+        SpecInvalidError: Its instance-id is no plain word.
+    """
+    if message.instance_id and not _SEED_ID.fullmatch(message.instance_id):
+        raise SpecInvalidError((SpecFault("/seed/instanceId", "must be letters, digits and hyphens."),))
+    return Seed(message.user_data, message.network_config, message.hostname, message.instance_id)
 
 
 def machine_message(seen: Observation) -> runner_pb2.Machine:

@@ -177,20 +177,24 @@ class MachineSeed(_message.Message):
     USER_DATA_FIELD_NUMBER: _builtins.int
     NETWORK_CONFIG_FIELD_NUMBER: _builtins.int
     HOSTNAME_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
     user_data: _builtins.bytes
     """NoCloud files; an empty user_data is written as an empty cloud-config."""
     network_config: _builtins.bytes
     hostname: _builtins.str
+    instance_id: _builtins.str
+    """NoCloud's instance-id; empty: the machine's id. Another one has cloud-init run as at a first boot."""
     def __init__(
         self,
         *,
         user_data: _builtins.bytes = ...,
         network_config: _builtins.bytes = ...,
         hostname: _builtins.str = ...,
+        instance_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "network_config", b"network_config", "user_data", b"user_data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "instance_id", b"instance_id", "network_config", b"network_config", "user_data", b"user_data"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

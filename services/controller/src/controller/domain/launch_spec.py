@@ -95,7 +95,7 @@ def faults_of(wish: LaunchWish) -> list[Fault]:
         *([] if wish.memory_mib is None else memory_faults(wish.memory_mib)),
         *([] if not wish.disk_mib else disk_faults(wish.disk_mib, 0)),
         *label_faults(wish.labels),
-        *_seed(wish),
+        *seed_faults(wish.user_data, wish.network_config),
         *_nics(wish),
         *port_faults(wish.ports),
         *_ports_have_a_nic(wish),
@@ -157,6 +157,18 @@ def port_faults(ports: Sequence[Port]) -> list[Fault]:
     return faults
 
 
+def seed_faults(user_data: str, network_config: str) -> list[Fault]:
+    """Return what is wrong with what cloud-init is to be told."""
+    return [
+        Fault(pointer, f"must be at most {MAX_SEED_BYTES // 1024} KiB")
+        for pointer, text in (
+            ("/cloudInit/userdata", user_data),
+            ("/cloudInit/networkConfig", network_config),
+        )
+        if len(text.encode()) > MAX_SEED_BYTES
+    ]
+
+
 def _identity(wish: LaunchWish) -> Iterator[Fault]:
     if _NAME.fullmatch(wish.name) is None:
         yield Fault("/name", "must be a DNS label: 1 to 63 of a-z, 0-9 and '-', not at either end '-'")
@@ -166,15 +178,6 @@ def _identity(wish: LaunchWish) -> Iterator[Fault]:
         yield Fault("/imageDigest", 'must be "sha256:" and 64 lower-case hex digits')
     if wish.arch and wish.arch not in ARCHES:
         yield Fault("/arch", f"must be one of {', '.join(ARCHES)}: others are not built yet")
-
-
-def _seed(wish: LaunchWish) -> Iterator[Fault]:
-    for pointer, text in (
-        ("/cloudInit/userdata", wish.user_data),
-        ("/cloudInit/networkConfig", wish.network_config),
-    ):
-        if len(text.encode()) > MAX_SEED_BYTES:
-            yield Fault(pointer, f"must be at most {MAX_SEED_BYTES // 1024} KiB")
 
 
 def _nics(wish: LaunchWish) -> Iterator[Fault]:

@@ -225,6 +225,7 @@ class MachineSpec:
     nics: tuple[MachineNic, ...]
     user_data: str = ""
     network_config: str = ""
+    seed_id: str = ""
     cluster_id: str = ""
     record: str = ""
 

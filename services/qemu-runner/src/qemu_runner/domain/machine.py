@@ -105,6 +105,7 @@ class Seed:
     user_data: bytes = field(default=b"", repr=False)
     network_config: bytes = field(default=b"", repr=False)
     hostname: str = ""
+    instance_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """What steps share: the instance they work on, its runner, fencing, and how observations are taken over."""
 
+from weakref import WeakKeyDictionary
+
 from sqlalchemy import Connection
 
 from controller.database import Database
@@ -38,6 +40,8 @@ class Workbench:
         self._fleet = fleet
         self._observations = observations
         self.cluster_id = cluster_id
+        # What was last seen of the machine in one walk of a step.
+        self._last: WeakKeyDictionary[StepContext, Machine] = WeakKeyDictionary()
 
     async def instance(self, ctx: StepContext) -> Instance:
         """Return the instance that the operation works on.
@@ -62,7 +66,18 @@ class Workbench:
     async def look(self, ctx: StepContext) -> Machine:
         """Observe the machine under the operation's fence."""
         runner = await self.runner(ctx)
-        return await runner.get(ctx.subject, fence=ctx.fence, timeout_s=min(10.0, ctx.remaining_s))
+        machine = await runner.get(ctx.subject, fence=ctx.fence, timeout_s=min(10.0, ctx.remaining_s))
+        self._last[ctx] = machine
+        return machine
+
+    async def last_look(self, ctx: StepContext) -> Machine:
+        """Return what this walk of the step has last seen, by a look or an answer; look if nothing."""
+        return self._last.get(ctx) or await self.look(ctx)
+
+    async def answered(self, ctx: StepContext, machine: Machine) -> None:
+        """Take over what a call of the step answered: it was seen under the step's own fence."""
+        self._last[ctx] = machine
+        await self.saw(machine)
 
     async def saw(self, machine: Machine) -> None:
         """Take over what a call answered, so that the operation's end shows it."""

@@ -31,7 +31,7 @@ from controller.instances.runner_watch import RunnerWatch
 from controller.instances.submitting import Submitting
 from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs
-from controller.operations import Engine, EngineSettings, Outbox, SystemClock, armed_by
+from controller.operations import DatabaseClock, Engine, EngineSettings, Outbox, SystemClock, armed_by
 from controller.operations.failpoints import FailPoints, no_fail_points
 from controller.operations.rows import meta
 from controller.plans.kinds import build_plans
@@ -77,7 +77,7 @@ async def serve(
     registry: CollectorRegistry,
 ) -> AsyncIterator["asyncio.Future[None]"]:
     """Put the parts together on top of a database and peers, and serve until the context is left."""
-    clock = SystemClock()
+    clock = DatabaseClock() if database.shared else SystemClock()
     cluster_id = await database.read(lambda conn: conn.execute(select(meta.c.db_epoch)).scalar_one())
     fleet = Fleet(runners, clock)
     changes = Changes(fleet, clock)

@@ -92,6 +92,7 @@ TABLE: Final[Mapping[type[Exception], _Row]] = MappingProxyType(
         operation_errors.CursorInvalid: (StatusCode.INVALID_ARGUMENT, "CURSOR_INVALID", _nothing),
         operation_errors.CursorExpired: (StatusCode.OUT_OF_RANGE, "CURSOR_EXPIRED", _nothing),
         database_errors.DatabaseFull: (StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL", _nothing),
+        database_errors.DatabaseConflict: (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE", _nothing),
         database_errors.DatabaseUnavailable: (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE", _nothing),
     }
 )

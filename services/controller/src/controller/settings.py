@@ -7,8 +7,13 @@ from typing import Final
 from qcontroller.settings.v1.settings_pb2 import ControllerSettings
 from servicekit.quantities import QuantityError, parse_duration_s
 from servicekit.settings import SettingsError
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from controller.database import Target
 
 _SQLITE: Final = "sqlite:///"
+_POSTGRESQL: Final = frozenset({"postgresql", "postgres"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +21,7 @@ class Settings:
     """Durations in seconds; `runners` maps node names to gRPC targets."""
 
     listen: tuple[str, ...]
-    database: Path
+    database: Target
     image_store: str
     runners: dict[str, str]
     stop_timeout_s: float
@@ -35,14 +40,12 @@ def parse_settings(message: ControllerSettings) -> Settings:
         raise SettingsError("listen: name at least one address")
     if not message.image_store:
         raise SettingsError("imageStore: name the image store's address")
-    if not message.database_url.startswith(_SQLITE):
-        raise SettingsError(f"databaseUrl: must begin with {_SQLITE}; other databases are not built yet")
     runners = {runner.node: runner.target for runner in message.runners}
     if not runners or len(runners) != len(message.runners):
         raise SettingsError("runners: name at least one, each node once")
     return Settings(
         listen=tuple(message.listen),
-        database=Path(message.database_url.removeprefix(_SQLITE)),
+        database=_database(message.database_url),
         image_store=message.image_store,
         runners=runners,
         stop_timeout_s=_duration("stopTimeout", message.stop_timeout, 45.0),
@@ -50,6 +53,21 @@ def parse_settings(message: ControllerSettings) -> Settings:
         operation_deadline_s=_duration("operationDeadline", message.operation_deadline, 300.0),
         operation_slots=message.operation_slots or 8,
     )
+
+
+def _database(url: str) -> Target:
+    if url.startswith(_SQLITE):
+        return Path(url.removeprefix(_SQLITE))
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        parsed = None
+    # The URL may hold a password: it is not repeated.
+    if parsed is None or parsed.drivername not in _POSTGRESQL:
+        raise SettingsError(f"databaseUrl: must begin with {_SQLITE} or postgresql://")
+    if not parsed.database:
+        raise SettingsError("databaseUrl: name a database, as in postgresql://user@host/qcontroller")
+    return parsed
 
 
 def _duration(name: str, text: str, default_s: float) -> float:

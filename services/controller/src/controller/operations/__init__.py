@@ -4,8 +4,14 @@ It owns the operations, subjects, idempotency, events and meta tables. It must n
 are: plans and hooks are handed in.
 """
 
-from controller.operations.clock import Clock, OperationIds, SystemClock, uuid7_operation_ids
-from controller.operations.cursor import Cursor
+from controller.operations.clock import (
+    Clock,
+    DatabaseClock,
+    OperationIds,
+    SystemClock,
+    uuid7_operation_ids,
+)
+from controller.operations.cursor import Cursor, Position
 from controller.operations.engine import Engine, EngineSettings
 from controller.operations.errors import (
     CursorError,
@@ -30,6 +36,7 @@ from controller.operations.errors import (
 )
 from controller.operations.failpoints import FailPoints, armed_by
 from controller.operations.feed import Event, Feed, Gap
+from controller.operations.lease import LeaseSettings
 from controller.operations.listing import OperationFilter, OperationPage
 from controller.operations.operation import Initiator, Operation, OperationId, Progress, Stage, UndoScope
 from controller.operations.outbox import Outbox
@@ -54,6 +61,7 @@ __all__ = [
     "CursorError",
     "CursorExpired",
     "CursorInvalid",
+    "DatabaseClock",
     "Engine",
     "EngineSettings",
     "EngineStopped",
@@ -64,6 +72,7 @@ __all__ = [
     "IdempotencyKey",
     "IdempotencyKeyReused",
     "Initiator",
+    "LeaseSettings",
     "Look",
     "LostLease",
     "NotCancellable",
@@ -81,6 +90,7 @@ __all__ = [
     "PeerUnavailable",
     "Permanent",
     "Plan",
+    "Position",
     "Prepare",
     "Problem",
     "Progress",

@@ -22,7 +22,7 @@ OPTIONS := --mode=$(or $(MODE),auto) $(if $(STATE),--state=$(STATE)) $(if $(PORT
   $(if $(BRIDGE),--bridge=$(BRIDGE)) $(if $(BRIDGE_SUBNET),--bridge-subnet=$(BRIDGE_SUBNET))
 
 .PHONY: help setup demo up down status logs clean guest guest-debian doctor \
-  fmt lint types unit integration compose-test base-images wheels protos protos-check test test-full bench lock
+  fmt lint types unit integration chaos compose-test base-images wheels protos protos-check test test-full bench lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -76,6 +76,7 @@ types: ## Check types (mypy strict), each package by itself
 	@cd packer/guests && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
 	@cd tests/integration && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
 	@cd tests/compose && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
+	@cd tests/chaos && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
 
 protos: ## Generate the Python code of the protos
 	@protos/generate
@@ -95,6 +96,11 @@ integration: ## The whole stack through its public APIs, with real QEMU and MinI
 	@tools/minio >/dev/null || [ -z "$$CI" ]
 	@$(PYTEST) services/*/tests -m "(netns or real or minio) and not full"
 	@$(PYTEST) packer/guests/tiny tests/integration -m "not full"
+	@$(PYTEST) tests/chaos -m "not full"
+
+chaos: setup ## The kill matrix on the fake runner: N=10000 cells of SEED=…, with a report
+	@PYTHONPATH=tests/chaos $(BIN)/python -m killmatrix --cells=$(or $(N),10000) \
+	  $(if $(SEED),--seed=$(SEED)) --report=.cache/chaos-report.md
 
 compose-test: ## The stack in containers, where a Docker engine answers (CI gets one)
 	@tools/compose-test
@@ -102,7 +108,7 @@ compose-test: ## The stack in containers, where a Docker engine answers (CI gets
 test: setup lint types protos-check wheels unit integration compose-test ## Everything that CI runs
 
 test-full: test ## And the long suites whole
-	@$(PYTEST) services/*/tests tests/integration tests/compose -m full
+	@$(PYTEST) services/*/tests tests/integration tests/compose tests/chaos -m full
 	@$(PYTEST) packer/guests/debian
 
 bench: setup ## Benchmarks that print ratios

@@ -41,7 +41,10 @@ def _nothing_half_made(cloud: Cloud) -> Iterator[None]:
         ({"vm": {"disk": "1M"}}, ["/vm/disk"]),
         ({"colour": "red"}, ["/colour"]),
         ({"vm": {"sockets": 2}}, ["/vm/sockets"]),
-        ({"ttl": "1h"}, ["/ttl"]),
+        ({"ttl": "0s"}, ["/ttl"]),
+        ({"expireTime": "2001-01-01T00:00:00Z"}, ["/expireTime"]),
+        ({"ttl": "1h", "expireTime": "2100-01-01T00:00:00Z"}, ["/expireTime"]),
+        ({"restartPolicy": "sometimes"}, ["/restartPolicy"]),
         ({"sshKeys": ["ssh-ed25519 AAAA"]}, ["/sshKeys"]),
         (
             {"name": "../x", "vm": {"cpus": 0, "memory": "x"}, "colour": 1},

@@ -1,14 +1,16 @@
 """A runner and an image store in memory, and the service before them on a real socket."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from controller.app import serve
 from controller.database import Database
 from controller.domain.instance import InstanceImage
@@ -35,6 +37,7 @@ from controller.errors import (
     Refusal,
     StaleFence,
 )
+from controller.operations import Clock
 from controller.ports import Fencing, ImageEvent, SnapshotComplete, StoreImage
 from controller.settings import Settings
 from google.rpc import error_details_pb2, status_pb2
@@ -321,6 +324,40 @@ class FakeStore:
             raise PeerAway("IMAGE_STORE_UNAVAILABLE", "gone")
 
 
+class SteppedClock:
+    """The system's clocks, which tests move forward: who sleeps wakes when his time has come."""
+
+    def __init__(self) -> None:
+        self._ahead_s = 0.0
+        self._set_s = 0.0
+        self._stepped = asyncio.Event()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self._ahead_s + self._set_s)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._ahead_s
+
+    async def sleep(self, delay_s: float) -> None:
+        until = self.monotonic() + delay_s
+        while (left_s := until - self.monotonic()) > 0:
+            stepped = self._stepped
+            try:
+                await asyncio.wait_for(stepped.wait(), left_s)
+            except TimeoutError:
+                return
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._ahead_s += seconds
+        self._stepped.set()
+        self._stepped = asyncio.Event()
+
+    def set_wall(self, seconds: float) -> None:
+        """Set the wall clock alone, as somebody with `date -s` does."""
+        self._set_s += seconds
+
+
 @dataclass
 class Cloud:
     """The service before its fakes, through its public stubs."""
@@ -372,6 +409,12 @@ class Cloud:
         ).operation
         return operation
 
+    async def gone(self, name: str = "web-1") -> None:
+        """Return when there is no such instance any more."""
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await self.until(lambda found: False, name)
+        assert reason_of(caught.value)[0] == "INSTANCE_NOT_FOUND"
+
     async def until(self, holds: Callable[[pb.Instance], bool], name: str = "web-1") -> pb.Instance:
         """Follow the event log until the instance is as wanted."""
         async with asyncio.timeout(10):
@@ -391,9 +434,13 @@ def _now() -> Any:
 
 @asynccontextmanager
 async def running_cloud(
-    path: Path, runner: FakeRunner | None = None, store: FakeStore | None = None
+    path: Path,
+    runner: FakeRunner | None = None,
+    store: FakeStore | None = None,
+    clock: Clock | None = None,
+    **changed: Any,
 ) -> AsyncIterator[Cloud]:
-    """Run the service on a socket below `path`."""
+    """Run the service on a socket below `path`; `changed` are members of its settings."""
     runner, store = runner or FakeRunner(), store or FakeStore()
     runner.watched.clear()
     settings = Settings(
@@ -406,9 +453,12 @@ async def running_cloud(
         operation_deadline_s=300.0,
         operation_slots=8,
     )
+    settings = replace(settings, **changed)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database(settings.database))
-        await stack.enter_async_context(serve(settings, database, store, [runner], CollectorRegistry()))
+        await stack.enter_async_context(
+            serve(settings, database, store, [runner], CollectorRegistry(), clock)
+        )
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(settings.listen[0]))
         if not runner.away:
             await asyncio.wait_for(runner.watched.wait(), 10)

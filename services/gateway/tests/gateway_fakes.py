@@ -63,6 +63,8 @@ def instance(name: str = "web-1", *, generation: int = 3, revision: int = 17) ->
             all=[instance_pb2.Probe(agent=instance_pb2.AgentProbe())], deadline="180s"
         ),
         etag=f"{generation}-{revision}",
+        restart_policy="never",
+        on_expire="delete",
         status=instance_pb2.InstanceStatus(
             state=instance_pb2.INSTANCE_STATE_RUNNING,
             observed_generation=generation,
@@ -266,7 +268,7 @@ class FakeController(
         if isinstance(answer, Exception):
             raise answer
         try:
-            await context.send_initial_metadata(())
+            await context.send_initial_metadata((("qcontroller-cursor", "start"),))
             while (event := await self.events.get()) is not None:
                 yield host_pb2.WatchEventsResponse(event=event)
         finally:
@@ -372,6 +374,13 @@ def event(cursor: str, kind: str = "instance.updated") -> Event:
     resource = Struct()
     resource.update({"name": "web-1", "vm": {"cpus": 2}, "speed": 0.5})
     return Event(cursor=cursor, time=NOW, type=kind, instance="web-1", operation="op-1", resource=resource)
+
+
+def gap(cursor: str) -> Event:
+    """Return the end of a watch that was too slow."""
+    why = Struct()
+    why.update({"reason": "READER_TOO_SLOW", "detail": "Too slow."})
+    return Event(cursor=cursor, time=NOW, type="stream.gap", resource=why)
 
 
 @dataclass

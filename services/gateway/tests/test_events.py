@@ -9,7 +9,7 @@ import grpc
 import httpx
 import pytest
 from framework.api_client import ApiClient
-from gateway_fakes import Stand, event
+from gateway_fakes import Stand, event, gap
 from qcontroller.controller.v1 import host_pb2
 from servicekit.rpc_errors import RpcProblem
 
@@ -32,7 +32,7 @@ async def test_an_event_is_id_type_and_data(wire: ApiClient, rest: Stand) -> Non
     async with wire.stream("GET", "/v1/events") as response:
         lines = lines_of(response)
         assert response.headers["content-type"].startswith("text/event-stream")
-        assert await until(lines, "id:") == "id: c1"
+        assert await until(lines, "id: c") == "id: c1"
         assert await until(lines, "event:") == "event: instance.updated"
         document = json.loads((await until(lines, "data:")).removeprefix("data: "))
     wire.contract.check_value(document, wire.contract.schema("Event"), "event")
@@ -69,16 +69,40 @@ async def test_a_watch_resumes_from_the_cursor(
     assert rest.controller.last(host_pb2.WatchEventsRequest).cursor == cursor
 
 
+async def test_a_stream_begins_with_the_cursor_of_its_start(wire: ApiClient) -> None:
+    async with wire.stream("GET", "/v1/events") as response:
+        assert await until(lines_of(response), "id:") == "id: start"
+
+
+async def test_filters_are_the_controllers_to_apply(wire: ApiClient, rest: Stand) -> None:
+    async with wire.stream("GET", "/v1/events?instance=web-1&instance=web-2&type=instance.deleted"):
+        pass
+    asked = rest.controller.last(host_pb2.WatchEventsRequest)
+    assert (list(asked.instances), list(asked.types)) == (["web-1", "web-2"], ["instance.deleted"])
+
+
+async def test_a_type_that_no_event_has_is_refused(wire: ApiClient) -> None:
+    response = await wire.get("/v1/events?type=instance.exploded")
+    assert (response.status_code, response.json()["reason"]) == (400, "FIELD_INVALID")
+
+
 async def test_silence_is_broken_by_heartbeats(wire: ApiClient) -> None:
     async with wire.stream("GET", "/v1/events") as response:
         assert await until(lines_of(response), ": heartbeat") == ": heartbeat"
 
 
 async def test_a_gap_ends_the_stream(wire: ApiClient, rest: Stand) -> None:
-    rest.controller.events.put_nowait(event("g", "stream.gap"))
+    rest.controller.events.put_nowait(gap("g"))
     async with wire.stream("GET", "/v1/events") as response, asyncio.timeout(10):
         body = await response.aread()
-    assert b"event: stream.gap" in body
+    assert b"id: g\nevent: stream.gap" in body
+    assert body.endswith(b": closed: READER_TOO_SLOW\n\n")
+
+
+async def test_a_controller_that_ends_the_stream_is_named(wire: ApiClient, rest: Stand) -> None:
+    rest.controller.events.put_nowait(None)
+    async with wire.stream("GET", "/v1/events") as response, asyncio.timeout(10):
+        assert (await response.aread()).endswith(b": closed: CONTROLLER_UNAVAILABLE\n\n")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +130,7 @@ async def test_a_gateway_that_stops_ends_the_stream(wire: ApiClient, rest: Stand
     async with wire.stream("GET", "/v1/events") as response:
         rest.closing.set()
         async with asyncio.timeout(10):
-            await response.aread()
+            assert (await response.aread()).endswith(b": closed: GATEWAY_STOPPING\n\n")
 
 
 async def test_head_of_the_events_ends_at_once(wire: ApiClient) -> None:

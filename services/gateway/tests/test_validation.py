@@ -20,7 +20,7 @@ async def pointers(client: ApiClient, body: Any) -> list[str]:
 
 
 async def test_all_faults_are_listed(client: ApiClient) -> None:
-    body = {"image": 1, "vm": {"cpus": 0, "memory": "2X"}, "ttl": "1h", "nics": [{"mac": "x"}]}
+    body = {"image": 1, "vm": {"cpus": 0, "memory": "2X"}, "ttl": "soon", "nics": [{"mac": "x"}]}
     assert await pointers(client, body) == [
         "/image", "/name", "/nics/0/mac", "/ttl", "/vm/cpus", "/vm/memory",
     ]  # fmt: skip

@@ -43,3 +43,14 @@ def configure_logs(service: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service))
     logging.basicConfig(level=level or "INFO", handlers=[handler], force=True)
+    logging.getLogger("opentelemetry.context").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Say no to the complaint of a tracing interceptor whose stream was given up by its reader.
+
+    The interceptor is a generator then that is closed from outside of the context it was entered in; nothing
+    is wrong with that, and clients that hang up would fill the log with it.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, ValueError) and "different Context" in str(error))

@@ -31,11 +31,21 @@ from controller.instances.runner_watch import RunnerWatch
 from controller.instances.submitting import Submitting
 from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs
-from controller.operations import DatabaseClock, Engine, EngineSettings, Outbox, SystemClock, armed_by
+from controller.operations import (
+    Clock,
+    DatabaseClock,
+    Engine,
+    EngineSettings,
+    Outbox,
+    SystemClock,
+    armed_by,
+)
 from controller.operations.failpoints import FailPoints, no_fail_points
 from controller.operations.rows import meta
 from controller.plans.kinds import build_plans
 from controller.plans.workbench import Workbench
+from controller.policies.enforcer import Enforcer
+from controller.policies.filing import Filing, FilingSettings
 from controller.ports import ImageStore, Runner
 from controller.problems import translate
 from controller.servicers.event_servicer import EventServicer
@@ -75,12 +85,14 @@ async def serve(
     store: ImageStore,
     runners: Sequence[Runner],
     registry: CollectorRegistry,
+    clock: Clock | None = None,
 ) -> AsyncIterator["asyncio.Future[None]"]:
     """Put the parts together on top of a database and peers, and serve until the context is left."""
-    clock = DatabaseClock() if database.shared else SystemClock()
+    clock = clock or (DatabaseClock() if database.shared else SystemClock())
+    rules = settings.restart_rules
     cluster_id = await database.read(lambda conn: conn.execute(select(meta.c.db_epoch)).scalar_one())
     fleet = Fleet(runners, clock)
-    changes = Changes(fleet, clock)
+    changes = Changes(fleet, clock, rules)
     outbox = Outbox(clock)
     observations = Observations(database, fleet, changes, outbox)
     bench = Workbench(database, fleet, store, changes, observations, cluster_id)
@@ -98,17 +110,21 @@ async def serve(
     parts = InstanceParts(
         queries=queries,
         launching=Launching(database, fleet, store, changes, submitting, clock, cluster_id),
-        verbs=Verbs(database, fleet, changes, submitting, settings.operation_deadline_s, cluster_id),
-        updating=Updating(database, fleet, changes, submitting, cluster_id),
+        verbs=Verbs(database, fleet, changes, submitting, settings.operation_deadline_s, cluster_id, clock),
+        updating=Updating(database, fleet, changes, submitting, cluster_id, clock, rules),
         guests=Guests(queries, fleet),
         stop_timeout_s=settings.stop_timeout_s,
         readiness_deadline_s=settings.readiness_deadline_s,
     )
     reconciler = Reconciler(database, engine, observations, clock)
+    times = FilingSettings(settings.stop_timeout_s, settings.operation_deadline_s)
+    enforcer = Enforcer(database, Filing(database, engine, fleet, changes, times), clock, rules)
+    enforcer.follow(engine.feed, observations)
     timer = ReadinessTimer(database, fleet, observations, clock)
     loops: list[Coroutine[Any, Any, None]] = [
         reconciler.run(),
         timer.run(),
+        enforcer.run(),
         images.run(),
         *(RunnerWatch(runner, observations, clock).run() for runner in runners),
     ]
@@ -123,6 +139,8 @@ async def serve(
         await stack.enter_async_context(
             grpc_server(settings.listen, services=services, translate=translate, registry=registry)
         )
+        # Before the server ends: its grace period is for answers, and a watch has no end of its own.
+        stack.callback(engine.feed.close)
         yield failed
 
 

@@ -5,6 +5,8 @@
     ├── InstanceNotFound
     ├── InstanceAlreadyExists
     ├── InstanceStateConflict      the verb does not go with the state
+    ├── InstanceProtected          a deletion is refused whatever the state
+    ├── InstanceExpired            its time has run out: it is not started any more
     ├── PreconditionFailed         If-Match names another generation
     ├── PageTokenForeign           not ours, or of another filter
     ├── ImageNotFound
@@ -25,6 +27,7 @@ database: `controller.database.errors`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,22 @@ class InstanceStateConflict(ControllerError):
         self.name = name
         self.state = state
         self.allowed = tuple(allowed)
+
+
+class InstanceProtected(ControllerError):
+    """The instance is protected against deletion."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is protected: it is not deleted before its protection is taken away.")
+        self.name = name
+
+
+class InstanceExpired(ControllerError):
+    """The instance's time has run out."""
+
+    def __init__(self, name: str, expire_time: datetime) -> None:
+        super().__init__(f"The time of {name} ran out at {expire_time:%Y-%m-%dT%H:%M:%SZ}.")
+        self.name = name
 
 
 class PreconditionFailed(ControllerError):

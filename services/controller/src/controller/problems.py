@@ -41,6 +41,16 @@ TABLE: Final[Mapping[type[Exception], _Row]] = MappingProxyType(
             "INSTANCE_STATE_CONFLICT",
             lambda e: {"instance": e.name, "state": e.state, "allowed": ",".join(e.allowed)},
         ),
+        errors.InstanceProtected: (
+            StatusCode.FAILED_PRECONDITION,
+            "INSTANCE_PROTECTED",
+            lambda e: {"instance": e.name},
+        ),
+        errors.InstanceExpired: (
+            StatusCode.FAILED_PRECONDITION,
+            "INSTANCE_EXPIRED",
+            lambda e: {"instance": e.name},
+        ),
         errors.PreconditionFailed: (
             StatusCode.FAILED_PRECONDITION,
             "PRECONDITION_FAILED",
@@ -91,6 +101,7 @@ TABLE: Final[Mapping[type[Exception], _Row]] = MappingProxyType(
         operation_errors.PageTokenInvalid: (StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID", _nothing),
         operation_errors.CursorInvalid: (StatusCode.INVALID_ARGUMENT, "CURSOR_INVALID", _nothing),
         operation_errors.CursorExpired: (StatusCode.OUT_OF_RANGE, "CURSOR_EXPIRED", _nothing),
+        operation_errors.ReaderTooSlow: (StatusCode.ABORTED, "READER_TOO_SLOW", _nothing),
         database_errors.DatabaseFull: (StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL", _nothing),
         database_errors.DatabaseConflict: (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE", _nothing),
         database_errors.DatabaseUnavailable: (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE", _nothing),

@@ -1,16 +1,17 @@
 """The controller's settings, parsed once; defaults stand here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from qcontroller.settings.v1.settings_pb2 import ControllerSettings
+from qcontroller.settings.v1.settings_pb2 import ControllerSettings, PolicySettings
 from servicekit.quantities import QuantityError, parse_duration_s
 from servicekit.settings import SettingsError
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from controller.database import Target
+from controller.domain.restarting import RestartRules
 
 _SQLITE: Final = "sqlite:///"
 _POSTGRESQL: Final = frozenset({"postgresql", "postgres"})
@@ -28,6 +29,7 @@ class Settings:
     readiness_deadline_s: float
     operation_deadline_s: float
     operation_slots: int
+    restart_rules: RestartRules = field(default_factory=RestartRules)
 
 
 def parse_settings(message: ControllerSettings) -> Settings:
@@ -52,6 +54,7 @@ def parse_settings(message: ControllerSettings) -> Settings:
         readiness_deadline_s=_duration("readinessDeadline", message.readiness_deadline, 180.0),
         operation_deadline_s=_duration("operationDeadline", message.operation_deadline, 300.0),
         operation_slots=message.operation_slots or 8,
+        restart_rules=_restart_rules(message.policies),
     )
 
 
@@ -68,6 +71,19 @@ def _database(url: str) -> Target:
     if not parsed.database:
         raise SettingsError("databaseUrl: name a database, as in postgresql://user@host/qcontroller")
     return parsed
+
+
+def _restart_rules(message: PolicySettings) -> RestartRules:
+    usual = RestartRules()
+    rules = RestartRules(
+        _duration("policies.restartDelay", message.restart_delay, usual.delay_s),
+        _duration("policies.restartDelayMax", message.restart_delay_max, usual.most_delay_s),
+        _duration("policies.restartReset", message.restart_reset, usual.reset_s),
+        message.restart_limit or usual.limit,
+    )
+    if not 0 < rules.delay_s <= rules.most_delay_s:
+        raise SettingsError("policies.restartDelay: must be more than 0 and at most restartDelayMax")
+    return rules
 
 
 def _duration(name: str, text: str, default_s: float) -> float:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount
+from starlette.routing import Mount, WebSocketRoute
 from starlette.types import ASGIApp
 
 from gateway.access import AccessRule
@@ -21,7 +21,8 @@ from gateway.backends import Backends, backends
 from gateway.boundary import Boundary
 from gateway.contract import Contract, load_contract
 from gateway.dispatch import Handler, connexion_app
-from gateway.events import HEARTBEAT_S, Events
+from gateway.event_sockets import EventSockets, NoSocket
+from gateway.events import Events
 from gateway.fresh_context import FreshContext
 from gateway.health import Health
 from gateway.images import Images
@@ -32,6 +33,7 @@ from gateway.nodes import Nodes
 from gateway.operations import Operations
 from gateway.server import http_server
 from gateway.swagger import page_routes
+from gateway.watching import HEARTBEAT_S
 
 _MAX_BODY_BYTES: Final = 1024 * 1024
 _LISTEN: Final = "127.0.0.1:8080"
@@ -82,7 +84,12 @@ def rest_app(
     # Whatever Starlette itself would answer is handed on to the boundary, which makes a problem of it.
     starlette = Starlette(
         middleware=[boundary],
-        routes=[*page_routes(swagger=not settings.swagger_disabled), Mount("/", app=served)],
+        routes=[
+            WebSocketRoute("/v1/events", EventSockets(contract, peers, closing)),
+            WebSocketRoute("/{path:path}", NoSocket()),
+            *page_routes(swagger=not settings.swagger_disabled),
+            Mount("/", app=served),
+        ],
         exception_handlers={HTTPException: _hand_on},
     )
     starlette.router.redirect_slashes = False

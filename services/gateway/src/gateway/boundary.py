@@ -61,7 +61,7 @@ class Boundary:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http":
+        if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
         begin = time.monotonic()
@@ -74,7 +74,10 @@ class Boundary:
             return message
 
         async def write(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] == "websocket.accept":
+                exchange.started = True
+                exchange.status = 101
+            elif message["type"] in {"http.response.start", "websocket.http.response.start"}:
                 exchange.started = True
                 exchange.status = message["status"]
                 names = {name.lower() for name, _ in message["headers"]}
@@ -85,7 +88,7 @@ class Boundary:
         try:
             await self._answer(inner, exchange, read, write)
         finally:
-            self._metrics.observe(scope["method"], exchange.route, exchange.status, time.monotonic() - begin)
+            self._metrics.observe(inner["method"], exchange.route, exchange.status, time.monotonic() - begin)
 
     async def _answer(self, scope: Scope, exchange: Exchange, read: Receive, write: Send) -> None:
         headers = Headers(scope=scope)
@@ -111,7 +114,7 @@ class Boundary:
             _LOG.warning("peer unavailable", extra={"reason": error.reason, "said": error.said})
         response = problem_response(error, scope["path"])
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-        if has_body and not exchange.body_read:
+        if scope["type"] == "http" and has_body and not exchange.body_read:
             response.headers["connection"] = "close"
             await write(
                 {
@@ -139,8 +142,8 @@ class Boundary:
 
     def _inner_scope(self, scope: Scope, exchange: Exchange) -> Scope:
         """Return the scope that handlers see: HEAD as GET, no trailing slash, the exchange at hand."""
-        inner = {**scope, EXCHANGE_KEY: exchange}
-        if scope["method"] == "HEAD":
+        inner = {"method": "GET", **scope, EXCHANGE_KEY: exchange}
+        if inner["method"] == "HEAD":
             inner["method"] = "GET"
             inner[HEAD_KEY] = True
         path = scope["path"]

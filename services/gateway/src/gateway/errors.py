@@ -14,7 +14,8 @@ Exception tree::
     │   └── UploadStalledError       nothing more of the body came
     ├── RoutingError
     │   ├── PathNotFoundError
-    │   └── MethodNotAllowedError
+    │   ├── MethodNotAllowedError
+    │   └── SocketNotServedError     a WebSocket is asked for where there is none
     ├── AccessError
     │   ├── HostNotAllowedError
     │   └── OriginNotAllowedError
@@ -165,6 +166,15 @@ class MethodNotAllowedError(RoutingError):
             f"{method} is not allowed here; allowed: {allow}.",
             metadata={"allowed": ",".join(allowed)},
             headers={"Allow": allow},
+        )
+
+
+class SocketNotServedError(RoutingError):
+    """A WebSocket is asked for where there is none."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            "WEBSOCKET_NOT_SERVED", f"{path} is no WebSocket; ask without Upgrade, or follow /v1/events."
         )
 
 

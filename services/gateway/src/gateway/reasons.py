@@ -42,6 +42,9 @@ REASONS: Final[dict[str, Reason]] = {
     ),
     "PATH_NOT_FOUND": Reason(404, "There is no such path", "See /openapi.yaml for the paths."),
     "METHOD_NOT_ALLOWED": Reason(405, "The method is not allowed here", "Use one of the Allow header."),
+    "WEBSOCKET_NOT_SERVED": Reason(
+        400, "There is no WebSocket here", "Ask without an Upgrade header; only /v1/events has this form."
+    ),
     "HOST_NOT_ALLOWED": Reason(
         421,
         "This is not a name of the gateway",
@@ -72,12 +75,21 @@ REASONS: Final[dict[str, Reason]] = {
     "CURSOR_EXPIRED": Reason(
         410, "The cursor is too old", "List the resources again, then watch without a cursor."
     ),
+    "READER_TOO_SLOW": Reason(
+        410, "The reader fell behind", "Watch again after the cursor of `stream.gap`, and read faster."
+    ),
     # The present state is in the way.
     "INSTANCE_ALREADY_EXISTS": Reason(
         409, "The name is taken", "Choose another name, or delete the instance first."
     ),
     "INSTANCE_STATE_CONFLICT": Reason(
         409, "The instance's state does not allow this", "`metadata.allowed` lists what the state allows."
+    ),
+    "INSTANCE_PROTECTED": Reason(
+        409, "The instance is protected", 'Take the protection away first: PATCH {"protected": false}.'
+    ),
+    "INSTANCE_EXPIRED": Reason(
+        409, "The instance's time has run out", "PATCH `ttl` or `expireTime`: later, or null for no end."
     ),
     "OPERATION_IN_PROGRESS": Reason(
         409,
@@ -187,6 +199,10 @@ REASONS: Final[dict[str, Reason]] = {
     "VM_HOST_EXITED": Reason(500, "vm-host ended, and the machine with it", "Start the instance again."),
     "HOST_RESTARTED": Reason(500, "The host was restarted", "Start the instance again."),
     "HOST_SHUTDOWN": Reason(500, "The host was shut down", "Start the instance again."),
+    "RESTART_LIMIT_REACHED": Reason(
+        500, "It was restarted too often", "Look at what ended it; start it, which counts anew, or delete it."
+    ),
+    "EXPIRED": Reason(500, "Its time has run out", "PATCH `ttl` or `expireTime` before it is started again."),
     "UNDO_FAILING": Reason(
         500, "Undoing does not succeed", "It goes on slowly; `metadata.cause` and the node's leaks tell more."
     ),

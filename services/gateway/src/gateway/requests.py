@@ -8,6 +8,14 @@ from qcontroller.controller.v1 import instance_pb2 as pb
 from gateway.calls import Call
 
 _NO_NIC = ({"network": "none"},)
+# Fields of a patch by their names in REST; null stands for the default, which is empty.
+_WORDS = {
+    "restartPolicy": "restart_policy",
+    "ttl": "ttl",
+    "expireTime": "expire_time",
+    "onExpire": "on_expire",
+}
+_SWITCHES = ("autostart", "protected")
 
 
 def options_of(call: Call) -> pb.MutationOptions:
@@ -26,6 +34,12 @@ def launch_request(call: Call) -> pb.LaunchInstanceRequest:
         ports=ports_of(body.get("ports", ())),
         image_digest=body.get("imageDigest", ""),
         arch=body.get("arch", ""),
+        restart_policy=body.get("restartPolicy", ""),
+        autostart=body.get("autostart", False),
+        ttl=str(body.get("ttl", "")),
+        expire_time=body.get("expireTime", ""),
+        on_expire=body.get("onExpire", ""),
+        protected=body.get("protected", False),
         validate_only=call.query.get("validateOnly", False),
         options=options_of(call),
     )
@@ -65,6 +79,12 @@ def update_request(call: Call) -> pb.UpdateInstanceRequest:
                 request.labels[key] = value
     for field, value in body.get("vm", {}).items():
         setattr(request, field, value if field == "cpus" else str(value))
+    for name, field in _WORDS.items():
+        if name in body:
+            setattr(request, field, "" if body[name] is None else str(body[name]))
+    for name in _SWITCHES:
+        if name in body:
+            setattr(request, name, bool(body[name]))
     if "ports" in body:
         request.ports.CopyFrom(pb.PortList(ports=ports_of(body["ports"] or ())))
     return request

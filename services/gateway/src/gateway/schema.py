@@ -7,6 +7,7 @@ import ipaddress
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from jsonschema import Draft4Validator, FormatChecker, ValidationError
@@ -17,6 +18,10 @@ from gateway.errors import Fault
 
 MAX_SIZE_MIB: Final = 16 * 1024 * 1024
 _FORMATS: Final = FormatChecker(formats=())
+# RFC 3339, section 5.6.
+_TIME: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 _ARTICLES: Final = {"array": "a list", "integer": "an integer", "object": "an object"}
 
 
@@ -53,6 +58,14 @@ def _is_size(value: object) -> bool:
 def _is_duration(value: object) -> bool:
     if isinstance(value, str):
         parse_duration_s(value)
+    return True
+
+
+@_FORMATS.checks("date-time", raises=ValueError)
+def _is_time(value: object) -> bool:
+    if isinstance(value, str):
+        datetime.fromisoformat(value.upper())
+        return _TIME.fullmatch(value) is not None
     return True
 
 
@@ -132,7 +145,7 @@ def _sentence(keyword: str, limit: Any, schema: Mapping[str, Any], error: Valida
         case "type":
             return f"must be {_ARTICLES.get(limit, f'a {limit}')}"
         case "enum":
-            return f"must be one of {', '.join(map(str, limit))}"
+            return f"must be one of {', '.join('null' if item is None else str(item) for item in limit)}"
         case "minimum":
             return f"must be at least {limit}"
         case "maximum":
@@ -158,4 +171,9 @@ def _sentence(keyword: str, limit: Any, schema: Mapping[str, Any], error: Valida
             return "is not valid"
 
 
-_FORMAT_WORDS: Final = {"ip": "an IP address", "uuid": "a UUID", "label": "of the form key=value"}
+_FORMAT_WORDS: Final = {
+    "date-time": "a time such as 2026-01-01T00:00:00Z (RFC 3339)",
+    "ip": "an IP address",
+    "label": "of the form key=value",
+    "uuid": "a UUID",
+}

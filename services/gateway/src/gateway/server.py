@@ -12,6 +12,10 @@ from servicekit.server import AddressInUseError
 from starlette.types import ASGIApp
 
 _GRACE_S: Final = 3
+_SOCKET_MESSAGE_BYTES: Final = 4096
+_PING_EVERY_S: Final = 15.0
+# Long enough for a reader that is merely slow: its pong waits behind what it has not read.
+_PONG_WITHIN_S: Final = 60.0
 
 
 class _Server(uvicorn.Server):
@@ -40,7 +44,12 @@ async def http_server(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        ws="none",
+        ws="websockets-sansio",
+        # Clients have nothing to say; a ping tells the dead from the silent.
+        ws_max_size=_SOCKET_MESSAGE_BYTES,
+        ws_ping_interval=_PING_EVERY_S,
+        ws_ping_timeout=_PONG_WITHIN_S,
+        ws_per_message_deflate=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
     server = _Server(config)

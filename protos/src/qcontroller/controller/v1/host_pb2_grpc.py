@@ -45,7 +45,10 @@ class EventServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def WatchEvents(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The initial metadata carries `qcontroller-cursor`, the position after which the stream starts. A reader that
+        falls behind gets stream.gap as its last event; the status then tells why: READER_TOO_SLOW (resume from the
+        gap's cursor) or CURSOR_EXPIRED (list again).
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

@@ -32,11 +32,19 @@ class EventServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EventServiceAsyncStub: ...
     WatchEvents: _grpc.UnaryStreamMultiCallable[_host_pb2.WatchEventsRequest, _host_pb2.WatchEventsResponse]
+    """The initial metadata carries `qcontroller-cursor`, the position after which the stream starts. A reader that
+    falls behind gets stream.gap as its last event; the status then tells why: READER_TOO_SLOW (resume from the
+    gap's cursor) or CURSOR_EXPIRED (list again).
+    """
 
 @_typing.type_check_only
 class EventServiceAsyncStub(EventServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     WatchEvents: _aio.UnaryStreamMultiCallable[_host_pb2.WatchEventsRequest, _host_pb2.WatchEventsResponse]  # type: ignore[assignment]
+    """The initial metadata carries `qcontroller-cursor`, the position after which the stream starts. A reader that
+    falls behind gets stream.gap as its last event; the status then tells why: READER_TOO_SLOW (resume from the
+    gap's cursor) or CURSOR_EXPIRED (list again).
+    """
 
 class EventServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -44,7 +52,11 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _host_pb2.WatchEventsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_host_pb2.WatchEventsResponse], _abc.AsyncIterator[_host_pb2.WatchEventsResponse]]: ...
+    ) -> _typing.Union[_abc.Iterator[_host_pb2.WatchEventsResponse], _abc.AsyncIterator[_host_pb2.WatchEventsResponse]]:
+        """The initial metadata carries `qcontroller-cursor`, the position after which the stream starts. A reader that
+        falls behind gets stream.gap as its last event; the status then tells why: READER_TOO_SLOW (resume from the
+        gap's cursor) or CURSOR_EXPIRED (list again).
+        """
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

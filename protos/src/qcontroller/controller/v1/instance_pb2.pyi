@@ -487,6 +487,8 @@ class InstanceStatus(_message.Message):
     BOOT_PHASES_FIELD_NUMBER: _builtins.int
     STDERR_TAIL_FIELD_NUMBER: _builtins.int
     CONSOLE_TAIL_FIELD_NUMBER: _builtins.int
+    RESTART_COUNT_FIELD_NUMBER: _builtins.int
+    NEXT_RESTART_TIME_FIELD_NUMBER: _builtins.int
     state: Global___InstanceState.ValueType
     reason: _builtins.str
     message: _builtins.str
@@ -500,6 +502,8 @@ class InstanceStatus(_message.Message):
     """Tail of QEMU's stderr of the run that failed; empty unless FAILED."""
     console_tail: _builtins.str
     """Last console lines of the run that failed; empty unless FAILED."""
+    restart_count: _builtins.int
+    """How often its restart policy has started it since it last ran stably or a user started it."""
     @_builtins.property
     def nics(self) -> _containers.RepeatedCompositeFieldContainer[Global___NicStatus]: ...
     @_builtins.property
@@ -508,6 +512,10 @@ class InstanceStatus(_message.Message):
     def guest(self) -> Global___GuestInfo: ...
     @_builtins.property
     def boot_phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___BootPhase]: ...
+    @_builtins.property
+    def next_restart_time(self) -> _timestamp_pb2.Timestamp:
+        """When its policies start it next; absent: not."""
+
     def __init__(
         self,
         *,
@@ -524,10 +532,12 @@ class InstanceStatus(_message.Message):
         boot_phases: _abc.Iterable[Global___BootPhase] | None = ...,
         stderr_tail: _builtins.str = ...,
         console_tail: _builtins.str = ...,
+        restart_count: _builtins.int = ...,
+        next_restart_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest", "next_restart_time", b"next_restart_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "boot_phases", b"boot_phases", "conditions", b"conditions", "console_tail", b"console_tail", "guest", b"guest", "message", b"message", "nics", b"nics", "node", b"node", "observed_generation", b"observed_generation", "operation", b"operation", "reason", b"reason", "state", b"state", "stderr_tail", b"stderr_tail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "boot_phases", b"boot_phases", "conditions", b"conditions", "console_tail", b"console_tail", "guest", b"guest", "message", b"message", "next_restart_time", b"next_restart_time", "nics", b"nics", "node", b"node", "observed_generation", b"observed_generation", "operation", b"operation", "reason", b"reason", "restart_count", b"restart_count", "state", b"state", "stderr_tail", b"stderr_tail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -570,6 +580,11 @@ class Instance(_message.Message):
     ARCH_FIELD_NUMBER: _builtins.int
     READINESS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    RESTART_POLICY_FIELD_NUMBER: _builtins.int
+    AUTOSTART_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ON_EXPIRE_FIELD_NUMBER: _builtins.int
+    PROTECTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     id: _builtins.str
     """UUID; also the SMBIOS UUID that the guest sees."""
@@ -581,6 +596,12 @@ class Instance(_message.Message):
     arch: _builtins.str
     etag: _builtins.str
     """"<generation>-<revision>": the ETag header without quotes."""
+    restart_policy: _builtins.str
+    """"never", "on-failure" or "always"."""
+    autostart: _builtins.bool
+    on_expire: _builtins.str
+    """"delete" or "stop"."""
+    protected: _builtins.bool
     @_builtins.property
     def vm(self) -> Global___VmResources: ...
     @_builtins.property
@@ -591,6 +612,10 @@ class Instance(_message.Message):
     def status(self) -> Global___InstanceStatus: ...
     @_builtins.property
     def readiness(self) -> Global___Readiness: ...
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When on_expire is done; absent: never. A ttl is shown as the moment it ends."""
+
     def __init__(
         self,
         *,
@@ -607,10 +632,15 @@ class Instance(_message.Message):
         arch: _builtins.str = ...,
         readiness: Global___Readiness | None = ...,
         etag: _builtins.str = ...,
+        restart_policy: _builtins.str = ...,
+        autostart: _builtins.bool = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        on_expire: _builtins.str = ...,
+        protected: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "readiness", b"readiness", "status", b"status", "vm", b"vm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "readiness", b"readiness", "status", b"status", "vm", b"vm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "create_time", b"create_time", "desired_power", b"desired_power", "etag", b"etag", "generation", b"generation", "id", b"id", "image", b"image", "image_digest", b"image_digest", "labels", b"labels", "name", b"name", "readiness", b"readiness", "status", b"status", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "autostart", b"autostart", "create_time", b"create_time", "desired_power", b"desired_power", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "id", b"id", "image", b"image", "image_digest", b"image_digest", "labels", b"labels", "name", b"name", "on_expire", b"on_expire", "protected", b"protected", "readiness", b"readiness", "restart_policy", b"restart_policy", "status", b"status", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -713,6 +743,12 @@ class LaunchInstanceRequest(_message.Message):
     PORTS_FIELD_NUMBER: _builtins.int
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     ARCH_FIELD_NUMBER: _builtins.int
+    RESTART_POLICY_FIELD_NUMBER: _builtins.int
+    AUTOSTART_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ON_EXPIRE_FIELD_NUMBER: _builtins.int
+    PROTECTED_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -722,6 +758,20 @@ class LaunchInstanceRequest(_message.Message):
     image_digest: _builtins.str
     arch: _builtins.str
     """Empty: the image's."""
+    restart_policy: _builtins.str
+    """What starts it again: "never" (the default) nothing, "on-failure" a machine that was lost or failed,
+    "always" also a guest that has powered itself off. A user's stop is always obeyed.
+    """
+    autostart: _builtins.bool
+    """Start it again after the host was restarted or shut down while it was wanted running."""
+    ttl: _builtins.str
+    """Duration from its creation after which on_expire is done; excludes expire_time."""
+    expire_time: _builtins.str
+    """The same as a moment, RFC 3339."""
+    on_expire: _builtins.str
+    """"delete" (the default) or "stop"."""
+    protected: _builtins.bool
+    """Refuse every deletion, by force and by policies too."""
     validate_only: _builtins.bool
     """Answer what would happen and change nothing."""
     @_builtins.property
@@ -754,12 +804,18 @@ class LaunchInstanceRequest(_message.Message):
         ports: _abc.Iterable[Global___PortMapping] | None = ...,
         image_digest: _builtins.str = ...,
         arch: _builtins.str = ...,
+        restart_policy: _builtins.str = ...,
+        autostart: _builtins.bool = ...,
+        ttl: _builtins.str = ...,
+        expire_time: _builtins.str = ...,
+        on_expire: _builtins.str = ...,
+        protected: _builtins.bool = ...,
         validate_only: _builtins.bool = ...,
         options: Global___MutationOptions | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cloud_init", b"cloud_init", "options", b"options", "readiness", b"readiness", "vm", b"vm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "cloud_init", b"cloud_init", "image", b"image", "image_digest", b"image_digest", "labels", b"labels", "name", b"name", "nics", b"nics", "options", b"options", "ports", b"ports", "readiness", b"readiness", "start", b"start", "validate_only", b"validate_only", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "autostart", b"autostart", "cloud_init", b"cloud_init", "expire_time", b"expire_time", "image", b"image", "image_digest", b"image_digest", "labels", b"labels", "name", b"name", "nics", b"nics", "on_expire", b"on_expire", "options", b"options", "ports", b"ports", "protected", b"protected", "readiness", b"readiness", "restart_policy", b"restart_policy", "start", b"start", "ttl", b"ttl", "validate_only", b"validate_only", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -964,6 +1020,12 @@ class UpdateInstanceRequest(_message.Message):
     MEMORY_FIELD_NUMBER: _builtins.int
     DISK_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
+    RESTART_POLICY_FIELD_NUMBER: _builtins.int
+    AUTOSTART_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ON_EXPIRE_FIELD_NUMBER: _builtins.int
+    PROTECTED_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     clear_labels: _builtins.bool
@@ -972,6 +1034,14 @@ class UpdateInstanceRequest(_message.Message):
     """The three below only while STOPPED; disk only grows."""
     memory: _builtins.str
     disk: _builtins.str
+    restart_policy: _builtins.str
+    """Policies, at any time; an empty string is the default: never, no end, delete (REST: null)."""
+    autostart: _builtins.bool
+    ttl: _builtins.str
+    """From the creation, as at launch; it and expire_time exclude each other and replace each other."""
+    expire_time: _builtins.str
+    on_expire: _builtins.str
+    protected: _builtins.bool
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels to set."""
@@ -997,24 +1067,54 @@ class UpdateInstanceRequest(_message.Message):
         memory: _builtins.str | None = ...,
         disk: _builtins.str | None = ...,
         ports: Global___PortList | None = ...,
+        restart_policy: _builtins.str | None = ...,
+        autostart: _builtins.bool | None = ...,
+        ttl: _builtins.str | None = ...,
+        expire_time: _builtins.str | None = ...,
+        on_expire: _builtins.str | None = ...,
+        protected: _builtins.bool | None = ...,
         options: Global___MutationOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_disk", b"_disk", "_memory", b"_memory", "cpus", b"cpus", "disk", b"disk", "memory", b"memory", "options", b"options", "ports", b"ports"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_autostart", b"_autostart", "_cpus", b"_cpus", "_disk", b"_disk", "_expire_time", b"_expire_time", "_memory", b"_memory", "_on_expire", b"_on_expire", "_protected", b"_protected", "_restart_policy", b"_restart_policy", "_ttl", b"_ttl", "autostart", b"autostart", "cpus", b"cpus", "disk", b"disk", "expire_time", b"expire_time", "memory", b"memory", "on_expire", b"on_expire", "options", b"options", "ports", b"ports", "protected", b"protected", "restart_policy", b"restart_policy", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_disk", b"_disk", "_memory", b"_memory", "clear_labels", b"clear_labels", "cpus", b"cpus", "disk", b"disk", "labels", b"labels", "memory", b"memory", "name", b"name", "options", b"options", "ports", b"ports", "removed_labels", b"removed_labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_autostart", b"_autostart", "_cpus", b"_cpus", "_disk", b"_disk", "_expire_time", b"_expire_time", "_memory", b"_memory", "_on_expire", b"_on_expire", "_protected", b"_protected", "_restart_policy", b"_restart_policy", "_ttl", b"_ttl", "autostart", b"autostart", "clear_labels", b"clear_labels", "cpus", b"cpus", "disk", b"disk", "expire_time", b"expire_time", "labels", b"labels", "memory", b"memory", "name", b"name", "on_expire", b"on_expire", "options", b"options", "ports", b"ports", "protected", b"protected", "removed_labels", b"removed_labels", "restart_policy", b"restart_policy", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__autostart: _TypeAlias = _typing.Literal["autostart"]  # noqa: Y015
+    _WhichOneofArgType__autostart: _TypeAlias = _typing.Literal["_autostart", b"_autostart"]  # noqa: Y015
     _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
     _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
     _WhichOneofReturnType__disk: _TypeAlias = _typing.Literal["disk"]  # noqa: Y015
     _WhichOneofArgType__disk: _TypeAlias = _typing.Literal["_disk", b"_disk"]  # noqa: Y015
+    _WhichOneofReturnType__expire_time: _TypeAlias = _typing.Literal["expire_time"]  # noqa: Y015
+    _WhichOneofArgType__expire_time: _TypeAlias = _typing.Literal["_expire_time", b"_expire_time"]  # noqa: Y015
     _WhichOneofReturnType__memory: _TypeAlias = _typing.Literal["memory"]  # noqa: Y015
     _WhichOneofArgType__memory: _TypeAlias = _typing.Literal["_memory", b"_memory"]  # noqa: Y015
+    _WhichOneofReturnType__on_expire: _TypeAlias = _typing.Literal["on_expire"]  # noqa: Y015
+    _WhichOneofArgType__on_expire: _TypeAlias = _typing.Literal["_on_expire", b"_on_expire"]  # noqa: Y015
+    _WhichOneofReturnType__protected: _TypeAlias = _typing.Literal["protected"]  # noqa: Y015
+    _WhichOneofArgType__protected: _TypeAlias = _typing.Literal["_protected", b"_protected"]  # noqa: Y015
+    _WhichOneofReturnType__restart_policy: _TypeAlias = _typing.Literal["restart_policy"]  # noqa: Y015
+    _WhichOneofArgType__restart_policy: _TypeAlias = _typing.Literal["_restart_policy", b"_restart_policy"]  # noqa: Y015
+    _WhichOneofReturnType__ttl: _TypeAlias = _typing.Literal["ttl"]  # noqa: Y015
+    _WhichOneofArgType__ttl: _TypeAlias = _typing.Literal["_ttl", b"_ttl"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__autostart) -> _WhichOneofReturnType__autostart | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cpus) -> _WhichOneofReturnType__cpus | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__disk) -> _WhichOneofReturnType__disk | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expire_time) -> _WhichOneofReturnType__expire_time | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory) -> _WhichOneofReturnType__memory | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__on_expire) -> _WhichOneofReturnType__on_expire | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__protected) -> _WhichOneofReturnType__protected | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__restart_policy) -> _WhichOneofReturnType__restart_policy | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl) -> _WhichOneofReturnType__ttl | None: ...
 
 Global___UpdateInstanceRequest: _TypeAlias = UpdateInstanceRequest  # noqa: Y015
 

@@ -34,7 +34,7 @@ class Event(_message.Message):
     """Opaque position in the log; a watcher that sends it back resumes after this event."""
     type: _builtins.str
     """instance.created|updated|deleted, operation.created|updated|finished,
-    image.created|updated|deleted, node.updated, stream.gap.
+    image.created|updated|deleted, node.updated, stream.gap. Over WebSocket also stream.opened.
     """
     instance: _builtins.str
     """Name of the instance that the event is about; empty where it is about none."""
@@ -44,7 +44,9 @@ class Event(_message.Message):
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def resource(self) -> _struct_pb2.Struct:
-        """The resource as REST shows it at the time of the change; of a deleted one its last known form."""
+        """The resource as REST shows it at the time of the change; of a deleted one its last known form;
+        of stream.gap why: {reason, detail}.
+        """
 
     def __init__(
         self,

@@ -128,6 +128,7 @@ class ControllerSettings(_message.Message):
     READINESS_DEADLINE_FIELD_NUMBER: _builtins.int
     OPERATION_DEADLINE_FIELD_NUMBER: _builtins.int
     OPERATION_SLOTS_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
     database_url: _builtins.str
     """SQLAlchemy URL; "sqlite:////path/controller.db"."""
     image_store: _builtins.str
@@ -145,6 +146,8 @@ class ControllerSettings(_message.Message):
     def runners(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunnerEndpoint]: ...
     @_builtins.property
     def telemetry(self) -> Global___TelemetrySettings: ...
+    @_builtins.property
+    def policies(self) -> Global___PolicySettings: ...
     def __init__(
         self,
         *,
@@ -157,14 +160,49 @@ class ControllerSettings(_message.Message):
         readiness_deadline: _builtins.str = ...,
         operation_deadline: _builtins.str = ...,
         operation_slots: _builtins.int = ...,
+        policies: Global___PolicySettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["telemetry", b"telemetry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policies", b"policies", "telemetry", b"telemetry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["database_url", b"database_url", "image_store", b"image_store", "listen", b"listen", "operation_deadline", b"operation_deadline", "operation_slots", b"operation_slots", "readiness_deadline", b"readiness_deadline", "runners", b"runners", "stop_timeout", b"stop_timeout", "telemetry", b"telemetry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database_url", b"database_url", "image_store", b"image_store", "listen", b"listen", "operation_deadline", b"operation_deadline", "operation_slots", b"operation_slots", "policies", b"policies", "readiness_deadline", b"readiness_deadline", "runners", b"runners", "stop_timeout", b"stop_timeout", "telemetry", b"telemetry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ControllerSettings: _TypeAlias = ControllerSettings  # noqa: Y015
+
+@_typing.final
+class PolicySettings(_message.Message):
+    """How policies of instances are carried out. Durations as strings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESTART_DELAY_FIELD_NUMBER: _builtins.int
+    RESTART_DELAY_MAX_FIELD_NUMBER: _builtins.int
+    RESTART_RESET_FIELD_NUMBER: _builtins.int
+    RESTART_LIMIT_FIELD_NUMBER: _builtins.int
+    restart_delay: _builtins.str
+    """Before the first restart; doubled with each further one. Empty: "1s"."""
+    restart_delay_max: _builtins.str
+    """Longest delay between restarts; empty: "5m"."""
+    restart_reset: _builtins.str
+    """A run of this length is stable: restarts are counted from 0 again. Empty: "10m"."""
+    restart_limit: _builtins.int
+    """Restarts without a stable run after which no more are tried; 0: 10."""
+    def __init__(
+        self,
+        *,
+        restart_delay: _builtins.str = ...,
+        restart_delay_max: _builtins.str = ...,
+        restart_reset: _builtins.str = ...,
+        restart_limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["restart_delay", b"restart_delay", "restart_delay_max", b"restart_delay_max", "restart_limit", b"restart_limit", "restart_reset", b"restart_reset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicySettings: _TypeAlias = PolicySettings  # noqa: Y015
 
 @_typing.final
 class ImageStoreSettings(_message.Message):

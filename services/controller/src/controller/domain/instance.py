@@ -1,7 +1,7 @@
 """The instance: what a user asked for, how it stands, and how its runner saw it last."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NewType
@@ -9,6 +9,7 @@ from typing import Final, NewType
 from controller.domain.condition import Condition
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import LIVE_PUBLISHING, Machine, MachineNic, NicView, publishing_nic
+from controller.domain.policy import Policies, Restarts
 from controller.domain.readiness import Readiness
 
 InstanceId = NewType("InstanceId", str)
@@ -80,11 +81,19 @@ class Instance:
     machine: Machine | None = None
     conditions: tuple[Condition, ...] = ()
     operation: str = ""
+    policies: Policies = field(default_factory=Policies)
+    restarts: Restarts = field(default_factory=Restarts)
 
     @property
     def etag(self) -> str:
         """The representation's tag; If-Match compares what stands before the hyphen."""
         return f"{self.generation}-{self.revision}"
+
+    @property
+    def timed(self) -> bool:
+        """Whether a policy waits for a moment to come."""
+        restarts = self.restarts
+        return self.policies.expire_time is not None or restarts.next_time is not None or restarts.count > 0
 
     @property
     def disk_bytes(self) -> int:

@@ -6,11 +6,12 @@ It never asks another service: what only the image or the node can tell is check
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from controller.domain.instance import MIB
 from controller.domain.machine import BRIDGE_PREFIX, Port, publishing_nic
+from controller.domain.policy import PolicyWish
 from controller.domain.readiness import Readiness
 from controller.errors import Fault
 
@@ -72,6 +73,7 @@ class LaunchWish:
     nics: tuple[NicWish, ...] = ()
     ports: tuple[Port, ...] = ()
     arch: str = ""
+    policies: PolicyWish = field(default_factory=PolicyWish)
 
     def __repr__(self) -> str:
         """Show nothing that may be secret."""

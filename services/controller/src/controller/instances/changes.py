@@ -12,6 +12,7 @@ from controller.domain.condition import View, derive
 from controller.domain.instance import Instance
 from controller.domain.lifecycle import Event, IllegalTransition
 from controller.domain.machine import Machine
+from controller.domain.restarting import RestartRules, followed
 from controller.instances.fleet import Fleet
 from controller.operations import Clock, Operation, Outbox
 from controller.records import instance_rows
@@ -24,8 +25,9 @@ _log = logging.getLogger(__name__)
 class Changes:
     """Writes instances; all methods run in a write transaction of the caller."""
 
-    def __init__(self, fleet: Fleet, clock: Clock) -> None:
+    def __init__(self, fleet: Fleet, clock: Clock, rules: RestartRules) -> None:
         self._fleet = fleet
+        self._rules = rules
         self._clock = clock
         self._outbox = Outbox(clock)
 
@@ -62,6 +64,7 @@ class Changes:
                 "state kept", extra={"instance": found.name, "operation": operation.id, "why": str(exc)}
             )
             return self.save(conn, found, operation)
+        moved = followed(found, moved, self._clock.now(), self._rules)
         return self.save(conn, moved, operation)
 
     def remove(self, conn: Connection, operation: Operation) -> None:

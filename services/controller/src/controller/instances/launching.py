@@ -14,6 +14,7 @@ from controller.domain.instance import MIB, DesiredPower, Instance, InstanceId, 
 from controller.domain.launch_spec import ARCHES, LaunchWish, disk_faults, faults_of
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import MachineNic, MachinePlan, publishing_nic
+from controller.domain.policy import Policies
 from controller.domain.readiness import Readiness
 from controller.errors import (
     ControllerError,
@@ -103,7 +104,8 @@ class Launching:
         return await self._submitting.submit(prepare, options)
 
     async def _planned(self, wish: LaunchWish, faults: Sequence[Fault]) -> tuple[Instance, MachinePlan]:
-        found = await self._image(wish, [*faults, *faults_of(wish)])
+        now = self._clock.now()
+        found = await self._image(wish, [*faults, *faults_of(wish), *wish.policies.faults(now, now)])
         if await self._database.read(lambda conn: instance_rows.find_by_name(conn, wish.name)) is not None:
             raise InstanceAlreadyExists(wish.name)
         runner = self._fleet.choose()
@@ -145,6 +147,7 @@ class Launching:
         return found
 
     def _instance(self, wish: LaunchWish, found: StoreImage, node: str) -> Instance:
+        now = self._clock.now()
         return Instance(
             id=InstanceId(str(uuid.uuid4())),
             name=wish.name,
@@ -157,7 +160,8 @@ class Launching:
             node=node,
             state=InstanceState.CREATING,
             desired_power=DesiredPower.RUNNING if wish.start else DesiredPower.STOPPED,
-            create_time=self._clock.now(),
+            create_time=now,
+            policies=wish.policies.applied(Policies(), now),
         )
 
 

@@ -1,10 +1,10 @@
-"""Updating: a merge patch of labels, resources and published ports.
+"""Updating: a merge patch of labels, policies, resources and published ports.
 
 Ports are asked of the runner before anything is filed: one that is taken is refused at once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from servicekit.telemetry import current_traceparent
 from sqlalchemy import Connection
@@ -21,6 +21,8 @@ from controller.domain.launch_spec import (
 )
 from controller.domain.lifecycle import Verb, admits
 from controller.domain.machine import Port
+from controller.domain.policy import PolicyWish, Restarts
+from controller.domain.restarting import RestartRules, planned
 from controller.errors import Fault, RequestInvalid
 from controller.instances.changes import Changes
 from controller.instances.fleet import Fleet
@@ -32,7 +34,7 @@ from controller.instances.submitting import (
     conflict,
     wanted_instance,
 )
-from controller.operations import AlreadyThere, Operation, Submission, require_idle
+from controller.operations import AlreadyThere, Clock, Operation, Submission, require_idle
 from controller.plans.workbench import machine_spec
 from controller.records import instance_rows
 from controller.records.instance_rows import Secrets
@@ -61,6 +63,7 @@ class Patch:
     memory_mib: int | None = None
     disk_mib: int | None = None
     ports: tuple[Port, ...] | None = None
+    policies: PolicyWish = field(default_factory=PolicyWish)
     faults: tuple[Fault, ...] = ()
 
     def notes(self, instance: Instance | None) -> tuple[str, ...]:
@@ -74,13 +77,22 @@ class Updating:
     """Accepts patches."""
 
     def __init__(
-        self, database: Database, fleet: Fleet, changes: Changes, submitting: Submitting, cluster_id: str
+        self,
+        database: Database,
+        fleet: Fleet,
+        changes: Changes,
+        submitting: Submitting,
+        cluster_id: str,
+        clock: Clock,
+        rules: RestartRules,
     ) -> None:
         self._database = database
         self._fleet = fleet
         self._changes = changes
         self._submitting = submitting
         self._cluster_id = cluster_id
+        self._clock = clock
+        self._rules = rules
 
     async def update(self, patch: Patch, options: Options) -> Mutated:
         """File an update, or answer at once where nothing changes.
@@ -101,7 +113,7 @@ class Updating:
         traceparent = current_traceparent()
 
         def prepare(conn: Connection) -> Submission | AlreadyThere:
-            instance, changed = _judged(conn, patch, options)
+            instance, changed = self._judged(conn, patch, options)
             if changed == instance:
                 return already(instance)
             resize, ports = changed.resources != instance.resources, changed.nics != instance.nics
@@ -128,7 +140,7 @@ class Updating:
         """Have the runner refuse ports that cannot be had; what else is wrong is refused before."""
         if patch.ports is None:
             return
-        instance, changed = await self._database.read(lambda conn: _judged(conn, patch, options))
+        instance, changed = await self._database.read(lambda conn: self._judged(conn, patch, options))
         if changed.nics != instance.nics:
             runner = self._fleet.reachable_runner(instance.node)
             spec = machine_spec(changed, _NO_SECRETS, self._cluster_id)
@@ -142,18 +154,21 @@ class Updating:
 
         return accepted
 
-
-def _judged(conn: Connection, patch: Patch, options: Options) -> tuple[Instance, Instance]:
-    """Return the instance as it is and as it is to be; refused as `Updating.update` says."""
-    instance = wanted_instance(conn, patch.name, options)
-    faults = _faults_of(patch, instance)
-    if faults:
-        raise RequestInvalid(faults)
-    require_idle(conn, instance.id)
-    changed = _patched(patch, instance)
-    if changed.resources != instance.resources and not admits(instance.state, Verb.RESIZE):
-        raise conflict(instance, "Changing cpus, memory or disk")
-    return instance, changed
+    def _judged(self, conn: Connection, patch: Patch, options: Options) -> tuple[Instance, Instance]:
+        """Return the instance as it is and as it is to be; refused as `update` says."""
+        now = self._clock.now()
+        instance = wanted_instance(conn, patch.name, options)
+        faults = [*_faults_of(patch, instance), *patch.policies.faults(instance.create_time, now)]
+        if faults:
+            raise RequestInvalid(faults)
+        require_idle(conn, instance.id)
+        changed = _patched(patch, instance)
+        if changed.resources != instance.resources and not admits(instance.state, Verb.RESIZE):
+            raise conflict(instance, "Changing cpus, memory or disk")
+        if changed.policies.restart is not instance.policies.restart and admits(instance.state, Verb.START):
+            # The new policy judges anew how the machine ended, from the beginning.
+            changed = planned(replace(changed, restarts=Restarts()), now, self._rules)
+        return instance, changed
 
 
 def _faults_of(patch: Patch, instance: Instance) -> list[Fault]:
@@ -191,4 +206,7 @@ def _patched(patch: Patch, instance: Instance) -> Instance:
             replace(nic, ports=patch.ports) if number == instance.publishing_nic else nic
             for number, nic in enumerate(nics)
         )
-    return replace(instance, labels=_labels(patch, instance), resources=resources, nics=nics)
+    policies = patch.policies.applied(instance.policies, instance.create_time)
+    return replace(
+        instance, labels=_labels(patch, instance), resources=resources, nics=nics, policies=policies
+    )

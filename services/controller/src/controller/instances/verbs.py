@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 from controller.database import Database
 from controller.domain.instance import DesiredPower, Instance
 from controller.domain.lifecycle import GOALS, InstanceState, Verb, admits, event_of
-from controller.errors import Fault, RequestInvalid
+from controller.domain.policy import Restarts
+from controller.errors import Fault, InstanceExpired, InstanceProtected, RequestInvalid
 from controller.instances.changes import Changes
 from controller.instances.fleet import Fleet
 from controller.instances.submitting import (
@@ -24,7 +25,7 @@ from controller.instances.submitting import (
     conflict,
     wanted_instance,
 )
-from controller.operations import AlreadyThere, Operation, Submission, Supersede, require_idle
+from controller.operations import AlreadyThere, Clock, Operation, Submission, Supersede, require_idle
 from controller.plans.workbench import machine_spec
 from controller.records import instance_rows
 
@@ -51,6 +52,8 @@ _POWER: Final = {
     Verb.DELETE: DesiredPower.STOPPED,
     Verb.FORCE_DELETE: DesiredPower.STOPPED,
 }
+_DELETING: Final = frozenset({Verb.DELETE, Verb.FORCE_DELETE})
+_STARTING: Final = frozenset({Verb.START, Verb.RESTART})
 # Their state moves when they have been carried out, not when they are accepted.
 _IN_PLACE: Final = frozenset({Verb.PAUSE, Verb.RESUME, Verb.RESET})
 
@@ -81,6 +84,7 @@ class Verbs:
         submitting: Submitting,
         deadline_s: float,
         cluster_id: str,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._fleet = fleet
@@ -88,6 +92,7 @@ class Verbs:
         self._submitting = submitting
         self._deadline_s = deadline_s
         self._cluster_id = cluster_id
+        self._clock = clock
 
     async def accept(self, command: Command, options: Options) -> Mutated:
         """File the operation that carries `command` out, or answer a no-op success.
@@ -96,8 +101,10 @@ class Verbs:
             InstanceNotFound: There is no such instance.
             PreconditionFailed: If-Match names another generation.
             RequestInvalid: The request has faults.
+            InstanceProtected: It is not to be deleted.
             OperationInProgress: Another operation holds the instance.
             InstanceStateConflict: The state does not allow it.
+            InstanceExpired: Its time has run out; it would be stopped at once.
             PeerError: A service that is needed is away or refuses beforehand.
         """
         traceparent = current_traceparent()
@@ -132,6 +139,8 @@ class Verbs:
         instance = wanted_instance(conn, command.name, options)
         if command.faults:
             raise RequestInvalid(command.faults)
+        if verb in _DELETING and instance.policies.protected:
+            raise InstanceProtected(instance.name)
         possible = admits(instance.state, verb)
         if verb not in _SUPERSEDING or instance.state is InstanceState.DELETING:
             require_idle(conn, instance.id)
@@ -140,6 +149,9 @@ class Verbs:
             require_idle(conn, instance.id)
         if not possible and not holds:
             raise conflict(instance, verb.value)
+        expire_time = instance.policies.expire_time
+        if verb in _STARTING and not holds and expire_time is not None and expire_time <= self._clock.now():
+            raise InstanceExpired(instance.name, expire_time)
         return instance
 
     def _prepare(
@@ -170,7 +182,8 @@ class Verbs:
             found = instance_rows.find(conn, operation.subject)
             if found is None:
                 raise AssertionError("the instance was found in this transaction")
-            moved = instance_rows.moved(found, event_of(verb))
+            # What a user asks for goes before what a policy has planned, and is a new beginning.
+            moved = replace(instance_rows.moved(found, event_of(verb)), restarts=Restarts())
             self._changes.save(conn, _wanting(moved, _POWER[verb]), operation)
 
         return accepted

@@ -29,13 +29,14 @@ from controller.operations.errors import (
     PeerUnavailable,
     Permanent,
     Problem,
+    ReaderTooSlow,
     Retryable,
     StepError,
     SubmitRefused,
     UnknownKind,
 )
 from controller.operations.failpoints import FailPoints, armed_by
-from controller.operations.feed import Event, Feed, Gap
+from controller.operations.feed import Event, Feed, Gap, Tail, everything
 from controller.operations.lease import LeaseSettings
 from controller.operations.listing import OperationFilter, OperationPage
 from controller.operations.operation import Initiator, Operation, OperationId, Progress, Stage, UndoScope
@@ -95,6 +96,7 @@ __all__ = [
     "Problem",
     "Progress",
     "PublicState",
+    "ReaderTooSlow",
     "Retention",
     "RetentionSettings",
     "Retryable",
@@ -109,10 +111,12 @@ __all__ = [
     "SubmitRefused",
     "Supersede",
     "SystemClock",
+    "Tail",
     "UndoScope",
     "UnknownKind",
     "active_operation",
     "armed_by",
+    "everything",
     "forget_subject",
     "next_fence",
     "require_idle",

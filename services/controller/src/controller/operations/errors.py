@@ -13,7 +13,8 @@ SQL.
     ├── PageTokenInvalid
     ├── CursorError
     │   ├── CursorInvalid              not one of ours
-    │   └── CursorExpired              of another epoch, or below the retained floor
+    │   ├── CursorExpired              of another epoch, or below the retained floor
+    │   └── ReaderTooSlow              a watcher fell too far behind and is cut
     ├── EngineStopped                  a loop of the engine ended without being asked to
     ├── LostLease                      the row is no longer ours: stop without acting
     └── StepError                      raised by steps and hooks, classified by the engine
@@ -118,7 +119,7 @@ class PageTokenInvalid(OperationsError):
 
 
 class CursorError(OperationsError):
-    """An event cursor that cannot be resumed from."""
+    """An event cursor that cannot be resumed from, or no further."""
 
 
 class CursorInvalid(CursorError):
@@ -127,6 +128,13 @@ class CursorInvalid(CursorError):
 
 class CursorExpired(CursorError):
     """The cursor's events are gone: list again, then follow from now."""
+
+
+class ReaderTooSlow(CursorError):
+    """More events wait for a watcher than are kept for one; they are in the log: resume after the last."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} events were waiting to be read")
 
 
 class EngineStopped(OperationsError):

@@ -7,7 +7,7 @@ waited for. An event is read once every transaction that began before its own ha
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,7 +19,7 @@ from controller.operations import cursor as cursors
 from controller.operations.attempt import backoff_s
 from controller.operations.clock import Clock
 from controller.operations.cursor import Cursor, Position
-from controller.operations.errors import CursorExpired, CursorInvalid
+from controller.operations.errors import CursorError, CursorExpired, CursorInvalid, ReaderTooSlow
 from controller.operations.metrics import Metrics
 from controller.operations.rows import events, meta
 
@@ -57,9 +57,39 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The last item of a watcher that was too slow: events after `cursor` are missing, list again."""
+    """The last item of a watcher that is cut: what comes after `cursor` was not handed to it.
+
+    Attributes:
+        cursor: The last event that it was handed; resuming after it may be refused by then.
+        why: What a client is told.
+    """
 
     cursor: Cursor
+    why: CursorError
+
+
+def everything(event: Event) -> bool:
+    """Let every event through."""
+    del event
+    return True
+
+
+class Tail:
+    """A watcher's events, from `start` on; closing it is what lets the feed forget the watcher."""
+
+    def __init__(self, start: Cursor, items: AsyncGenerator[Event | Gap, None]) -> None:
+        self.start = start
+        self._items = items
+
+    def __aiter__(self) -> "Tail":
+        return self
+
+    async def __anext__(self) -> Event | Gap:
+        return await anext(self._items)
+
+    async def aclose(self) -> None:
+        """End the watcher."""
+        await self._items.aclose()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +106,18 @@ class _Batch:
 
 
 class _Watcher:
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, wanted: Callable[[Event], bool]) -> None:
         self.queue: asyncio.Queue[Event | None] = asyncio.Queue(limit)
         self.overrun = False
+        self._wanted = wanted
+
+    def wake(self) -> None:
+        """Have the reader look whether the feed is closed; one that has something to read will anyway."""
+        if self.queue.empty():
+            self.queue.put_nowait(None)
 
     def offer(self, event: Event) -> None:
-        if self.overrun:
+        if self.overrun or not self._wanted(event):
             return
         try:
             self.queue.put_nowait(event)
@@ -104,12 +140,14 @@ class Feed:
         self._wake = asyncio.Event()
         self._started = asyncio.Event()
         self._handed_out = Position(0, 0)
+        self._closed = False
 
-    async def tail(self, cursor: str | None = None) -> AsyncIterator[Event | Gap]:
+    async def tail(self, cursor: str | None = None, wanted: Callable[[Event], bool] = everything) -> Tail:
         """Open a watcher; `async for item in await feed.tail(cursor)`.
 
         Args:
             cursor: Where to resume; None starts with the next event to come.
+            wanted: Which events it is handed; the others cost it no room.
 
         Raises:
             CursorInvalid: The cursor is not one of ours.
@@ -119,13 +157,16 @@ class Feed:
         await self._started.wait()
         bounds = await self._database.read(_bounds)
         if cursor is None:
-            return self._serve(bounds.epoch, bounds.newest)
+            return self._tail(bounds.epoch, bounds.newest, wanted)
         epoch, position = cursors.decode(cursor)
         if epoch != bounds.epoch or position < bounds.floor:
             raise CursorExpired("the events after this cursor are no longer kept")
         if position > bounds.newest:
             raise CursorInvalid("this cursor lies in the future")
-        return self._serve(epoch, position)
+        return self._tail(epoch, position, wanted)
+
+    def _tail(self, epoch: str, position: Position, wanted: Callable[[Event], bool]) -> Tail:
+        return Tail(_cursor(epoch, position), self._serve(epoch, position, wanted))
 
     async def now(self) -> Cursor:
         """Return the cursor of the newest event: list, then tail from here, and nothing is missed."""
@@ -145,6 +186,12 @@ class Feed:
         self._handed_out = (await self._database.read(_bounds)).newest
         self._wake.set()
         self._started.set()
+
+    def close(self) -> None:
+        """End every watcher, those too that are yet to come: the service stops, and they resume later."""
+        self._closed = True
+        for watcher in self._watchers:
+            watcher.wake()
 
     async def follow(self) -> None:
         """Read what commits and hand it out, for ever; survives outages of the database."""
@@ -188,28 +235,33 @@ class Feed:
     def _age_s(self, since: datetime) -> float:
         return max(0.0, (self._clock.now() - since).total_seconds())
 
-    async def _serve(self, epoch: str, position: Position) -> AsyncIterator[Event | Gap]:
-        while True:
+    async def _serve(
+        self, epoch: str, position: Position, wanted: Callable[[Event], bool]
+    ) -> AsyncGenerator[Event | Gap, None]:
+        while not self._closed:
             # No await lies between this comparison and joining: nothing is missed and nothing comes twice.
             if position >= self._handed_out:
                 break
             batch = await self._read_after(position)
             if position < (await self._database.read(_bounds)).floor:
-                yield Gap(_cursor(epoch, position))
+                why = CursorExpired("the next events were trimmed before they were read")
+                yield Gap(_cursor(epoch, position), why)
                 return
             for event in batch.events:
                 position = event.position
-                yield event
-        watcher = _Watcher(self._watcher_queue)
+                if wanted(event):
+                    yield event
+        watcher = _Watcher(self._watcher_queue, wanted)
         self._watchers.add(watcher)
         self._metrics.watchers.inc()
         try:
-            while not (watcher.overrun and watcher.queue.empty()):
+            while not self._closed and not (watcher.overrun and watcher.queue.empty()):
                 event_or_end = await watcher.queue.get()
                 if event_or_end is not None and event_or_end.position > position:
                     position = event_or_end.position
                     yield event_or_end
-            yield Gap(_cursor(epoch, position))
+            if not self._closed:
+                yield Gap(_cursor(epoch, position), ReaderTooSlow(self._watcher_queue))
         finally:
             self._watchers.discard(watcher)
             self._metrics.watchers.dec()

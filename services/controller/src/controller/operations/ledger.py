@@ -197,6 +197,7 @@ class Ledger:
             operation.id,
             {
                 "kind": operation.kind,
+                "subjectName": operation.subject_name,
                 "state": operation.public_state.value,
                 "needsAttention": operation.needs_attention,
             },

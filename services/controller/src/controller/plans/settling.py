@@ -7,9 +7,10 @@ from sqlalchemy import Connection
 
 from controller.domain.instance import DesiredPower
 from controller.domain.lifecycle import Event, InstanceState
+from controller.domain.policy import RestartPolicy
 from controller.domain.verdict import GUEST_SHUTDOWN, STOPPED
 from controller.instances.changes import Changes
-from controller.operations import Operation, Problem, State
+from controller.operations import Initiator, Operation, Problem, State
 from controller.operations.ledger import SUPERSEDED
 from controller.plans.power_steps import RUNNING
 from controller.records import instance_rows
@@ -36,12 +37,14 @@ class Settling:
             self._changes.remove(conn, operation)
 
     def start(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
-        """A start that was undone leaves the instance off."""
+        """A start that was undone leaves the instance off; one of a policy, FAILED, so that it goes on."""
         if _superseded(error):
             return
         if outcome is State.SUCCEEDED:
             self._carried_out(conn, operation, Event.IS_RUNNING)
-        elif outcome is State.FAILED and RUNNING in operation.entered_steps:
+        elif outcome is State.FAILED and (
+            RUNNING in operation.entered_steps or operation.initiator is Initiator.SYSTEM
+        ):
             self._lost(conn, operation, error)
         elif outcome is State.CANCELLED:
             self._changes.move(conn, operation, Event.IS_OFF)
@@ -61,7 +64,9 @@ class Settling:
     def stop(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """A stop that was called off leaves the instance as it was before."""
         if outcome is State.SUCCEEDED:
-            self._carried_out(conn, operation, Event.IS_OFF)
+            spec = operation.spec
+            why = {name: str(spec.get(name, "")) for name in ("reason", "message")}
+            self._carried_out(conn, operation, Event.IS_OFF, **why)
         elif not _superseded(error):
             self._called_off(conn, operation, error)
 
@@ -114,8 +119,9 @@ class Settling:
         facts = operation.facts
         event, reason = Event(facts["event"]), facts["reason"]
         shown = "" if event is Event.IS_OFF and reason == STOPPED else reason
-        self._changes.move(conn, operation, event, reason=shown, message=facts["message"])
-        if event is Event.IS_OFF and reason == GUEST_SHUTDOWN:
+        moved = self._changes.move(conn, operation, event, reason=shown, message=facts["message"])
+        restarted = moved is not None and moved.policies.restart is RestartPolicy.ALWAYS
+        if event is Event.IS_OFF and reason == GUEST_SHUTDOWN and not restarted:
             self._want(conn, operation, DesiredPower.STOPPED)
 
     def _in_place(
@@ -126,8 +132,10 @@ class Settling:
         elif not _superseded(error):
             self._changes.touch(conn, operation)
 
-    def _carried_out(self, conn: Connection, operation: Operation, event: Event) -> None:
-        moved = self._changes.move(conn, operation, event)
+    def _carried_out(
+        self, conn: Connection, operation: Operation, event: Event, *, reason: str = "", message: str = ""
+    ) -> None:
+        moved = self._changes.move(conn, operation, event, reason=reason, message=message)
         if moved is not None and moved.observed_generation != moved.generation:
             self._changes.save(conn, replace(moved, observed_generation=moved.generation), operation)
 

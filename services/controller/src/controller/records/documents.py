@@ -36,6 +36,7 @@ def instance_document(instance: Instance) -> Document:
         "status": _status(instance),
         "arch": instance.arch,
         "readiness": readiness_document(instance.readiness),
+        **_policies(instance),
     }
 
 
@@ -90,12 +91,28 @@ def _status(instance: Instance) -> Document:
         "operation": instance.operation,
         "bootPhases": [_phase(phase) for phase in machine.boot_phases] if machine is not None else [],
     }
+    status["restartCount"] = instance.restarts.count
+    if instance.restarts.next_time is not None:
+        status["nextRestartTime"] = time_text(instance.restarts.next_time)
     if machine is not None and machine.guest is not None:
         status["guest"] = _guest(machine.guest)
     if instance.state is InstanceState.FAILED and machine is not None and machine.exit is not None:
         tails = {"stderrTail": machine.exit.stderr_tail, "consoleTail": machine.exit.console_tail}
         status |= {key: tail for key, tail in tails.items() if tail}
     return status
+
+
+def _policies(instance: Instance) -> Document:
+    policies = instance.policies
+    document: Document = {
+        "restartPolicy": policies.restart.value,
+        "autostart": policies.autostart,
+        "onExpire": policies.on_expire.value,
+        "protected": policies.protected,
+    }
+    if policies.expire_time is not None:
+        document["expireTime"] = time_text(policies.expire_time)
+    return document
 
 
 def _nic(nic: NicView) -> Document:

@@ -13,6 +13,7 @@ from controller.domain.condition import Condition
 from controller.domain.instance import DesiredPower, Instance, InstanceId, InstanceImage, Resources
 from controller.domain.lifecycle import Event, InstanceState, next_state
 from controller.domain.machine import Machine, MachineNic
+from controller.domain.policy import OnExpire, Policies, RestartPolicy, Restarts
 from controller.domain.readiness import Readiness
 from controller.operations.rows import subjects
 from controller.records.schema import instance_labels, instance_secrets, instances
@@ -68,6 +69,14 @@ def to_instance(row: Row[Any]) -> Instance:
         machine=None if row.machine is None else from_stored(Machine, row.machine),
         conditions=from_stored(_Conditions, row.conditions).items,
         operation=row.active_op or "",
+        policies=Policies(
+            restart=RestartPolicy(row.restart_policy),
+            autostart=row.autostart,
+            expire_time=row.expire_time,
+            on_expire=OnExpire(row.on_expire),
+            protected=row.protected,
+        ),
+        restarts=Restarts(row.restart_count, row.next_restart_time, row.running_since),
     )
 
 
@@ -91,6 +100,16 @@ def find(conn: Connection, instance_id: str) -> Instance | None:
 def on_node(conn: Connection, node: str) -> Sequence[Instance]:
     """Return all instances of a node."""
     return [to_instance(row) for row in conn.execute(SELECTION.where(instances.c.node == node))]
+
+
+def among(conn: Connection, ids: Sequence[str]) -> dict[str, Instance]:
+    """Return those of these instances that there are, by id."""
+    return {row.id: to_instance(row) for row in conn.execute(SELECTION.where(instances.c.id.in_(ids)))}
+
+
+def timed(conn: Connection) -> Sequence[str]:
+    """Return the ids of all instances of which a policy waits for a moment."""
+    return conn.execute(select(instances.c.id).where(instances.c.timed.is_(True))).scalars().all()
 
 
 def add(conn: Connection, instance: Instance, secrets: Secrets) -> None:
@@ -178,4 +197,13 @@ def _columns(instance: Instance) -> dict[str, Any]:
         "create_time": instance.create_time,
         "machine": None if instance.machine is None else to_stored(instance.machine),
         "conditions": to_stored(_Conditions(instance.conditions)),
+        "restart_policy": instance.policies.restart.value,
+        "autostart": instance.policies.autostart,
+        "expire_time": instance.policies.expire_time,
+        "on_expire": instance.policies.on_expire.value,
+        "protected": instance.policies.protected,
+        "restart_count": instance.restarts.count,
+        "next_restart_time": instance.restarts.next_time,
+        "running_since": instance.restarts.running_since,
+        "timed": instance.timed,
     }

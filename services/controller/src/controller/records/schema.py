@@ -3,6 +3,7 @@
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -12,6 +13,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    false,
 )
 
 from controller.database.types import UtcDateTime
@@ -49,9 +51,20 @@ instances = Table(
     Column("create_time", UtcDateTime, nullable=False),
     Column("machine", JSON(none_as_null=True)),
     Column("conditions", JSON, nullable=False),
+    Column("restart_policy", String(16), nullable=False, server_default="never"),
+    Column("autostart", Boolean, nullable=False, server_default=false()),
+    Column("expire_time", UtcDateTime),
+    Column("on_expire", String(8), nullable=False, server_default="delete"),
+    Column("protected", Boolean, nullable=False, server_default=false()),
+    Column("restart_count", Integer, nullable=False, server_default="0"),
+    Column("next_restart_time", UtcDateTime),
+    Column("running_since", UtcDateTime),
+    # A policy waits for a moment: what a controller that starts has to look at.
+    Column("timed", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("name"),
     Index("ix_instances_node", "node"),
     Index("ix_instances_state", "state"),
+    Index("ix_instances_timed_id", "timed", "id"),
 )
 
 # Beside the JSON column: lists filter here, answers are made there.

@@ -33,6 +33,11 @@ def instance_message(instance: Instance) -> instance_pb2.Instance:
         arch=instance.arch,
         readiness=_readiness(instance.readiness),
         etag=instance.etag,
+        restart_policy=instance.policies.restart.value,
+        autostart=instance.policies.autostart,
+        expire_time=_optional_time(instance.policies.expire_time),
+        on_expire=instance.policies.on_expire.value,
+        protected=instance.policies.protected,
     )
 
 
@@ -107,7 +112,13 @@ def _status(instance: Instance) -> instance_pb2.InstanceStatus:
         boot_phases=[] if machine is None else [_phase(phase) for phase in machine.boot_phases],
         stderr_tail="" if end is None else end.stderr_tail,
         console_tail="" if end is None else end.console_tail,
+        restart_count=instance.restarts.count,
+        next_restart_time=_optional_time(instance.restarts.next_time),
     )
+
+
+def _optional_time(moment: datetime | None) -> Timestamp | None:
+    return None if moment is None else time_message(moment)
 
 
 def _readiness(readiness: Readiness) -> instance_pb2.Readiness:

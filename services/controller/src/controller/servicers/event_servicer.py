@@ -1,18 +1,32 @@
 """EventService: the one event log as a stream."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from google.protobuf.struct_pb2 import Struct
+from grpc import StatusCode
 from qcontroller.controller.v1 import host_pb2 as pb
 from qcontroller.controller.v1 import host_pb2_grpc
 from qcontroller.event.v1 import event_pb2
+from servicekit.rpc_errors import RpcProblem
 
-from controller.operations import Engine, Event, Gap, OperationNotFound
+from controller.errors import Fault, RequestInvalid
+from controller.operations import Engine, Event, Gap, OperationNotFound, everything
+from controller.problems import translate
 from controller.servicers.convert import time_message
 from controller.servicers.operation_messages import operation_document
 
+# In the initial metadata: the position after which the stream starts. It comes only if the cursor was good.
+CURSOR_KEY: Final = "qcontroller-cursor"
+EVENT_TYPES: Final = (
+    *("instance.created", "instance.updated", "instance.deleted"),
+    *("operation.created", "operation.updated", "operation.finished"),
+    *("image.created", "image.updated", "image.deleted"),
+    "node.updated",
+)
+_STOPS: Final = "The controller stops; resume after the last cursor."
+_GAP: Final = "stream.gap"
 _OPERATION: Final = "operation."
 
 
@@ -25,27 +39,31 @@ class EventServicer(host_pb2_grpc.EventServiceServicer):
     async def WatchEvents(
         self, request: pb.WatchEventsRequest, context: Any
     ) -> AsyncIterator[pb.WatchEventsResponse]:
-        events = await self._engine.feed.tail(request.cursor or None)
-        # The cursor is good: a client must not wait for the first event to know it.
-        await context.send_initial_metadata(())
-        async for item in events:
-            yield pb.WatchEventsResponse(event=await self._message(item))
+        tail = await self._engine.feed.tail(request.cursor or None, _wanted(request))
+        try:
+            # The cursor is good: a client must not wait for the first event to know it.
+            await context.send_initial_metadata(((CURSOR_KEY, tail.start),))
+            async for item in tail:
+                if isinstance(item, Gap):
+                    yield pb.WatchEventsResponse(event=_gap(item))
+                    raise item.why
+                yield pb.WatchEventsResponse(event=await self._message(item))
+            raise RpcProblem(StatusCode.UNAVAILABLE, "CONTROLLER_UNAVAILABLE", _STOPS)
+        finally:
+            await tail.aclose()
 
-    async def _message(self, item: Event | Gap) -> event_pb2.Event:
-        if isinstance(item, Gap):
-            now = time_message(datetime.now(UTC))
-            return event_pb2.Event(cursor=item.cursor, time=now, type="stream.gap")
-        name, resource = str(item.data.get("instance", "")), dict(item.data.get("resource", {}))
-        if item.type.startswith(_OPERATION):
-            name, resource = await self._operation(item)
+    async def _message(self, event: Event) -> event_pb2.Event:
+        name, resource = _instance_of(event), dict(event.data.get("resource", {}))
+        if event.type.startswith(_OPERATION):
+            name, resource = await self._operation(event)
         struct = Struct()
         struct.update(resource)
         return event_pb2.Event(
-            cursor=item.cursor,
-            time=time_message(item.time),
-            type=item.type,
+            cursor=event.cursor,
+            time=time_message(event.time),
+            type=event.type,
             instance=name,
-            operation=item.operation_id or "",
+            operation=event.operation_id or "",
             resource=struct,
         )
 
@@ -55,5 +73,38 @@ class EventServicer(host_pb2_grpc.EventServiceServicer):
             operation = await self._engine.get(event.operation_id or "")
         except OperationNotFound:
             # Its history has been trimmed since.
-            return "", {"id": event.operation_id or "", **event.data}
+            return _instance_of(event), {"id": event.operation_id or "", **event.data}
         return operation.subject_name, operation_document(operation, str(event.data.get("state", "")))
+
+
+def _wanted(request: pb.WatchEventsRequest) -> Callable[[Event], bool]:
+    """Return the filter that the request asks for.
+
+    Raises:
+        RequestInvalid: It names a type that no event has.
+    """
+    faults = [
+        Fault(f"/types/{index}", f"must be one of {', '.join(EVENT_TYPES)}")
+        for index, name in enumerate(request.types)
+        if name not in EVENT_TYPES
+    ]
+    if faults:
+        raise RequestInvalid(faults)
+    names, types = frozenset(request.instances), frozenset(request.types)
+    if not names and not types:
+        return everything
+    return lambda event: (not types or event.type in types) and (not names or _instance_of(event) in names)
+
+
+def _instance_of(event: Event) -> str:
+    """Return the name of the instance that the event is about, or ""."""
+    return str(event.data.get("instance", event.data.get("subjectName", "")))
+
+
+def _gap(gap: Gap) -> event_pb2.Event:
+    problem = translate(gap.why)
+    why = Struct()
+    if problem is not None:
+        why.update({"reason": problem.reason, "detail": problem.message})
+    now = time_message(datetime.now(UTC))
+    return event_pb2.Event(cursor=gap.cursor, time=now, type=_GAP, resource=why)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from qcontroller.controller.v1 import operation_pb2 as pb
 from servicekit.telemetry import trace_id_of
@@ -11,6 +11,9 @@ from controller.operations import Operation, PublicState, Stage, StageState
 from controller.plans.power_steps import POWER_OFF
 from controller.records.documents import Document, time_text
 from controller.servicers.convert import time_message
+
+_NOT_FAILING: Final = frozenset({PublicState.PENDING.value, PublicState.RUNNING.value})
+_UNFINISHED: Final = _NOT_FAILING | {PublicState.UNDOING.value}
 
 
 def operation_message(operation: Operation) -> pb.Operation:
@@ -42,7 +45,10 @@ def operation_message(operation: Operation) -> pb.Operation:
 
 
 def operation_document(operation: Operation, state: str = "") -> Document:
-    """Return an operation as REST shows it; `state` is what an event told, if it is an earlier one."""
+    """Return an operation as REST shows it.
+
+    `state` is what an event told, if it is an earlier one: what came later than that is left out.
+    """
     document: Document = {
         "id": operation.id,
         "kind": operation.kind,
@@ -59,10 +65,11 @@ def operation_document(operation: Operation, state: str = "") -> Document:
     if operation.progress is not None:
         progress = operation.progress
         document["progress"] = {"done": progress.done, "total": progress.total, "unit": progress.unit}
-    for key, moment in (("startTime", operation.started_at), ("endTime", operation.finished_at)):
+    ended = None if state in _UNFINISHED else operation.finished_at
+    for key, moment in (("startTime", operation.started_at), ("endTime", ended)):
         if moment is not None:
             document[key] = time_text(moment)
-    problem = _problem(operation)
+    problem = None if state in _NOT_FAILING else _problem(operation)
     if problem is not None:
         document["error"] = problem
     return document

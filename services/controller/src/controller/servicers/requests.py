@@ -1,13 +1,11 @@
 """Requests of the contract as values of the domain; what cannot be read becomes faults, all of them."""
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Iterable
 
 from google.protobuf.message import Message
 from qcontroller.controller.v1 import instance_pb2 as pb
-from servicekit.quantities import QuantityError, parse_duration_s, parse_size_mib
+from servicekit.quantities import parse_size_mib
 
 from controller.domain.launch_spec import DEFAULT_MEMORY_MIB, LaunchWish, NicWish
 from controller.domain.lifecycle import InstanceState
@@ -17,37 +15,13 @@ from controller.errors import Fault, RequestInvalid
 from controller.instances.submitting import Options
 from controller.instances.updating import Patch
 from controller.records.instance_pages import InstanceFilter
-
-T = TypeVar("T")
+from controller.servicers.policy_requests import launch_policies, patch_policies
+from controller.servicers.reading import Reading
 
 _MAX_DEADLINE_S = 24 * 3600.0
 _MAX_STOP_S = 3600.0
 _MAX_EXEC_S = 600.0
 _EXEC_S = 30.0
-
-
-@dataclass(slots=True)
-class Reading:
-    """Collects what cannot be read."""
-
-    faults: list[Fault] = field(default_factory=list)
-
-    def quantity(self, pointer: str, text: str, parse: Callable[[str], T], default: T) -> T | None:
-        """Return the parsed `text`, `default` for an empty one, None and a fault for an unreadable one."""
-        if not text:
-            return default
-        try:
-            return parse(text)
-        except QuantityError as exc:
-            self.faults.append(Fault(pointer, str(exc)))
-            return None
-
-    def duration_s(self, pointer: str, text: str, default_s: float, most_s: float) -> float:
-        """Return a duration; beyond `most_s` is a fault."""
-        found = self.quantity(pointer, text, parse_duration_s, default_s)
-        if found is not None and found > most_s:
-            self.faults.append(Fault(pointer, f"must be at most {int(most_s)}s"))
-        return default_s if found is None else found
 
 
 def options_of(request: Message, options: pb.MutationOptions) -> Options:
@@ -80,6 +54,7 @@ def launch_wish(request: pb.LaunchInstanceRequest, deadline_s: float) -> tuple[L
         nics=tuple(NicWish(nic.network, nic.mac, nic.address) for nic in request.nics),
         ports=ports_of(request.ports),
         arch=request.arch,
+        policies=launch_policies(reading, request),
     )
     return wish, reading.faults
 
@@ -106,6 +81,8 @@ def patch_of(request: pb.UpdateInstanceRequest) -> Patch:
         memory_mib=memory,
         disk_mib=disk,
         ports=ports_of(request.ports.ports) if request.HasField("ports") else None,
+        policies=patch_policies(reading, request),
+        # Last: what is read above finds them.
         faults=tuple(reading.faults),
     )
 

@@ -142,6 +142,9 @@ class Starting:
             return True
         if state in WAITING:
             await live.session.execute("cont")
+            # Its event comes later than this answer, which must already say so.
+            live.run_state = await live.session.run_state()
+            self._machines.tell(machine)
             return True
         # Left by a start that was cut off, or stopped for good: a new process is the way on.
         await self._ending.kill(machine)

@@ -28,6 +28,7 @@ _AGAIN: Final = frozenset(
         "IMAGE_STORE_UNAVAILABLE",
         "VM_HOST_UNAVAILABLE",
         "DATABASE_UNAVAILABLE",
+        "STORAGE_UNAVAILABLE",
     }
 )
 _PATIENCE_S: Final = 60.0

@@ -4,6 +4,8 @@ It owns the order of observations within one life of a runner: a later one is ne
 one that took another way. It writes only what changed and never moves a state.
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -19,10 +21,14 @@ from controller.instances.fleet import Fleet
 from controller.operations import Outbox
 from controller.records import instance_rows
 from controller.records.documents import node_document
+from controller.records.peer_cursor_rows import cursor_of, set_cursor
 
 _log = logging.getLogger(__name__)
 
 _NODE_UPDATED: Final = "node.updated"
+# Beside the cursors of peers: the form in which a node was told of last.
+_NODE_PEER: Final = "node:"
+_PEER_CHARACTERS: Final = 64
 
 
 class Observations:
@@ -97,12 +103,19 @@ class Observations:
         await self._database.write(work)
 
     async def _announce(self, node: str) -> None:
-        form = self._fleet.standing(node).node
-        await self._database.write(
-            lambda conn: self._outbox.append(
-                conn, _NODE_UPDATED, None, None, {"resource": node_document(form)}
-            )
-        )
+        document = node_document(self._fleet.standing(node).node)
+        form = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+        def work(conn: Connection) -> None:
+            if self._database.shared:
+                # Another controller may have seen and told the same.
+                peer = f"{_NODE_PEER}{node}"[:_PEER_CHARACTERS]
+                if cursor_of(conn, peer) == form:
+                    return
+                set_cursor(conn, peer, form)
+            self._outbox.append(conn, _NODE_UPDATED, None, None, {"resource": document})
+
+        await self._database.write(work)
 
     def _take_over(self, conn: Connection, machine: Machine) -> Instance | None:
         instance = instance_rows.find(conn, machine.id)

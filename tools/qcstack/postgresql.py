@@ -4,7 +4,9 @@ Nothing of it outlives the process that started it, and nothing of it is durable
 unless it is asked to.
 """
 
+import atexit
 import contextlib
+import functools
 import os
 import pwd
 import secrets
@@ -60,11 +62,11 @@ class PostgresServer:
         self._directory = Path(tempfile.mkdtemp(prefix="qc-postgres-"))
         self._log = self._directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._account: dict[str, Any] = {}
+        self._as_user: tuple[str, ...] = ()
         if os.geteuid() == 0:
             account = _unprivileged_account()
             os.chown(self._directory, account.pw_uid, account.pw_gid)
-            self._account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+            self._as_user = (f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups")
 
     @property
     def directory(self) -> Path:
@@ -96,7 +98,7 @@ class PostgresServer:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *("setpriv", "--pdeathsig", "INT", "--"),
+                    *("setpriv", *self._as_user, "--pdeathsig", "INT", "--"),
                     *(self._programs / "postgres", "-D", self._directory / "data"),
                     *("-k", self._directory, "-c", "listen_addresses=", "-c", "max_connections=200"),
                     *unsafe,
@@ -104,7 +106,6 @@ class PostgresServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                **self._account,
             )
         give_up = time.monotonic() + _READY_S
         while not self._answers():
@@ -158,13 +159,13 @@ class PostgresServer:
     def _make(self) -> None:
         subprocess.run(
             [
+                *("setpriv", *self._as_user, "--pdeathsig", "KILL", "--"),
                 *(self._programs / "initdb", "-D", self._directory / "data", "-U", USER),
                 *("-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"),
             ],
             check=True,
             stdout=subprocess.DEVNULL,
             cwd=self._directory,
-            **self._account,
         )
         access = self._directory / "data" / "pg_hba.conf"
         access.write_text(f"local all {USER} trust\nlocal all all scram-sha-256\n", encoding="ascii")
@@ -180,6 +181,19 @@ class PostgresServer:
         with contextlib.suppress(ProcessLookupError):
             self.stop()
         shutil.rmtree(self._directory)
+
+
+@functools.cache
+def shared_server() -> PostgresServer:
+    """Return a server for the rest of this process's life.
+
+    Raises:
+        PostgresMissingError: None is installed.
+    """
+    server = PostgresServer()
+    server.__enter__()
+    atexit.register(server.__exit__, None, None, None)
+    return server
 
 
 def _unprivileged_account() -> pwd.struct_passwd:

@@ -1,6 +1,5 @@
 """Databases for tests: a SQLite file, or one of a PostgreSQL server that is shared by all tests of a run."""
 
-import atexit
 import functools
 import os
 from collections.abc import Iterator
@@ -10,25 +9,21 @@ from pathlib import Path
 import pytest
 from controller.database import Target
 from controller.database.database import backend_of
-from qcstack.postgresql import PostgresMissingError, PostgresServer
+from qcstack.postgresql import PostgresMissingError, PostgresServer, shared_server
 from sqlalchemy import make_url
 
 # The suites that must hold on every database take their parameter from here.
 KINDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
 
 
-@functools.cache
 def server() -> PostgresServer:
     """Return the run's server; skip the test where PostgreSQL is not installed, but not in CI."""
     try:
-        started = PostgresServer()
+        return shared_server()
     except PostgresMissingError as exc:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(exc))
-    started.__enter__()
-    atexit.register(started.__exit__, None, None, None)
-    return started
 
 
 @functools.cache

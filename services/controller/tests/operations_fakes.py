@@ -23,7 +23,7 @@ from controller.operations import (
     Submission,
 )
 from controller.operations.rows import engines
-from sqlalchemy import delete
+from sqlalchemy import delete, event
 
 
 class FakeClock:
@@ -154,17 +154,17 @@ class Make(ReversibleStep):
 
 
 class Hooks:
-    """Records what the domain's hooks were told."""
+    """Records what the domain's hooks were told in transactions that committed."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
         self.settled: list[tuple[str, str]] = []
 
     def start(self, conn: Any, operation: Operation) -> None:
-        self.started.append(operation.id)
+        event.listen(conn, "commit", lambda _: self.started.append(operation.id), once=True)
 
     def settle(self, conn: Any, operation: Operation, outcome: Any, error: Problem | None) -> None:
-        self.settled.append((operation.id, outcome.value))
+        event.listen(conn, "commit", lambda _: self.settled.append((operation.id, outcome.value)), once=True)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""SQLite as the catalogue's database: its connections, and the lock that keeps a second store off the file."""
+"""SQLite as the catalogue's database: its connections, and the lock that keeps others off the file."""
 
 import fcntl
 import os

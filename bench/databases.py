@@ -70,7 +70,7 @@ async def carry_out(engine: Engine, prefix: str, count: int) -> None:
     """Submit that many operations, each on a subject of its own, and wait for their ends."""
 
     async def one(subject: str) -> None:
-        accepted = await engine.submit(lambda conn: Submission(kind="nothing", subject=subject))
+        accepted = await engine.submit(lambda _: Submission(kind="nothing", subject=subject))
         if accepted.operation is not None:
             await engine.wait(accepted.operation.id, _LONG_S)
 

@@ -44,9 +44,8 @@ def main() -> None:
     except PostgresMissingError as exc:
         sys.stdout.write(f"operations/s on PostgreSQL: not measured, {exc}\n")
         return
-    sys.stdout.write(
-        f"operations/s on PostgreSQL {postgresql:.0f}, on SQLite {sqlite:.0f}: ratio {postgresql / sqlite:.2f}\n"
-    )
+    ratio = postgresql / sqlite
+    sys.stdout.write(f"operations/s on PostgreSQL {postgresql:.0f}, SQLite {sqlite:.0f}: ratio {ratio:.2f}\n")
 
 
 async def rate(target: Target, count: int) -> float:

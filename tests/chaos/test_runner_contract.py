@@ -5,6 +5,7 @@ client is tested with them.
 """
 
 import asyncio
+import json
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -360,6 +361,17 @@ async def test_the_console_is_read_from_the_end(bench: Bench) -> None:
     (tail,) = [chunk async for chunk in bench.runner.read_console(machine_id, -4, 4)]
     assert len(tail.chunk) == 4
     await bench.runner.delete(bench.ask(machine_id))
+
+
+async def test_evidence_tells_what_a_machine_was_started_as_and_of_a_strange_one_nothing(
+    bench: Bench,
+) -> None:
+    assert [part.name async for part in bench.runner.evidence(str(uuid.uuid4()), "")] == []
+    machine_id = await bench.started()
+    parts = {part.name: part.content async for part in bench.runner.evidence(machine_id, "")}
+    assert machine_id in json.loads(parts["qemu-argv.json"])
+    await bench.runner.delete(bench.ask(machine_id))
+    assert [part.name async for part in bench.runner.evidence(machine_id, "")] == []
 
 
 async def test_an_id_that_is_none_is_refused(bench: Bench) -> None:

@@ -38,7 +38,7 @@ from controller.errors import (
     StaleFence,
 )
 from controller.operations import Clock
-from controller.ports import Fencing, ImageEvent, SnapshotComplete, StoreImage
+from controller.ports import EvidencePart, Fencing, ImageEvent, SnapshotComplete, StoreImage
 from controller.settings import Settings
 from google.rpc import error_details_pb2, status_pb2
 from prometheus_client import CollectorRegistry
@@ -58,7 +58,8 @@ NODE = Node(
     accelerator="tcg",
     speed_factor=0.5,
     cpus_total=2,
-    memory_total_mib=4096,
+    memory_total_mib=65536,
+    disk_total_mib=1 << 20,
 )
 
 
@@ -76,6 +77,9 @@ def _nic(nic: MachineNic, before: tuple[NicView, ...]) -> NicView:
 @dataclass
 class FakeRunner:
     """Machines as values. `faults` are raised by the next call of that name; `gates` hold a call up.
+
+    The gate "spawned" holds a start up once its process is there; `after` is called when a call has acted;
+    `snapshot` is what a watch begins with instead of the machines there are.
 
     A machine's directory is made before its record: one that was broken off in between is in `directories`
     alone, and no observation tells of it.
@@ -95,8 +99,11 @@ class FakeRunner:
     console: bytes = b"login: "
     watchers: set["asyncio.Queue[Any]"] = field(default_factory=set)
     watched: asyncio.Event = field(default_factory=asyncio.Event)
+    after: dict[str, Callable[[], None]] = field(default_factory=dict)
+    snapshot: dict[str, Machine] | None = None
     revision: int = 0
     default: str = "user"
+    form: Node = NODE
 
     def at(self, call: str) -> asyncio.Event:
         """Hold up calls of that name; the result is set when one has arrived."""
@@ -106,6 +113,11 @@ class FakeRunner:
     def report(self, machine_id: str, **changes: Any) -> None:
         """Change a machine from outside and tell the watchers."""
         self._set(replace(self.machines[machine_id], **changes))
+
+    def forget(self, machine_id: str) -> None:
+        """Lose a machine with its files, and tell the watchers."""
+        self.machines.pop(machine_id)
+        self._tell(replace(self._seen(machine_id), revision=self._next()))
 
     def break_off(self) -> None:
         """Be away: streams end and calls fail."""
@@ -137,24 +149,32 @@ class FakeRunner:
                 replace(nic, addresses=nic.addresses or (Address("10.77.0.15", "ipv4", "user"),))
                 for nic in before.nics
             )
-            return self._set(
+            started = self._set(
                 replace(
                     before,
                     phase=MachinePhase.ACTIVE,
                     run_state="running",
                     incarnation=before.incarnation + 1,
+                    boots=before.boots + 1,
+                    panicked=False,
+                    io_error="",
                     exit=None,
                     accelerator="tcg",
                     nics=nics,
                     start_time=datetime.now(UTC),
+                    boot_time=datetime.now(UTC),
                 )
             )
+            if "spawned" in self.gates:
+                self.reached["spawned"].set()
+                await self.gates["spawned"].wait()
+            return started
 
     async def stop(
         self, fencing: Fencing, *, force: bool, grace_s: float, stage: Callable[[str], Awaitable[None]]
     ) -> Machine:
         async with self._act("stop", fencing):
-            before = self.machines.get(fencing.machine_id, absent(fencing.machine_id))
+            before = self._seen(fencing.machine_id)
             if before.phase is not MachinePhase.ACTIVE:
                 return before
             await stage("quit" if force else "powerdown")
@@ -176,24 +196,25 @@ class FakeRunner:
         async with self._act("delete", fencing):
             self.directories.discard(fencing.machine_id)
             if self.machines.pop(fencing.machine_id, None) is not None:
-                self._tell(replace(absent(fencing.machine_id), revision=self._next()))
+                self._tell(replace(self._seen(fencing.machine_id), revision=self._next()))
 
     async def quiesce(self, fencing: Fencing) -> Machine:
         async with self._act("quiesce", fencing):
-            return self.machines.get(fencing.machine_id, absent(fencing.machine_id))
+            return self._seen(fencing.machine_id)
 
     async def get(self, machine_id: str, *, fence: int = 0, timeout_s: float = 10.0) -> Machine:
         await self._enter("get")
         self._compare(machine_id, fence)
-        return self.machines.get(machine_id, absent(machine_id))
+        return self._seen(machine_id)
 
     async def watch(self) -> AsyncIterator[Machine | SnapshotComplete | Node]:
         await self._enter("watch")
         queue: asyncio.Queue[Any] = asyncio.Queue()
         self.watchers.add(queue)
         try:
-            yield NODE
-            for machine in list(self.machines.values()):
+            yield self.form
+            told = self.machines if self.snapshot is None else self.snapshot
+            for machine in list(told.values()):
                 yield machine
             yield SnapshotComplete()
             self.watched.set()
@@ -209,13 +230,20 @@ class FakeRunner:
         await self._enter("console")
         yield ConsoleChunk(self.console, 0, len(self.console))
 
+    async def evidence(self, machine_id: str, trace_id: str) -> AsyncIterator[EvidencePart]:
+        await self._enter("evidence")
+        if machine_id in self.directories:
+            yield EvidencePart("console.log", self.console)
+            yield EvidencePart("qemu-argv.json", f'["-uuid", "{machine_id}"]'.encode())
+            yield EvidencePart("qmp.jsonl", b'{"command": {"execute": "cont"}}\n')
+
     async def execute(self, machine_id: str, request: ExecRequest) -> ExecResult:
         await self._enter("execute")
         return ExecResult(0, b"out\n", b"", truncated=False)
 
     async def host(self) -> Host:
         await self._enter("host")
-        return Host(NODE, (Dependency("vm-host", up=True, since=None, detail=""),))
+        return Host(self.form, (Dependency("vm-host", up=True, since=None, detail=""),))
 
     async def leaks(self) -> list[Leak]:
         return [Leak("tap", "qc1", "", None)]
@@ -234,6 +262,8 @@ class FakeRunner:
                 self.reached[call].set()
                 await self.gates[call].wait()
             yield
+            if call in self.after:
+                self.after.pop(call)()
 
     async def _enter(self, call: str) -> None:
         if self.away:
@@ -247,8 +277,12 @@ class FakeRunner:
             raise StaleFence("a higher fence was seen")
         self.fences[machine_id] = max(fence, self.fences.get(machine_id, 0))
 
+    def _seen(self, machine_id: str) -> Machine:
+        found = self.machines.get(machine_id, absent(machine_id))
+        return replace(found, fence=self.fences.get(machine_id, 0))
+
     def _set(self, machine: Machine) -> Machine:
-        told = replace(machine, revision=self._next())
+        told = replace(machine, revision=self._next(), fence=self.fences.get(machine.id, 0))
         self.machines[machine.id] = told
         self._tell(told)
         return told
@@ -438,6 +472,8 @@ async def running_cloud(
     runner: FakeRunner | None = None,
     store: FakeStore | None = None,
     clock: Clock | None = None,
+    *,
+    deadline_s: float = 300.0,
     **changed: Any,
 ) -> AsyncIterator[Cloud]:
     """Run the service on a socket below `path`; `changed` are members of its settings."""
@@ -450,7 +486,7 @@ async def running_cloud(
         runners={"node-1": "unix:/nowhere"},
         stop_timeout_s=45.0,
         readiness_deadline_s=180.0,
-        operation_deadline_s=300.0,
+        operation_deadline_s=deadline_s,
         operation_slots=8,
     )
     settings = replace(settings, **changed)

@@ -244,6 +244,11 @@ class FakeController(
             "WaitOperation", request, lambda: operation_pb2.WaitOperationResponse(operation=done)
         )
 
+    async def GetOperationBundle(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.answer("GetOperationBundle", request, lambda: request)
+        for chunk in (b"\x1f\x8b", b"the rest"):
+            yield operation_pb2.GetOperationBundleResponse(chunk=chunk)
+
     async def ListNodes(self, request: Any, context: Any) -> Any:
         return host_pb2.ListNodesResponse(nodes=[node()])
 

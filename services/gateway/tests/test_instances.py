@@ -5,7 +5,7 @@ from typing import Any
 import grpc
 import pytest
 from framework.api_client import ApiClient
-from gateway_fakes import DIGEST, Stand, instance, operation
+from gateway_fakes import DIGEST, Stand, instance, not_found, operation
 from qcontroller.controller.v1 import instance_pb2, operation_pb2
 from servicekit.rpc_errors import RpcProblem
 
@@ -309,7 +309,18 @@ async def test_a_cancel_that_has_been_carried_out_is_200(client: ApiClient, rest
 
 
 async def test_nodes_are_shown_as_the_contract_says(client: ApiClient) -> None:
-    assert (await client.get("/v1/nodes")).json()["nodes"][0]["cpus"] == {"total": 2, "allocated": 0}
+    cpus = (await client.get("/v1/nodes")).json()["nodes"][0]["cpus"]
+    assert cpus == {"total": 2, "allocated": 0, "limit": 0}
     assert (await client.get("/v1/nodes/node-1")).json()["speedFactor"] == 0.5
     assert (await client.get("/v1/nodes/node-1/leaks")).json()["leaks"][0]["kind"] == "tap"
     assert (await client.get("/v1/nodes/node-1/doctor")).json()["checks"][0]["status"] == "WARN"
+
+
+async def test_a_bundle_is_streamed_as_a_file_named_after_its_operation(
+    client: ApiClient, rest: Stand
+) -> None:
+    response = await client.get("/v1/operations/op-1/bundle")
+    assert (response.status_code, response.content) == (200, b"\x1f\x8bthe rest")
+    assert response.headers["content-disposition"] == 'attachment; filename="op-1.tar.gz"'
+    rest.controller.answers["GetOperationBundle"] = not_found("op-1")
+    assert (await client.get("/v1/operations/op-1/bundle")).status_code == 404

@@ -1,6 +1,7 @@
 """The gRPC face of the fake runner: every RPC of the contract, with the real runner's refusals."""
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
@@ -187,6 +188,15 @@ class FakeMachineServicer(runner_pb2_grpc.MachineServiceServicer):
         chunk = console[begin:end]
         if chunk:
             yield pb.ReadMachineConsoleResponse(chunk=chunk, offset=begin, total_bytes=len(console))
+
+    async def ReadMachineEvidence(
+        self, request: pb.ReadMachineEvidenceRequest, _context: Any
+    ) -> AsyncIterator[pb.ReadMachineEvidenceResponse]:
+        machine = self._life().host.find(convert.machine_id_of(request.machine_id))
+        if machine is not None and machine.incarnation:
+            argv = json.dumps(["qemu-system-x86_64", "-uuid", machine.machine_id])
+            yield pb.ReadMachineEvidenceResponse(name="qemu-argv.json", content=argv.encode())
+            yield pb.ReadMachineEvidenceResponse(name="console.log", content=_CONSOLE)
 
     async def ExecMachine(self, request: pb.ExecMachineRequest, _context: Any) -> pb.ExecMachineResponse:
         life = self._life()

@@ -17,7 +17,10 @@ from sqlalchemy import select
 from controller.adapters.image_store_client import ImageStoreClient
 from controller.adapters.runner_client import RunnerClient
 from controller.database import Database
+from controller.instances.bundles import Bundles
+from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
+from controller.instances.evidence import Evidence
 from controller.instances.fleet import Fleet
 from controller.instances.guests import Guests
 from controller.instances.image_feed import ImageFeed
@@ -48,6 +51,7 @@ from controller.policies.enforcer import Enforcer
 from controller.policies.filing import Filing, FilingSettings
 from controller.ports import ImageStore, Runner
 from controller.problems import translate
+from controller.records import capacity_rows
 from controller.servicers.event_servicer import EventServicer
 from controller.servicers.instance_servicer import InstanceParts, InstanceServicer
 from controller.servicers.node_servicer import NodeServicer
@@ -92,10 +96,13 @@ async def serve(
     rules = settings.restart_rules
     cluster_id = await database.read(lambda conn: conn.execute(select(meta.c.db_epoch)).scalar_one())
     fleet = Fleet(runners, clock)
+    await database.write(lambda conn: capacity_rows.know_nodes(conn, [runner.node for runner in runners]))
     changes = Changes(fleet, clock, rules)
     outbox = Outbox(clock)
-    observations = Observations(database, fleet, changes, outbox)
-    bench = Workbench(database, fleet, store, changes, observations, cluster_id)
+    capacity = Capacity(database, fleet, settings.overcommit)
+    observations = Observations(database, fleet, capacity, changes, outbox)
+    evidence = Evidence(database, fleet)
+    bench = Workbench(database, fleet, store, changes, observations, evidence, cluster_id)
     engine = Engine(
         database,
         build_plans(bench, settings.operation_deadline_s),
@@ -109,9 +116,11 @@ async def serve(
     images = ImageFeed(database, store, outbox, clock)
     parts = InstanceParts(
         queries=queries,
-        launching=Launching(database, fleet, store, changes, submitting, clock, cluster_id),
-        verbs=Verbs(database, fleet, changes, submitting, settings.operation_deadline_s, cluster_id, clock),
-        updating=Updating(database, fleet, changes, submitting, cluster_id, clock, rules),
+        launching=Launching(database, fleet, store, changes, capacity, submitting, clock, cluster_id),
+        verbs=Verbs(
+            database, fleet, changes, capacity, submitting, settings.operation_deadline_s, cluster_id, clock
+        ),
+        updating=Updating(database, fleet, changes, capacity, submitting, cluster_id, clock, rules),
         guests=Guests(queries, fleet),
         stop_timeout_s=settings.stop_timeout_s,
         readiness_deadline_s=settings.readiness_deadline_s,
@@ -128,7 +137,8 @@ async def serve(
         images.run(),
         *(RunnerWatch(runner, observations, clock).run() for runner in runners),
     ]
-    services = _services(parts, engine, Nodes(database, fleet, store, images))
+    nodes = Nodes(database, fleet, capacity, store, images)
+    services = _services(parts, engine, nodes, Bundles(database, engine, evidence, nodes, clock))
     async with AsyncExitStack() as stack:
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         running = asyncio.create_task(engine.run(), name="operations engine")
@@ -144,8 +154,10 @@ async def serve(
         yield failed
 
 
-def _services(parts: InstanceParts, engine: Engine, nodes: Nodes) -> list[tuple[str, Register]]:
-    instances, operations = InstanceServicer(parts), OperationServicer(engine)
+def _services(
+    parts: InstanceParts, engine: Engine, nodes: Nodes, bundles: Bundles
+) -> list[tuple[str, Register]]:
+    instances, operations = InstanceServicer(parts), OperationServicer(engine, bundles)
     events, hosts = EventServicer(engine), NodeServicer(nodes)
     package = "qcontroller.controller.v1"
     return [

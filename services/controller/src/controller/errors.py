@@ -12,6 +12,7 @@
     ├── ImageNotFound
     ├── ImageDigestMismatch        the name points to other bytes than were asked for
     ├── NodeNotFound
+    ├── HostCapacityExhausted      the node cannot hold that much more
     ├── AgentUnavailable           the guest agent does not answer
     ├── WaitTimeout                a condition did not become true in time
     └── PeerError                  another service
@@ -29,13 +30,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault of the input: JSON pointer (RFC 6901) into the REST body, and what is wrong there."""
-
-    pointer: str
-    detail: str
+from controller.domain.capacity import Resource, Shortage
+from controller.domain.fault import Fault
 
 
 class ControllerError(Exception):
@@ -138,6 +134,19 @@ class NodeNotFound(ControllerError):
         self.node = node
 
 
+class HostCapacityExhausted(ControllerError):
+    """What was asked for does not fit on the node beside what others hold.
+
+    Attributes:
+        shortages: What is short, one at least.
+    """
+
+    def __init__(self, node: str, shortages: Sequence[Shortage]) -> None:
+        super().__init__(f"{node} has not enough left: {'; '.join(map(_told, shortages))}.")
+        self.node = node
+        self.shortages = tuple(shortages)
+
+
 class AgentUnavailable(ControllerError):
     """The guest agent does not answer."""
 
@@ -205,3 +214,15 @@ class StaleFence(PeerError):
 
     def __init__(self, message: str) -> None:
         super().__init__("STALE_FENCE", message)
+
+
+def _told(shortage: Shortage) -> str:
+    unit = "" if shortage.resource is Resource.CPUS else " MiB"
+    told = (
+        f"{shortage.resource.value}: {shortage.asked}{unit} asked for, {shortage.free}{unit} free of "
+        f"{shortage.limit}{unit}"
+    )
+    if not shortage.holders:
+        return told
+    largest = ", ".join(f"{holder.name} ({holder.amount}{unit})" for holder in shortage.holders)
+    return f"{told}, most of it held by {largest}"

@@ -39,6 +39,14 @@ class SnapshotComplete:
     """All machines that exist have been told."""
 
 
+@dataclass(frozen=True, slots=True)
+class EvidencePart:
+    """A file of evidence; `content` is the end of it."""
+
+    name: str
+    content: bytes
+
+
 class Runner(Protocol):
     """The machines of one host. Methods raise `PeerAway`, `PeerRefused` or, with a fence, `StaleFence`."""
 
@@ -80,6 +88,9 @@ class Runner(Protocol):
 
     def watch(self) -> AsyncIterator[Machine | SnapshotComplete | Node]:
         """Yield all machines, then every change; ends only by raising `PeerError`."""
+
+    def evidence(self, machine_id: str, trace_id: str) -> AsyncIterator[EvidencePart]:
+        """Yield what the host knows of a machine, and the runner's log lines of a trace."""
 
     def read_console(self, machine_id: str, offset: int, length: int) -> AsyncIterator[ConsoleChunk]:
         """Yield the console log from `offset` (negative: from the end); `length` 0 is all."""

@@ -23,6 +23,22 @@ def _operation(error: Any) -> dict[str, str]:
     return {"operation": f"/v1/operations/{error.operation_id}"}
 
 
+def _shortages(error: errors.HostCapacityExhausted) -> dict[str, str]:
+    metadata = {
+        "node": error.node,
+        "resource": ",".join(shortage.resource.value for shortage in error.shortages),
+    }
+    for shortage in error.shortages:
+        name = shortage.resource.value
+        metadata |= {
+            f"{name}Asked": str(shortage.asked),
+            f"{name}Free": str(shortage.free),
+            f"{name}Limit": str(shortage.limit),
+            f"{name}Holders": ",".join(f"{holder.name}={holder.amount}" for holder in shortage.holders),
+        }
+    return metadata
+
+
 TABLE: Final[Mapping[type[Exception], _Row]] = MappingProxyType(
     {
         errors.RequestInvalid: (StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", _nothing),
@@ -64,6 +80,11 @@ TABLE: Final[Mapping[type[Exception], _Row]] = MappingProxyType(
             lambda e: {"image": e.image, "expected": e.expected, "actual": e.actual},
         ),
         errors.NodeNotFound: (StatusCode.NOT_FOUND, "NODE_NOT_FOUND", lambda e: {"node": e.node}),
+        errors.HostCapacityExhausted: (
+            StatusCode.RESOURCE_EXHAUSTED,
+            "HOST_CAPACITY_EXHAUSTED",
+            _shortages,
+        ),
         errors.AgentUnavailable: (
             StatusCode.FAILED_PRECONDITION,
             "GUEST_AGENT_UNAVAILABLE",

@@ -1,16 +1,18 @@
 """The controller's settings, parsed once; defaults stand here."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from qcontroller.settings.v1.settings_pb2 import ControllerSettings, PolicySettings
-from servicekit.quantities import QuantityError, parse_duration_s
+from qcontroller.settings.v1.settings_pb2 import CapacitySettings, ControllerSettings, PolicySettings
+from servicekit.quantities import QuantityError, parse_duration_s, parse_size_mib
 from servicekit.settings import SettingsError
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from controller.database import Target
+from controller.domain.capacity import Overcommit
 from controller.domain.restarting import RestartRules
 
 _SQLITE: Final = "sqlite:///"
@@ -30,6 +32,7 @@ class Settings:
     operation_deadline_s: float
     operation_slots: int
     restart_rules: RestartRules = field(default_factory=RestartRules)
+    overcommit: Overcommit = field(default_factory=Overcommit)
 
 
 def parse_settings(message: ControllerSettings) -> Settings:
@@ -55,6 +58,7 @@ def parse_settings(message: ControllerSettings) -> Settings:
         operation_deadline_s=_duration("operationDeadline", message.operation_deadline, 300.0),
         operation_slots=message.operation_slots or 8,
         restart_rules=_restart_rules(message.policies),
+        overcommit=_overcommit(message.capacity),
     )
 
 
@@ -93,3 +97,23 @@ def _duration(name: str, text: str, default_s: float) -> float:
         return parse_duration_s(text)
     except QuantityError as exc:
         raise SettingsError(f"{name}: {exc}") from exc
+
+
+def _overcommit(message: CapacitySettings) -> Overcommit:
+    default = Overcommit()
+    try:
+        reserve_mib = parse_size_mib(message.memory_reserve) if message.memory_reserve else None
+    except QuantityError as exc:
+        raise SettingsError(f"capacity.memoryReserve: {exc}") from exc
+    return Overcommit(
+        cpus=_ratio("cpuRatio", message.cpu_ratio, default.cpus),
+        memory=_ratio("memoryRatio", message.memory_ratio, default.memory),
+        disk=_ratio("diskRatio", message.disk_ratio, default.disk),
+        reserve_mib=reserve_mib,
+    )
+
+
+def _ratio(name: str, given: float, default: float) -> float:
+    if not math.isfinite(given) or given < 0:
+        raise SettingsError(f"capacity.{name}: must be a positive number")
+    return given or default

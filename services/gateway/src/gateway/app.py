@@ -118,6 +118,7 @@ def _handlers(
         "resumeInstance": instances.resume,
         "resetInstance": instances.reset,
         "waitInstance": instances.wait,
+        "getOperationBundle": operations.bundle,
         "readConsole": instances.console,
         "execInstance": instances.execute,
         "uploadImage": images.put,

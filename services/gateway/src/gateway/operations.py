@@ -1,14 +1,19 @@
 """Handlers of /v1/operations."""
 
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
 from qcontroller.controller.v1 import operation_pb2 as pb
 from starlette.responses import Response
 
-from gateway.answers import json_response
-from gateway.backends import CONTROLLER, Backends, ask
+from gateway.answers import StreamedBytes, json_response
+from gateway.backends import CONTROLLER, Backends, ask, next_of
 from gateway.calls import Call
 from gateway.convert import enum_value, operation_json, to_json
 from gateway.mutations import Mutations
 
+# The runner is asked, and its doctor, before the last piece comes.
+_BUNDLE_IDLE_S: Final = 60.0
 _ENDED = (pb.OPERATION_STATE_SUCCEEDED, pb.OPERATION_STATE_FAILED, pb.OPERATION_STATE_CANCELLED)
 
 
@@ -51,3 +56,26 @@ class Operations:
         if operation.state in _ENDED:
             return json_response(operation_json(operation), headers=headers)
         return self._mutations.accepted(operation, headers)
+
+    async def bundle(self, call: Call) -> Response:
+        """GET /v1/operations/{id}/bundle."""
+        stream = self._stub.GetOperationBundle(pb.GetOperationBundleRequest(id=call.name))
+        # The first piece is read before the answer's head, so that a refusal still has a status of its own.
+        first = await next_of(CONTROLLER, stream, idle_s=_BUNDLE_IDLE_S)
+        return StreamedBytes(
+            _pieces(stream, first),
+            status=200,
+            media_type="application/gzip",
+            headers={"Content-Disposition": f'attachment; filename="{call.name}.tar.gz"'},
+            length=None,
+        )
+
+
+async def _pieces(stream: Any, message: pb.GetOperationBundleResponse | None) -> AsyncGenerator[bytes, None]:
+    try:
+        while message is not None:
+            if message.chunk:
+                yield message.chunk
+            message = await next_of(CONTROLLER, stream, idle_s=_BUNDLE_IDLE_S)
+    finally:
+        stream.cancel()

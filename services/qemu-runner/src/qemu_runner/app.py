@@ -32,6 +32,7 @@ from qemu_runner.service.boot import PhaseSink
 from qemu_runner.service.capacity import Capacity
 from qemu_runner.service.doctor import Doctor
 from qemu_runner.service.ending import Ending
+from qemu_runner.service.evidence import Evidence
 from qemu_runner.service.exits import Exits
 from qemu_runner.service.guest import Guests
 from qemu_runner.service.host import Host, host_size
@@ -185,6 +186,7 @@ async def running_core(
             removal=Removal(machines, files, images, networking, ending),
             watching=watching,
             guests=Guests(machines),
+            evidence=Evidence(machines, files),
             host=Host(
                 configuration.node,
                 configuration.state_dir,

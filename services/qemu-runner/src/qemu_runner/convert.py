@@ -1,5 +1,6 @@
 """Between the contract's messages and the domain's values. Nothing else knows the messages."""
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
@@ -29,6 +30,7 @@ from qemu_runner.errors import SpecFault, SpecInvalidError
 from qemu_runner.service.host import DependencyState, HostLeak, NodeState
 from qemu_runner.user_network import Check, CheckStatus
 
+_TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _PHASES: Final = {
     MachinePhase.ABSENT: runner_pb2.MACHINE_PHASE_ABSENT,
     MachinePhase.PREPARING: runner_pb2.MACHINE_PHASE_PREPARING,
@@ -58,6 +60,17 @@ def machine_id_of(text: str) -> MachineId:
         return parse_machine_id(text)
     except ValueError as exc:
         raise SpecInvalidError((SpecFault("/id", f"{exc}."),)) from exc
+
+
+def trace_id_of(text: str) -> str:
+    """Return the trace id; "" for none.
+
+    Raises:
+        SpecInvalidError: It is none (W3C Trace Context: 32 lower-case hex digits).
+    """
+    if text and not _TRACE_ID.fullmatch(text):
+        raise SpecInvalidError((SpecFault("/traceId", "must be 32 hex digits."),))
+    return text
 
 
 def fencing_of(message: runner_pb2.Fencing) -> Fencing:
@@ -122,7 +135,12 @@ def machine_message(seen: Observation) -> runner_pb2.Machine:
         fence=seen.fence,
         revision=seen.revision,
         network_fault=seen.network_fault,
+        boots=seen.boots,
+        panicked=seen.panicked,
+        io_error=seen.io_error,
     )
+    if seen.boot_time is not None:
+        message.boot_time.CopyFrom(_time(seen.boot_time))
     if seen.exit is not None:
         message.exit.CopyFrom(_exit(seen.exit))
     if seen.start_time is not None:

@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from qemu.qmp import EventListener, Message, QMPClient, QMPError, Runstate
 
 from qemu_runner.errors import MonitorError
+from qemu_runner.transcript import Transcript
 
 # The library logs each lost connection as an error; here a machine that ends is an everyday event.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
@@ -28,12 +29,14 @@ Event = dict[str, Any]
 class _Inbox(EventListener):
     """Takes every event into a queue of its own: the library's keeps a history without bound."""
 
-    def __init__(self) -> None:
+    def __init__(self, transcript: Transcript) -> None:
         super().__init__()
+        self._transcript = transcript
         self.events: asyncio.Queue[Event | None] = asyncio.Queue()
 
     def accept(self, event: Message) -> bool:
         """Take the event; say no, so that the library forgets it."""
+        self._transcript.note("event", dict(event))
         self.events.put_nowait(dict(event))
         return False
 
@@ -41,14 +44,15 @@ class _Inbox(EventListener):
 class QmpSession:
     """An open monitor; made by `open`, ended by `close`."""
 
-    def __init__(self, client: QMPClient, inbox: _Inbox) -> None:
+    def __init__(self, client: QMPClient, inbox: _Inbox, transcript: Transcript) -> None:
         self._client = client
         self._inbox = inbox
+        self._transcript = transcript
         self._watching: asyncio.Task[None] | None = None
         self._closed = False
 
     @classmethod
-    async def open(cls, path: Path, *, deadline_s: float) -> Self:
+    async def open(cls, path: Path, *, deadline_s: float, transcript: Transcript) -> Self:
         """Connect, read the greeting, negotiate, and hear the first command's reply.
 
         The greeting comes before QEMU has built its machine; the reply after.
@@ -56,13 +60,14 @@ class QmpSession:
         Raises:
             MonitorError: Nobody answers there within the deadline.
         """
-        client, inbox = QMPClient(path.parent.name), _Inbox()
+        client, inbox = QMPClient(path.parent.name), _Inbox(transcript)
         client.register_listener(inbox)
-        session = cls(client, inbox)
+        session = cls(client, inbox, transcript)
         try:
             async with asyncio.timeout(deadline_s):
                 await client.connect(str(path))
                 await client.execute("query-status")
+            transcript.note("event", {"event": "connected"})
         except TimeoutError as exc:
             await session.close()
             raise MonitorError("connect", f"no answer within {deadline_s:g} s") from exc
@@ -83,13 +88,18 @@ class QmpSession:
         Raises:
             MonitorError: It was refused, the connection ended, or no answer came in time.
         """
+        self._transcript.note("command", {"execute": command, "arguments": arguments or {}})
         try:
             async with asyncio.timeout(deadline_s):
-                return await self._client.execute(command, arguments)
+                answer = await self._client.execute(command, arguments)
         except TimeoutError as exc:
+            self._transcript.note("error", f"{command}: no answer within {deadline_s:g} s")
             raise MonitorError(command, f"no answer within {deadline_s:g} s") from exc
         except QMPError as exc:
+            self._transcript.note("error", f"{command}: {exc}")
             raise MonitorError(command, str(exc) or type(exc).__name__) from exc
+        self._transcript.note("return", answer)
+        return answer
 
     async def give(self, name: str, descriptor: int) -> None:
         """Give QEMU a copy of a descriptor, under a name that one later command uses up (QMP `getfd`).

@@ -15,6 +15,7 @@ from qemu_runner.errors import MachineNotFoundError
 from qemu_runner.service.actions import Actions, Emit
 from qemu_runner.service.doctor import Doctor
 from qemu_runner.service.ending import Ending
+from qemu_runner.service.evidence import Evidence
 from qemu_runner.service.guest import Guests
 from qemu_runner.service.host import Host
 from qemu_runner.service.hub import Heartbeat, NodeChanged, SnapshotComplete
@@ -41,6 +42,7 @@ class Services:
     removal: Removal
     watching: Watching
     guests: Guests
+    evidence: Evidence
     host: Host
     doctor: Doctor
 
@@ -194,6 +196,13 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
             yield runner_pb2.ReadMachineConsoleResponse(
                 chunk=chunk.data, offset=chunk.offset, total_bytes=chunk.total_bytes
             )
+
+    async def ReadMachineEvidence(
+        self, request: runner_pb2.ReadMachineEvidenceRequest, _context: Any
+    ) -> AsyncIterator[runner_pb2.ReadMachineEvidenceResponse]:
+        machine_id = convert.machine_id_of(request.machine_id)
+        async for part in self._services.evidence.collect(machine_id, convert.trace_id_of(request.trace_id)):
+            yield runner_pb2.ReadMachineEvidenceResponse(name=part.name, content=part.content)
 
     async def ExecMachine(
         self, request: runner_pb2.ExecMachineRequest, _context: Any

@@ -144,14 +144,13 @@ async def test_without_vm_host_the_machine_stays_as_it_is(world: World) -> None:
         assert runner.seen(machine_id).phase is MachinePhase.PREPARED
 
 
-async def test_memory_is_not_promised_twice(world: World) -> None:
-    world.memory_mib = 300
+async def test_a_machine_larger_than_the_host_is_not_started(world: World) -> None:
+    world.memory_mib = 100
     async with world.runner() as runner:
-        await runner.running()
-        second = new_id()
-        await runner.prepare(second)
+        machine_id = new_id()
+        await runner.prepare(machine_id)
         with pytest.raises(HostCapacityError):
-            await runner.start(second)
+            await runner.start(machine_id)
 
 
 async def test_what_is_not_there_or_not_prepared_is_not_started(world: World) -> None:

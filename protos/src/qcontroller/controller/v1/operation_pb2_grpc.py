@@ -54,6 +54,11 @@ class OperationServiceStub:
                 request_serializer=qcontroller_dot_controller_dot_v1_dot_operation__pb2.WaitOperationRequest.SerializeToString,
                 response_deserializer=qcontroller_dot_controller_dot_v1_dot_operation__pb2.WaitOperationResponse.FromString,
                 _registered_method=True)
+        self.GetOperationBundle = channel.unary_stream(
+                '/qcontroller.controller.v1.OperationService/GetOperationBundle',
+                request_serializer=qcontroller_dot_controller_dot_v1_dot_operation__pb2.GetOperationBundleRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_controller_dot_v1_dot_operation__pb2.GetOperationBundleResponse.FromString,
+                _registered_method=True)
 
 
 class OperationServiceServicer:
@@ -83,6 +88,12 @@ class OperationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetOperationBundle(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -105,6 +116,11 @@ def add_OperationServiceServicer_to_server(servicer, server):
                     servicer.WaitOperation,
                     request_deserializer=qcontroller_dot_controller_dot_v1_dot_operation__pb2.WaitOperationRequest.FromString,
                     response_serializer=qcontroller_dot_controller_dot_v1_dot_operation__pb2.WaitOperationResponse.SerializeToString,
+            ),
+            'GetOperationBundle': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetOperationBundle,
+                    request_deserializer=qcontroller_dot_controller_dot_v1_dot_operation__pb2.GetOperationBundleRequest.FromString,
+                    response_serializer=qcontroller_dot_controller_dot_v1_dot_operation__pb2.GetOperationBundleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -215,6 +231,33 @@ class OperationService:
             '/qcontroller.controller.v1.OperationService/WaitOperation',
             qcontroller_dot_controller_dot_v1_dot_operation__pb2.WaitOperationRequest.SerializeToString,
             qcontroller_dot_controller_dot_v1_dot_operation__pb2.WaitOperationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOperationBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/qcontroller.controller.v1.OperationService/GetOperationBundle',
+            qcontroller_dot_controller_dot_v1_dot_operation__pb2.GetOperationBundleRequest.SerializeToString,
+            qcontroller_dot_controller_dot_v1_dot_operation__pb2.GetOperationBundleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,7 @@ class OperationServiceStub:
     ListOperations: _grpc.UnaryUnaryMultiCallable[_operation_pb2.ListOperationsRequest, _operation_pb2.ListOperationsResponse]
     CancelOperation: _grpc.UnaryUnaryMultiCallable[_operation_pb2.CancelOperationRequest, _operation_pb2.CancelOperationResponse]
     WaitOperation: _grpc.UnaryUnaryMultiCallable[_operation_pb2.WaitOperationRequest, _operation_pb2.WaitOperationResponse]
+    GetOperationBundle: _grpc.UnaryStreamMultiCallable[_operation_pb2.GetOperationBundleRequest, _operation_pb2.GetOperationBundleResponse]
 
 @_typing.type_check_only
 class OperationServiceAsyncStub(OperationServiceStub):
@@ -43,6 +44,7 @@ class OperationServiceAsyncStub(OperationServiceStub):
     ListOperations: _aio.UnaryUnaryMultiCallable[_operation_pb2.ListOperationsRequest, _operation_pb2.ListOperationsResponse]  # type: ignore[assignment]
     CancelOperation: _aio.UnaryUnaryMultiCallable[_operation_pb2.CancelOperationRequest, _operation_pb2.CancelOperationResponse]  # type: ignore[assignment]
     WaitOperation: _aio.UnaryUnaryMultiCallable[_operation_pb2.WaitOperationRequest, _operation_pb2.WaitOperationResponse]  # type: ignore[assignment]
+    GetOperationBundle: _aio.UnaryStreamMultiCallable[_operation_pb2.GetOperationBundleRequest, _operation_pb2.GetOperationBundleResponse]  # type: ignore[assignment]
 
 class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -72,5 +74,12 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operation_pb2.WaitOperationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operation_pb2.WaitOperationResponse, _abc.Awaitable[_operation_pb2.WaitOperationResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetOperationBundle(
+        self,
+        request: _operation_pb2.GetOperationBundleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_operation_pb2.GetOperationBundleResponse], _abc.AsyncIterator[_operation_pb2.GetOperationBundleResponse]]: ...
 
 def add_OperationServiceServicer_to_server(servicer: OperationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

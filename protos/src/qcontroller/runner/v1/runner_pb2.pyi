@@ -252,8 +252,8 @@ class MachineExit(_message.Message):
     CONSOLE_TAIL_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """GUEST_SHUTDOWN (the guest powered itself off), STOPPED (the runner ended it as asked), QEMU_EXITED (any other exit),
-    VM_HOST_EXITED, HOST_SHUTDOWN, HOST_RESTARTED, KERNEL_PANIC.
+    """GUEST_SHUTDOWN (the guest powered itself off), STOPPED (the runner ended it as asked), QEMU_KILLED (a signal ended it),
+    QEMU_EXITED (any other exit), VM_HOST_EXITED, HOST_SHUTDOWN, HOST_RESTARTED, KERNEL_PANIC.
     """
     message: _builtins.str
     code: _builtins.int
@@ -336,6 +336,10 @@ class Machine(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     NETWORK_FAULT_FIELD_NUMBER: _builtins.int
+    BOOTS_FIELD_NUMBER: _builtins.int
+    BOOT_TIME_FIELD_NUMBER: _builtins.int
+    PANICKED_FIELD_NUMBER: _builtins.int
+    IO_ERROR_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.str
     phase: Global___MachinePhase.ValueType
     run_state: _builtins.str
@@ -348,6 +352,12 @@ class Machine(_message.Message):
     """Rises with every change of the observation within one life of the runner."""
     network_fault: _builtins.str
     """Why the guest has lost its network while QEMU runs: "PASST_EXITED"; empty: it has not."""
+    boots: _builtins.int
+    """How often the guest has begun to boot since the machine exists: starts, resets and its own reboots."""
+    panicked: _builtins.bool
+    """The guest's kernel has panicked and stands still, while QEMU runs on."""
+    io_error: _builtins.str
+    """Why QEMU stopped the guest in the run state io-error, a sentence; empty: it has not, or nobody was told."""
     @_builtins.property
     def exit(self) -> Global___MachineExit:
         """Of the last process that ended; absent while ACTIVE."""
@@ -363,6 +373,10 @@ class Machine(_message.Message):
     @_builtins.property
     def spec(self) -> Global___MachineSpec:
         """Of machine.json."""
+
+    @_builtins.property
+    def boot_time(self) -> _timestamp_pb2.Timestamp:
+        """When it last did."""
 
     def __init__(
         self,
@@ -381,10 +395,14 @@ class Machine(_message.Message):
         spec: Global___MachineSpec | None = ...,
         revision: _builtins.int = ...,
         network_fault: _builtins.str = ...,
+        boots: _builtins.int = ...,
+        boot_time: _timestamp_pb2.Timestamp | None = ...,
+        panicked: _builtins.bool = ...,
+        io_error: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "exit", b"exit", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "boot_time", b"boot_time", "exit", b"exit", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "agent", b"agent", "boot_phases", b"boot_phases", "exit", b"exit", "fence", b"fence", "incarnation", b"incarnation", "machine_id", b"machine_id", "network_fault", b"network_fault", "nics", b"nics", "phase", b"phase", "revision", b"revision", "run_state", b"run_state", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "agent", b"agent", "boot_phases", b"boot_phases", "boot_time", b"boot_time", "boots", b"boots", "exit", b"exit", "fence", b"fence", "incarnation", b"incarnation", "io_error", b"io_error", "machine_id", b"machine_id", "network_fault", b"network_fault", "nics", b"nics", "panicked", b"panicked", "phase", b"phase", "revision", b"revision", "run_state", b"run_state", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -971,6 +989,55 @@ class ReadMachineConsoleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadMachineConsoleResponse: _TypeAlias = ReadMachineConsoleResponse  # noqa: Y015
+
+@_typing.final
+class ReadMachineEvidenceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    machine_id: _builtins.str
+    trace_id: _builtins.str
+    """Of the log lines wanted: W3C trace id, 32 hex digits; empty: none."""
+    def __init__(
+        self,
+        *,
+        machine_id: _builtins.str = ...,
+        trace_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id", "trace_id", b"trace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadMachineEvidenceRequest: _TypeAlias = ReadMachineEvidenceRequest  # noqa: Y015
+
+@_typing.final
+class ReadMachineEvidenceResponse(_message.Message):
+    """One part of what the host knows of a machine, such as "qemu-argv.json", "qmp.jsonl"; what is not there is left
+    out. `content` is the end of it, 256 KiB at most.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    content: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadMachineEvidenceResponse: _TypeAlias = ReadMachineEvidenceResponse  # noqa: Y015
 
 @_typing.final
 class ExecMachineRequest(_message.Message):

@@ -99,6 +99,11 @@ class MachineServiceStub:
                 request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineConsoleRequest.SerializeToString,
                 response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineConsoleResponse.FromString,
                 _registered_method=True)
+        self.ReadMachineEvidence = channel.unary_stream(
+                '/qcontroller.runner.v1.MachineService/ReadMachineEvidence',
+                request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineEvidenceRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineEvidenceResponse.FromString,
+                _registered_method=True)
         self.ExecMachine = channel.unary_unary(
                 '/qcontroller.runner.v1.MachineService/ExecMachine',
                 request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ExecMachineRequest.SerializeToString,
@@ -187,6 +192,12 @@ class MachineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadMachineEvidence(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExecMachine(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -260,6 +271,11 @@ def add_MachineServiceServicer_to_server(servicer, server):
                     servicer.ReadMachineConsole,
                     request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineConsoleRequest.FromString,
                     response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineConsoleResponse.SerializeToString,
+            ),
+            'ReadMachineEvidence': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadMachineEvidence,
+                    request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineEvidenceRequest.FromString,
+                    response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineEvidenceResponse.SerializeToString,
             ),
             'ExecMachine': grpc.unary_unary_rpc_method_handler(
                     servicer.ExecMachine,
@@ -618,6 +634,33 @@ class MachineService:
             '/qcontroller.runner.v1.MachineService/ReadMachineConsole',
             qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineConsoleRequest.SerializeToString,
             qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineConsoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadMachineEvidence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/qcontroller.runner.v1.MachineService/ReadMachineEvidence',
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineEvidenceRequest.SerializeToString,
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineEvidenceResponse.FromString,
             options,
             channel_credentials,
             insecure,

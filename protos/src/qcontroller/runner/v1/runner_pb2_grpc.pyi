@@ -44,6 +44,7 @@ class MachineServiceStub:
     ListMachines: _grpc.UnaryUnaryMultiCallable[_runner_pb2.ListMachinesRequest, _runner_pb2.ListMachinesResponse]
     WatchMachines: _grpc.UnaryStreamMultiCallable[_runner_pb2.WatchMachinesRequest, _runner_pb2.WatchMachinesResponse]
     ReadMachineConsole: _grpc.UnaryStreamMultiCallable[_runner_pb2.ReadMachineConsoleRequest, _runner_pb2.ReadMachineConsoleResponse]
+    ReadMachineEvidence: _grpc.UnaryStreamMultiCallable[_runner_pb2.ReadMachineEvidenceRequest, _runner_pb2.ReadMachineEvidenceResponse]
     ExecMachine: _grpc.UnaryUnaryMultiCallable[_runner_pb2.ExecMachineRequest, _runner_pb2.ExecMachineResponse]
 
 @_typing.type_check_only
@@ -62,6 +63,7 @@ class MachineServiceAsyncStub(MachineServiceStub):
     ListMachines: _aio.UnaryUnaryMultiCallable[_runner_pb2.ListMachinesRequest, _runner_pb2.ListMachinesResponse]  # type: ignore[assignment]
     WatchMachines: _aio.UnaryStreamMultiCallable[_runner_pb2.WatchMachinesRequest, _runner_pb2.WatchMachinesResponse]  # type: ignore[assignment]
     ReadMachineConsole: _aio.UnaryStreamMultiCallable[_runner_pb2.ReadMachineConsoleRequest, _runner_pb2.ReadMachineConsoleResponse]  # type: ignore[assignment]
+    ReadMachineEvidence: _aio.UnaryStreamMultiCallable[_runner_pb2.ReadMachineEvidenceRequest, _runner_pb2.ReadMachineEvidenceResponse]  # type: ignore[assignment]
     ExecMachine: _aio.UnaryUnaryMultiCallable[_runner_pb2.ExecMachineRequest, _runner_pb2.ExecMachineResponse]  # type: ignore[assignment]
 
 class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -155,6 +157,13 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _runner_pb2.ReadMachineConsoleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_runner_pb2.ReadMachineConsoleResponse], _abc.AsyncIterator[_runner_pb2.ReadMachineConsoleResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ReadMachineEvidence(
+        self,
+        request: _runner_pb2.ReadMachineEvidenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_runner_pb2.ReadMachineEvidenceResponse], _abc.AsyncIterator[_runner_pb2.ReadMachineEvidenceResponse]]: ...
 
     @_abc_1.abstractmethod
     def ExecMachine(

@@ -129,6 +129,7 @@ class ControllerSettings(_message.Message):
     OPERATION_DEADLINE_FIELD_NUMBER: _builtins.int
     OPERATION_SLOTS_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
+    CAPACITY_FIELD_NUMBER: _builtins.int
     database_url: _builtins.str
     """SQLAlchemy URL; "sqlite:////path/controller.db"."""
     image_store: _builtins.str
@@ -148,6 +149,8 @@ class ControllerSettings(_message.Message):
     def telemetry(self) -> Global___TelemetrySettings: ...
     @_builtins.property
     def policies(self) -> Global___PolicySettings: ...
+    @_builtins.property
+    def capacity(self) -> Global___CapacitySettings: ...
     def __init__(
         self,
         *,
@@ -161,10 +164,11 @@ class ControllerSettings(_message.Message):
         operation_deadline: _builtins.str = ...,
         operation_slots: _builtins.int = ...,
         policies: Global___PolicySettings | None = ...,
+        capacity: Global___CapacitySettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["policies", b"policies", "telemetry", b"telemetry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "policies", b"policies", "telemetry", b"telemetry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["database_url", b"database_url", "image_store", b"image_store", "listen", b"listen", "operation_deadline", b"operation_deadline", "operation_slots", b"operation_slots", "policies", b"policies", "readiness_deadline", b"readiness_deadline", "runners", b"runners", "stop_timeout", b"stop_timeout", "telemetry", b"telemetry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "database_url", b"database_url", "image_store", b"image_store", "listen", b"listen", "operation_deadline", b"operation_deadline", "operation_slots", b"operation_slots", "policies", b"policies", "readiness_deadline", b"readiness_deadline", "runners", b"runners", "stop_timeout", b"stop_timeout", "telemetry", b"telemetry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -203,6 +207,40 @@ class PolicySettings(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PolicySettings: _TypeAlias = PolicySettings  # noqa: Y015
+
+@_typing.final
+class CapacitySettings(_message.Message):
+    """CapacitySettings is how much may be promised of what a node has (docs/capacity.md)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_RATIO_FIELD_NUMBER: _builtins.int
+    CPU_RATIO_FIELD_NUMBER: _builtins.int
+    DISK_RATIO_FIELD_NUMBER: _builtins.int
+    MEMORY_RESERVE_FIELD_NUMBER: _builtins.int
+    memory_ratio: _builtins.float
+    """Of the memory less the reserve; 0: 1.0."""
+    cpu_ratio: _builtins.float
+    """CPUs of all instances together for each of the node's; one instance gets as many as there are. 0: 16."""
+    disk_ratio: _builtins.float
+    """Sizes of all disks together; they are thin. 0: 4."""
+    memory_reserve: _builtins.str
+    """Memory kept for the host itself, "2G"; empty: a twentieth of what there is, 512 MiB at least."""
+    def __init__(
+        self,
+        *,
+        memory_ratio: _builtins.float = ...,
+        cpu_ratio: _builtins.float = ...,
+        disk_ratio: _builtins.float = ...,
+        memory_reserve: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_ratio", b"cpu_ratio", "disk_ratio", b"disk_ratio", "memory_ratio", b"memory_ratio", "memory_reserve", b"memory_reserve"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CapacitySettings: _TypeAlias = CapacitySettings  # noqa: Y015
 
 @_typing.final
 class ImageStoreSettings(_message.Message):

@@ -25,7 +25,7 @@ from controller.domain.machine import (
     MachineSpec,
 )
 from controller.domain.node import Check, Host, Leak, Node
-from controller.ports import Fencing, SnapshotComplete
+from controller.ports import EvidencePart, Fencing, SnapshotComplete
 
 _PLAN_S: Final = 10.0
 _HOST_S: Final = 5.0
@@ -35,6 +35,7 @@ _CONSOLE_IDLE_S: Final = 30.0
 # channel's keepalive was seen not to notice it on a unix socket.
 _WATCH_IDLE_S: Final = 15.0
 _EXEC_MARGIN_S: Final = 10.0
+_EVIDENCE_S: Final = 10.0
 _MOST_S: Final = 600.0
 _STOP_STEPS: Final = {
     pb.STOP_STEP_POWERDOWN: "powerdown",
@@ -149,6 +150,12 @@ class RunnerClient:
         call = self._machines.ReadMachineConsole(request, timeout=_MOST_S)
         async for message in self._peer.messages(call, idle_s=_CONSOLE_IDLE_S):
             yield ConsoleChunk(message.chunk, message.offset, message.total_bytes)
+
+    async def evidence(self, machine_id: str, trace_id: str) -> AsyncIterator[EvidencePart]:
+        request = pb.ReadMachineEvidenceRequest(machine_id=machine_id, trace_id=trace_id)
+        call = self._machines.ReadMachineEvidence(request, timeout=_EVIDENCE_S)
+        async for message in self._peer.messages(call, idle_s=_EVIDENCE_S):
+            yield EvidencePart(message.name, message.content)
 
     async def execute(self, machine_id: str, request: ExecRequest) -> ExecResult:
         message = pb.ExecMachineRequest(

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from controller.domain.machine import RESERVED, Machine, MachinePhase
+from controller.domain.machine import IO_ERROR, RESERVED, Machine, MachinePhase
 from controller.domain.readiness import Readiness
 
 RUNNER_UNREACHABLE: Final = "RUNNER_UNREACHABLE"
@@ -110,6 +110,10 @@ def _machine_running(machine: Machine | None) -> _Finding:
 
 
 def _not_running(machine: Machine) -> _Finding:
+    if machine.panicked:
+        return _Finding(_FALSE, "KERNEL_PANIC", "The guest's kernel panicked.")
+    if machine.run_state == "io-error":
+        return _Finding(_FALSE, IO_ERROR, machine.why_io_error)
     return _Finding(_FALSE, "QemuNotRunning", f"QEMU's run state is {machine.run_state or 'not known'}.")
 
 

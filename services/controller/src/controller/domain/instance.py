@@ -49,6 +49,26 @@ class Resources:
     disk_mib: int
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is kept of a failure after its machine is gone.
+
+    Attributes:
+        code: QEMU's exit code, if it exited.
+        signal: Name of the signal that ended it; empty: none did.
+        stderr_tail: The last of what QEMU said.
+        console_tail: The last of what the guest said.
+    """
+
+    reason: str
+    message: str
+    time: datetime
+    code: int | None = None
+    signal: str = ""
+    stderr_tail: str = ""
+    console_tail: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """One instance.
@@ -59,6 +79,7 @@ class Instance:
         observed_generation: The generation that was last carried out.
         machine: The last observation; None before the first.
         operation: Id of the operation that holds the instance; empty: none.
+        failure: The last one, until the instance runs again or is stopped.
     """
 
     id: InstanceId
@@ -83,6 +104,7 @@ class Instance:
     operation: str = ""
     policies: Policies = field(default_factory=Policies)
     restarts: Restarts = field(default_factory=Restarts)
+    failure: Failure | None = None
 
     @property
     def etag(self) -> str:

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from controller.domain.fault import Fault
 from controller.domain.instance import MIB
 from controller.domain.machine import BRIDGE_PREFIX, Port, publishing_nic
 from controller.domain.policy import PolicyWish
 from controller.domain.readiness import Readiness
-from controller.errors import Fault
 
 MAX_CPUS: Final = 256
 MIN_MEMORY_MIB: Final = 64

@@ -24,7 +24,10 @@ class Accelerator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One host; sizes in MiB. `speed_factor` is relative to hardware virtualisation."""
+    """One host; sizes in MiB. `speed_factor` is relative to hardware virtualisation.
+
+    What is allocated, and the limit of that, is the controller's to say.
+    """
 
     name: str
     state: NodeState
@@ -35,10 +38,14 @@ class Node:
     speed_factor: float = 1.0
     cpus_total: int = 0
     cpus_allocated: int = 0
+    cpus_limit: int = 0
     memory_total_mib: int = 0
     memory_allocated_mib: int = 0
+    memory_limit_mib: int = 0
     disk_total_mib: int = 0
     disk_free_mib: int = 0
+    disk_allocated_mib: int = 0
+    disk_limit_mib: int = 0
     message: str = ""
 
 

@@ -10,6 +10,7 @@ from servicekit.telemetry import current_traceparent
 from sqlalchemy import Connection
 
 from controller.database import Database
+from controller.domain.fault import Fault
 from controller.domain.instance import MIB, DesiredPower, Instance, InstanceId, InstanceImage, Resources
 from controller.domain.launch_spec import ARCHES, LaunchWish, disk_faults, faults_of
 from controller.domain.lifecycle import InstanceState
@@ -18,11 +19,11 @@ from controller.domain.policy import Policies
 from controller.domain.readiness import Readiness
 from controller.errors import (
     ControllerError,
-    Fault,
     ImageDigestMismatch,
     InstanceAlreadyExists,
     RequestInvalid,
 )
+from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
 from controller.instances.fleet import Fleet
 from controller.instances.submitting import Mutated, Options, Submitting
@@ -55,10 +56,12 @@ class Launching:
         fleet: Fleet,
         store: ImageStore,
         changes: Changes,
+        capacity: Capacity,
         submitting: Submitting,
         clock: Clock,
         cluster_id: str,
     ) -> None:
+        self._capacity = capacity
         self._database = database
         self._fleet = fleet
         self._store = store
@@ -91,6 +94,7 @@ class Launching:
         def prepare(conn: Connection) -> Submission:
             if instance_rows.find_by_name(conn, instance.name) is not None:
                 raise InstanceAlreadyExists(instance.name)
+            self._capacity.reserve(conn, instance)
             self._changes.add(conn, instance, hidden)
             return Submission(
                 kind="launch",
@@ -108,8 +112,8 @@ class Launching:
         found = await self._image(wish, [*faults, *faults_of(wish), *wish.policies.faults(now, now)])
         if await self._database.read(lambda conn: instance_rows.find_by_name(conn, wish.name)) is not None:
             raise InstanceAlreadyExists(wish.name)
-        runner = self._fleet.choose()
-        draft = self._instance(wish, found, runner.node)
+        draft = await self._capacity.placed(self._instance(wish, found))
+        runner = self._fleet.reachable_runner(draft.node)
         hidden = Secrets(wish.user_data, wish.network_config)
         machine = await runner.plan(draft.id, machine_spec(draft, hidden, self._cluster_id))
         resolved = tuple(
@@ -146,7 +150,7 @@ class Launching:
             raise ImageDigestMismatch(wish.image, wish.image_digest, found.image.digest)
         return found
 
-    def _instance(self, wish: LaunchWish, found: StoreImage, node: str) -> Instance:
+    def _instance(self, wish: LaunchWish, found: StoreImage, node: str = "") -> Instance:
         now = self._clock.now()
         return Instance(
             id=InstanceId(str(uuid.uuid4())),

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from controller.database import Database, DatabaseError
 from controller.domain.node import Check, Dependency, Host, Leak, Node, NodeState
 from controller.errors import PageTokenForeign, PeerError
+from controller.instances.capacity import Capacity
 from controller.instances.fleet import Fleet
 from controller.instances.image_feed import ImageFeed
 from controller.ports import ImageStore, Runner
@@ -20,8 +21,11 @@ _DEFAULT_PAGE_SIZE: Final = 100
 class Nodes:
     """Answers questions about hosts; a node that is away is shown as it was last known."""
 
-    def __init__(self, database: Database, fleet: Fleet, store: ImageStore, images: ImageFeed) -> None:
+    def __init__(
+        self, database: Database, fleet: Fleet, capacity: Capacity, store: ImageStore, images: ImageFeed
+    ) -> None:
         self._database = database
+        self._capacity = capacity
         self._fleet = fleet
         self._store = store
         self._images = images
@@ -76,10 +80,11 @@ class Nodes:
 
     async def _form(self, runner: Runner) -> Node:
         try:
-            return (await runner.host()).node
+            form = (await runner.host()).node
         except PeerError as exc:
             last = self._fleet.standing(runner.node).node
-            return replace(last, state=NodeState.UNREACHABLE, message=exc.message)
+            form = replace(last, state=NodeState.UNREACHABLE, message=exc.message)
+        return await self._database.read(lambda conn: self._capacity.shown(conn, form))
 
     async def _database_up(self) -> list[Dependency]:
         try:

@@ -10,6 +10,7 @@ from servicekit.telemetry import current_traceparent
 from sqlalchemy import Connection
 
 from controller.database import Database
+from controller.domain.fault import Fault
 from controller.domain.instance import MIB, Instance, Resources
 from controller.domain.launch_spec import (
     NOTHING_PUBLISHES,
@@ -23,7 +24,8 @@ from controller.domain.lifecycle import Verb, admits
 from controller.domain.machine import Port
 from controller.domain.policy import PolicyWish, Restarts
 from controller.domain.restarting import RestartRules, planned
-from controller.errors import Fault, RequestInvalid
+from controller.errors import RequestInvalid
+from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
 from controller.instances.fleet import Fleet
 from controller.instances.submitting import (
@@ -81,11 +83,13 @@ class Updating:
         database: Database,
         fleet: Fleet,
         changes: Changes,
+        capacity: Capacity,
         submitting: Submitting,
         cluster_id: str,
         clock: Clock,
         rules: RestartRules,
     ) -> None:
+        self._capacity = capacity
         self._database = database
         self._fleet = fleet
         self._changes = changes
@@ -103,6 +107,7 @@ class Updating:
             RequestInvalid: All faults at once.
             OperationInProgress: Another operation holds the instance.
             InstanceStateConflict: Resources change only while it is STOPPED.
+            HostCapacityExhausted: It is to take more than is left.
             PeerAway: The files or the ports must change and the runner is away.
             PeerRefused: A port cannot be had.
         """
@@ -119,6 +124,7 @@ class Updating:
             resize, ports = changed.resources != instance.resources, changed.nics != instance.nics
             if resize or ports:
                 self._fleet.reachable_runner(instance.node)
+            self._capacity.reserve(conn, changed, instance)
             return Submission(
                 kind="update",
                 subject=instance.id,

@@ -11,10 +11,12 @@ from servicekit.telemetry import current_traceparent
 from sqlalchemy import Connection
 
 from controller.database import Database
+from controller.domain.fault import Fault
 from controller.domain.instance import DesiredPower, Instance
 from controller.domain.lifecycle import GOALS, InstanceState, Verb, admits, event_of
 from controller.domain.policy import Restarts
-from controller.errors import Fault, InstanceExpired, InstanceProtected, RequestInvalid
+from controller.errors import InstanceExpired, InstanceProtected, RequestInvalid
+from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
 from controller.instances.fleet import Fleet
 from controller.instances.submitting import (
@@ -81,6 +83,7 @@ class Verbs:
         database: Database,
         fleet: Fleet,
         changes: Changes,
+        capacity: Capacity,
         submitting: Submitting,
         deadline_s: float,
         cluster_id: str,
@@ -89,6 +92,7 @@ class Verbs:
         self._database = database
         self._fleet = fleet
         self._changes = changes
+        self._capacity = capacity
         self._submitting = submitting
         self._deadline_s = deadline_s
         self._cluster_id = cluster_id
@@ -105,6 +109,7 @@ class Verbs:
             OperationInProgress: Another operation holds the instance.
             InstanceStateConflict: The state does not allow it.
             InstanceExpired: Its time has run out; it would be stopped at once.
+            HostCapacityExhausted: It is to run, and does not fit.
             PeerError: A service that is needed is away or refuses beforehand.
         """
         traceparent = current_traceparent()
@@ -130,6 +135,7 @@ class Verbs:
 
         instance = await self._database.read(check)
         if instance is not None:
+            await self._capacity.check(_wanting(instance, DesiredPower.RUNNING), instance)
             hidden = await self._database.read(lambda conn: instance_rows.secrets_of(conn, instance.id))
             runner = self._fleet.reachable_runner(instance.node)
             await runner.plan(instance.id, machine_spec(instance, hidden, self._cluster_id))
@@ -162,6 +168,8 @@ class Verbs:
         if instance.state is GOALS.get(verb):
             return already(instance)
         self._fleet.reachable_runner(instance.node)
+        if _POWER.get(verb) is DesiredPower.RUNNING:
+            self._capacity.reserve(conn, _wanting(instance, DesiredPower.RUNNING), instance)
         force = verb in {Verb.FORCE_STOP, Verb.FORCE_DELETE}
         return Submission(
             kind=_KINDS[verb],

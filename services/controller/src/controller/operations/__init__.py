@@ -37,6 +37,7 @@ from controller.operations.errors import (
 )
 from controller.operations.failpoints import FailPoints, armed_by
 from controller.operations.feed import Event, Feed, Gap, Tail, everything
+from controller.operations.files import kept as kept_files
 from controller.operations.lease import LeaseSettings
 from controller.operations.listing import OperationFilter, OperationPage
 from controller.operations.operation import Initiator, Operation, OperationId, Progress, Stage, UndoScope
@@ -118,6 +119,7 @@ __all__ = [
     "armed_by",
     "everything",
     "forget_subject",
+    "kept_files",
     "next_fence",
     "require_idle",
     "uuid7_operation_ids",

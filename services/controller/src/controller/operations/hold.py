@@ -17,6 +17,7 @@ from controller.operations import store
 from controller.operations.attempt import backoff_s
 from controller.operations.errors import LostLease, Problem
 from controller.operations.failpoints import FailPoints
+from controller.operations.files import keep
 from controller.operations.lease import Lease
 from controller.operations.ledger import UNDO_FAILING, Ledger
 from controller.operations.metrics import Metrics
@@ -116,6 +117,20 @@ class Hold:
 
         def work(conn: Connection, seen: Operation, stages: tuple[Stage, ...]) -> Operation:
             return store.change(conn, seen, facts={**seen.facts, **facts}, stages=store.stages_json(stages))
+
+        await self._change(work)
+
+    async def keep_files(self, files: Mapping[str, bytes]) -> None:
+        """Keep files with the operation.
+
+        Raises:
+            LostLease: If the row has moved on.
+        """
+
+        def work(conn: Connection, seen: Operation, stages: tuple[Stage, ...]) -> Operation:
+            operation = store.change(conn, seen, stages=store.stages_json(stages))
+            keep(conn, operation.seq, files)
+            return operation
 
         await self._change(work)
 

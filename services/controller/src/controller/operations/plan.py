@@ -153,6 +153,7 @@ def _settle_nothing(conn: Connection, operation: Operation, outcome: State, erro
 
 
 StartHook = Callable[[Connection, Operation], None]
+Witness = Callable[[StepContext, Problem], Awaitable[Mapping[str, bytes]]]
 SettleHook = Callable[[Connection, Operation, State, Problem | None], None]
 
 
@@ -173,6 +174,8 @@ class Plan:
         retired_steps: Steps of the previous revision, kept one release for their undo.
         quiesce: Called with the new fence before anything is undone: ends actions still running for the
             subject.
+        witness: Called when the operation fails, before anything is undone; the files that it returns are
+            kept with the operation. It must not change anything; what it raises is logged and forgotten.
         on_start: Runs in the claim transaction the first time; may raise `Permanent` when the precondition is
             gone.
         on_undo: Runs in the transaction that goes to UNDOING.
@@ -189,6 +192,7 @@ class Plan:
     max_step_failures: int = 5
     retired_steps: tuple[Step, ...] = ()
     quiesce: Callable[[StepContext], Awaitable[None]] | None = None
+    witness: Witness | None = None
     on_start: StartHook = _start_nothing
     on_undo: StartHook = _start_nothing
     on_settle: SettleHook = _settle_nothing

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -78,6 +79,7 @@ operations = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("started_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
+    Column("log", JSON, nullable=False, server_default="[]"),
     UniqueConstraint("id"),
     Index(
         "uq_operations_active",
@@ -137,6 +139,15 @@ operation_subjects = Table(
         sqlite_where=text("active = 1"),
         postgresql_where=text("active"),
     ),
+)
+
+# What was kept with an operation when it failed, before anything of it was undone.
+operation_files = Table(
+    "operation_files",
+    metadata,
+    Column("op_seq", _Serial, ForeignKey("operations.seq", ondelete="CASCADE"), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("content", LargeBinary, nullable=False),
 )
 
 subjects = Table(

@@ -17,12 +17,14 @@ from controller.operations.ledger import DEADLINE_EXCEEDED, INTERNAL
 from controller.operations.operation import Operation
 from controller.operations.plan import Plan
 from controller.operations.state import State, Trigger
-from controller.operations.step_context import Budget
+from controller.operations.step_context import Budget, RunningStep
 from controller.operations.tracing import operation_span
 from controller.operations.undo import walk_back
 from controller.operations.walk import walk_forward
 
 _log = logging.getLogger(__name__)
+
+_WITNESS_S = 12.0
 
 
 class Run:
@@ -121,6 +123,7 @@ class Run:
             await self._hold.settle(Trigger.SUCCEED, None)
 
     async def _failed(self, problem: Problem) -> None:
+        await self._witness(problem)
         entered = self.operation.entered_steps
         if self._plan.past_return(entered):
             await self._hold.let_go(problem)
@@ -128,6 +131,21 @@ class Run:
             await self._hold.settle(Trigger.FAIL, problem)
         else:
             await self._hold.turn_round(problem)
+
+    async def _witness(self, problem: Problem) -> None:
+        """Keep what can be seen now: undoing takes it away."""
+        if self._plan.witness is None:
+            return
+        clock = self._hold.clock
+        budget = Budget(clock.now() + timedelta(seconds=_WITNESS_S), clock.monotonic() + _WITNESS_S)
+        try:
+            async with asyncio.timeout(_WITNESS_S):
+                files = await self._plan.witness(RunningStep(self._hold, budget), problem)
+            await self._hold.keep_files(files)
+        except LostLease:
+            raise
+        except Exception:  # noqa: BLE001 - evidence must not decide how an operation ends
+            _log.exception("no evidence was kept", extra={"operation": self.operation.id})
 
     async def _back(self, budget: Budget) -> None:
         try:

@@ -11,7 +11,7 @@ from controller.plans.machine_steps import (
     ResizeMachine,
     quiesce,
 )
-from controller.plans.observe_steps import LookAgain
+from controller.plans.observe_steps import EndRemains, LookAgain
 from controller.plans.power_steps import RUNNING, ConfirmRunning, Pause, PowerOff, PowerOn, Reset, Resume
 from controller.plans.settling import Settling
 from controller.plans.workbench import Workbench
@@ -28,6 +28,7 @@ def build_plans(bench: Workbench, deadline_s: float) -> list[Plan]:
     async def quiet(ctx: StepContext) -> None:
         await quiesce(bench, ctx)
 
+    witness = bench.evidence.witness
     return [
         Plan(
             kind="launch",
@@ -36,6 +37,7 @@ def build_plans(bench: Workbench, deadline_s: float) -> list[Plan]:
             steps=(PinImage(bench), MakeMachine(bench), PowerOn(bench), ConfirmRunning(bench)),
             keep_after=RUNNING,
             quiesce=quiet,
+            witness=witness,
             on_settle=settling.launch,
         ),
         Plan(
@@ -45,6 +47,7 @@ def build_plans(bench: Workbench, deadline_s: float) -> list[Plan]:
             steps=(PinImageAgain(bench), PrepareMachine(bench), PowerOn(bench), ConfirmRunning(bench)),
             keep_after=RUNNING,
             quiesce=quiet,
+            witness=witness,
             on_settle=settling.start,
         ),
         Plan(
@@ -60,6 +63,7 @@ def build_plans(bench: Workbench, deadline_s: float) -> list[Plan]:
             ),
             keep_after=RUNNING,
             quiesce=quiet,
+            witness=witness,
             on_settle=settling.restart,
         ),
         Plan(
@@ -68,6 +72,7 @@ def build_plans(bench: Workbench, deadline_s: float) -> list[Plan]:
             deadline_s=deadline_s,
             steps=(PowerOff(bench),),
             quiesce=quiet,
+            witness=witness,
             on_settle=settling.stop,
         ),
         Plan(
@@ -75,6 +80,7 @@ def build_plans(bench: Workbench, deadline_s: float) -> list[Plan]:
             revision=1,
             deadline_s=deadline_s,
             steps=(Pause(bench),),
+            witness=witness,
             on_settle=settling.pause,
         ),
         Plan(
@@ -82,6 +88,7 @@ def build_plans(bench: Workbench, deadline_s: float) -> list[Plan]:
             revision=1,
             deadline_s=deadline_s,
             steps=(Resume(bench),),
+            witness=witness,
             on_settle=settling.resume,
         ),
         Plan(
@@ -89,6 +96,7 @@ def build_plans(bench: Workbench, deadline_s: float) -> list[Plan]:
             revision=1,
             deadline_s=deadline_s,
             steps=(Reset(bench),),
+            witness=witness,
             on_settle=settling.reset,
         ),
         Plan(
@@ -96,6 +104,7 @@ def build_plans(bench: Workbench, deadline_s: float) -> list[Plan]:
             revision=1,
             deadline_s=deadline_s,
             steps=(ResizeMachine(bench),),
+            witness=witness,
             on_settle=settling.update,
         ),
         Plan(
@@ -104,14 +113,15 @@ def build_plans(bench: Workbench, deadline_s: float) -> list[Plan]:
             deadline_s=deadline_s,
             steps=(BeginRemoval(), RemoveMachine(bench), UnpinImage(bench)),
             point_of_no_return=BeginRemoval.name,
+            witness=witness,
             on_settle=settling.delete,
         ),
         *(
             Plan(
                 kind=kind.value,
-                revision=1,
+                revision=2,
                 deadline_s=_OBSERVE_DEADLINE_S,
-                steps=(LookAgain(bench),),
+                steps=(LookAgain(bench), EndRemains(bench)),
                 on_settle=settling.observe,
             )
             for kind in Observation

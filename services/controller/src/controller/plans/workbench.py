@@ -10,6 +10,7 @@ from controller.domain.instance import Instance
 from controller.domain.lifecycle import Event, InstanceState
 from controller.domain.machine import Machine, MachineImage, MachineSpec
 from controller.instances.changes import Changes
+from controller.instances.evidence import Evidence
 from controller.instances.fleet import Fleet
 from controller.instances.observations import Observations
 from controller.operations import LostLease, Permanent, Problem, StepContext, active_operation
@@ -31,9 +32,11 @@ class Workbench:
         store: ImageStore,
         changes: Changes,
         observations: Observations,
+        evidence: Evidence,
         cluster_id: str,
     ) -> None:
         self.store = store
+        self.evidence = evidence
         self.changes = changes
         self._database = database
         self._fleet = fleet

@@ -10,18 +10,21 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from controller.domain.condition import Condition
-from controller.domain.instance import DesiredPower, Instance, InstanceId, InstanceImage, Resources
+from controller.domain.instance import DesiredPower, Failure, Instance, InstanceId, InstanceImage, Resources
 from controller.domain.lifecycle import Event, InstanceState, next_state
 from controller.domain.machine import Machine, MachineNic
 from controller.domain.policy import OnExpire, Policies, RestartPolicy, Restarts
 from controller.domain.readiness import Readiness
 from controller.operations.rows import subjects
-from controller.records.schema import instance_labels, instance_secrets, instances
+from controller.records.schema import instance_labels, instance_secrets, instance_secrets_wanted, instances
 from controller.records.stored_json import from_stored, to_stored
 
 SELECTION: Final[Select[Any]] = select(instances, subjects.c.active_op).outerjoin(
     subjects, subjects.c.id == instances.c.id
 )
+
+
+_SOUND: Final = frozenset({InstanceState.RUNNING, InstanceState.PAUSED, InstanceState.STOPPED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ def to_instance(row: Row[Any]) -> Instance:
             protected=row.protected,
         ),
         restarts=Restarts(row.restart_count, row.next_restart_time, row.running_since),
+        failure=None if row.failure is None else from_stored(Failure, row.failure),
     )
 
 
@@ -125,13 +129,19 @@ def add(conn: Connection, instance: Instance, secrets: Secrets) -> None:
     )
 
 
-def moved(instance: Instance, event: Event, *, reason: str = "", message: str = "") -> Instance:
+def moved(
+    instance: Instance, event: Event, *, reason: str = "", message: str = "", failure: Failure | None = None
+) -> Instance:
     """Return `instance` in the state that follows `event`.
+
+    A failure is kept until the instance has come up again or is off as it should be; a later one replaces it.
 
     Raises:
         IllegalTransition: The table has no such entry.
     """
-    return replace(instance, state=next_state(instance.state, event), reason=reason, message=message)
+    state = next_state(instance.state, event)
+    kept = None if state in _SOUND else failure or instance.failure
+    return replace(instance, state=state, reason=reason, message=message, failure=kept)
 
 
 def save(conn: Connection, instance: Instance) -> Instance:
@@ -139,6 +149,11 @@ def save(conn: Connection, instance: Instance) -> Instance:
     written = replace(instance, revision=instance.revision + 1)
     conn.execute(update(instances).where(instances.c.id == instance.id).values(**_columns(written)))
     return written
+
+
+def note_machine(conn: Connection, instance_id: str, machine: Machine) -> None:
+    """Write an observation that shows nothing new: how far its runner has counted, no revision of ours."""
+    conn.execute(update(instances).where(instances.c.id == instance_id).values(machine=to_stored(machine)))
 
 
 def save_labels(conn: Connection, instance: Instance) -> None:
@@ -149,7 +164,7 @@ def save_labels(conn: Connection, instance: Instance) -> None:
 
 def remove(conn: Connection, instance_id: str) -> None:
     """Remove an instance with its labels and secrets."""
-    for table in (instance_labels, instance_secrets):
+    for table in (instance_labels, instance_secrets, instance_secrets_wanted):
         conn.execute(delete(table).where(table.c.instance_id == instance_id))
     conn.execute(delete(instances).where(instances.c.id == instance_id))
 
@@ -162,6 +177,15 @@ def secrets_of(conn: Connection, instance_id: str) -> Secrets:
     if row is None:
         return Secrets("", "")
     return Secrets(row.user_data.decode(), row.network_config.decode())
+
+
+def all_secrets_of(conn: Connection, instance_id: str) -> tuple[str, ...]:
+    """Return every secret text of an instance, those to come included."""
+    texts: list[str] = []
+    for table in (instance_secrets, instance_secrets_wanted):
+        for row in conn.execute(select(table).where(table.c.instance_id == instance_id)):
+            texts += (row.user_data.decode(), row.network_config.decode())
+    return tuple(text for text in texts if text)
 
 
 def _write_labels(conn: Connection, instance: Instance) -> None:
@@ -207,4 +231,5 @@ def _columns(instance: Instance) -> dict[str, Any]:
         "next_restart_time": instance.restarts.next_time,
         "running_since": instance.restarts.running_since,
         "timed": instance.timed,
+        "failure": None if instance.failure is None else to_stored(instance.failure),
     }

@@ -61,6 +61,8 @@ instances = Table(
     Column("running_since", UtcDateTime),
     # A policy waits for a moment: what a controller that starts has to look at.
     Column("timed", Boolean, nullable=False, server_default=false()),
+    Column("seed_revision", Integer, nullable=False, server_default="0"),
+    Column("failure", JSON(none_as_null=True)),
     UniqueConstraint("name"),
     Index("ix_instances_node", "node"),
     Index("ix_instances_state", "state"),
@@ -86,10 +88,27 @@ instance_secrets = Table(
     Column("network_config", LargeBinary, nullable=False),
 )
 
+# Secrets that an update brings, until it has succeeded.
+instance_secrets_wanted = Table(
+    "instance_secrets_wanted",
+    metadata,
+    Column("instance_id", String(36), ForeignKey("instances.id", ondelete="CASCADE"), primary_key=True),
+    Column("user_data", LargeBinary, nullable=False),
+    Column("network_config", LargeBinary, nullable=False),
+)
+
 # How far another service's outbox has been taken into the one log.
 peer_cursors = Table(
     "peer_cursors",
     metadata,
     Column("peer", String(64), primary_key=True),
     Column("cursor", String(255), nullable=False),
+)
+
+# One row a node: whoever changes it is the only one to reserve there until its transaction ends.
+node_turns = Table(
+    "node_turns",
+    metadata,
+    Column("node", String(63), primary_key=True),
+    Column("turn", BigInteger, nullable=False),
 )

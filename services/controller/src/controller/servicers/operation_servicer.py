@@ -1,12 +1,14 @@
 """OperationService: operations for gRPC clients and the gateway."""
 
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from qcontroller.controller.v1 import operation_pb2 as pb
 from qcontroller.controller.v1 import operation_pb2_grpc
 
+from controller.instances.bundles import Bundles
 from controller.operations import Engine, OperationFilter, PublicState
-from controller.servicers.operation_messages import operation_message
+from controller.servicers.operation_messages import operation_document, operation_message
 from controller.servicers.requests import wait_seconds
 
 _STATE_PREFIX: Final = "OPERATION_STATE_"
@@ -19,8 +21,9 @@ _MAX_WAIT_S: Final = 600.0
 class OperationServicer(operation_pb2_grpc.OperationServiceServicer):
     """Asks the engine; errors pass through to the service's one table."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, bundles: Bundles) -> None:
         self._engine = engine
+        self._bundles = bundles
 
     async def GetOperation(self, request: pb.GetOperationRequest, context: Any) -> pb.GetOperationResponse:
         return pb.GetOperationResponse(operation=operation_message(await self._engine.get(request.id)))
@@ -54,3 +57,9 @@ class OperationServicer(operation_pb2_grpc.OperationServiceServicer):
         timeout_s = wait_seconds(request.timeout, _WAIT_S, _MAX_WAIT_S)
         operation = await self._engine.wait(request.id, timeout_s)
         return pb.WaitOperationResponse(operation=operation_message(operation))
+
+    async def GetOperationBundle(
+        self, request: pb.GetOperationBundleRequest, context: Any
+    ) -> AsyncIterator[pb.GetOperationBundleResponse]:
+        async for chunk in self._bundles.bundle(request.id, operation_document):
+            yield pb.GetOperationBundleResponse(chunk=chunk)

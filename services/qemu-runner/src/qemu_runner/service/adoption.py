@@ -183,7 +183,7 @@ class Adoption:
         if passt is not None and passt.exit is not None:
             self._network_lost(machine)
         path = self._files.directory(machine.machine_id) / "qmp"
-        session = await QmpSession.open(path, deadline_s=_ATTACH_S)
+        session = await QmpSession.open(path, deadline_s=_ATTACH_S, transcript=machine.transcript)
         try:
             await _require_uuid(session, machine.machine_id)
             await self._watching.begin(machine, run, session)

@@ -1,12 +1,12 @@
-"""What the host offers to machines, and whether one more fits.
+"""What the host offers to machines, and whether one fits on it at all.
 
-CPUs are shared, so a machine may not have more than there are, but machines together may. Memory is not.
+How much machines may take together is the controller's to decide, in the transaction that promises it.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from qemu_runner.domain.machine import MachineId, MachineSpec
+from qemu_runner.domain.machine import MachineSpec
 from qemu_runner.domain.record import MachineRecord
 from qemu_runner.errors import HostCapacityError
 
@@ -31,19 +31,18 @@ class Capacity:
         self.size = size
         self._records = records
 
-    def allocated(self, *, without: MachineId | None = None) -> HostSize:
-        """Return what running machines hold, one of them left out."""
-        runs = [r.run for r in self._records() if r.run is not None and r.machine_id != without]
+    def allocated(self) -> HostSize:
+        """Return what running machines hold."""
+        runs = [record.run for record in self._records() if record.run is not None]
         return HostSize(sum(run.cpus for run in runs), sum(run.memory_mib for run in runs))
 
-    def require(self, machine_id: MachineId, spec: MachineSpec) -> None:
-        """Check that the machine fits beside those that run.
+    def require(self, spec: MachineSpec) -> None:
+        """Check that the host is large enough for the machine.
 
         Raises:
             HostCapacityError: It does not.
         """
         if spec.cpus > self.size.cpus:
             raise HostCapacityError("cpus", spec.cpus, self.size.cpus, "CPUs")
-        left = self.size.memory_mib - self.allocated(without=machine_id).memory_mib
-        if spec.memory_mib > left:
-            raise HostCapacityError("memory", spec.memory_mib, max(left, 0), "MiB")
+        if spec.memory_mib > self.size.memory_mib:
+            raise HostCapacityError("memory", spec.memory_mib, self.size.memory_mib, "MiB")

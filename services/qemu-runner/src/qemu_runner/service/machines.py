@@ -20,6 +20,7 @@ from qemu_runner.service.live import Live
 from qemu_runner.service.tasks import settled
 from qemu_runner.service.view import Neighbours, UserAddress, observe
 from qemu_runner.store.machine_store import MachineStore
+from qemu_runner.transcript import Transcript
 
 
 class Machine:
@@ -38,6 +39,7 @@ class Machine:
         users: How many hold this object.
         last_told: What watchers were told last.
         ended: Set while it has no process; waited for by those who end it.
+        transcript: What was said on its monitor lately.
     """
 
     def __init__(self, machine_id: MachineId, record: MachineRecord | None = None) -> None:
@@ -50,6 +52,7 @@ class Machine:
         self.settling = False
         self.lost_network = 0
         self.ended = asyncio.Event()
+        self.transcript = Transcript()
         self.tombstone = 0
         self.foreign = False
         self.users = 0

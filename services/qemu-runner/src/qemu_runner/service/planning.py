@@ -82,7 +82,7 @@ class Planning:
         """
         check_spec(spec)
         spec, choice = await self._networks(machine_id, spec)
-        self._capacity.require(machine_id, spec)
+        self._capacity.require(spec)
         hello = await self._newest_link().current_hello()
         if hello.stopping:
             raise VmHostUnavailableError("it is stopping")

@@ -138,6 +138,9 @@ class Starting:
         if live is None:
             raise VmHostUnavailableError("whether the machine runs is not known yet")
         state = await live.session.run_state()
+        if machine.run.panicked:
+            # It says that it runs: its CPUs turn in the kernel's last loop.
+            state = "guest-panicked"
         if state == "running":
             return True
         if state in WAITING:
@@ -160,7 +163,7 @@ class Starting:
             raise VmHostUnavailableError("it is stopping")
         arch = ARCHES[record.spec.arch]
         hardware = choose_hardware(hello, arch, self._accelerator)
-        self._capacity.require(machine.machine_id, record.spec)
+        self._capacity.require(record.spec)
         if record.spec.ports:
             await self._networking.check_ports(
                 machine.machine_id, record.spec, self._machines.records(), bind=True
@@ -183,6 +186,7 @@ class Starting:
                 ),
             )
         )
+        await self._files.keep_argv(machine.machine_id, argv)
         logs, console_offset = await self._files.open_logs(machine.machine_id, record.uid)
         with ExitStack() as stack:
             for descriptor in logs.values():
@@ -201,6 +205,7 @@ class Starting:
                 argv_hash=argv_hash(argv, directory),
                 start_time=datetime.now(UTC),
                 console_offset=console_offset,
+                first_boot=record.boots + 1,
                 traceparent=traceparent,
             )
             listening = await self._files.listen(machine.machine_id)
@@ -208,7 +213,15 @@ class Starting:
                 stack.callback(listener.close)
             # From here on the machine counts as having a process: whoever comes later looks for it.
             await self._machines.update(
-                machine, lambda now: replace(now, incarnation=run.incarnation, run=run, exit=None)
+                machine,
+                lambda now: replace(
+                    now,
+                    incarnation=run.incarnation,
+                    run=run,
+                    exit=None,
+                    boots=run.first_boot,
+                    boot_time=run.start_time,
+                ),
             )
             fds = {name: listener.fileno() for name, listener in listening.items()}
             await self._spawn_children(machine, run, link, argv, fds, logs, passt, record.uid)
@@ -289,7 +302,9 @@ class Starting:
     async def _session_or_end(self, machine: Machine) -> QmpSession:
         """Open the monitor, or learn at once that the process has ended."""
         path = self._files.directory(machine.machine_id) / "qmp"
-        opening = asyncio.create_task(QmpSession.open(path, deadline_s=START_DEADLINE_S))
+        opening = asyncio.create_task(
+            QmpSession.open(path, deadline_s=START_DEADLINE_S, transcript=machine.transcript)
+        )
         ended = asyncio.create_task(machine.ended.wait())
         try:
             await asyncio.wait({opening, ended}, return_when=asyncio.FIRST_COMPLETED)

@@ -35,6 +35,10 @@ def observe(
         start_time=run.start_time if run is not None else None,
         spec=record.spec,
         network_fault=live.network_fault if live is not None else "",
+        boots=record.boots,
+        boot_time=record.boot_time,
+        panicked=record.run is not None and record.run.panicked,
+        io_error=live.io_error if live is not None else "",
     )
 
 

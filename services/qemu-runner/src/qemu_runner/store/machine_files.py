@@ -29,6 +29,7 @@ SEED: Final = "seed.iso"
 CONSOLE_LOG: Final = "console.log"
 QEMU_LOG: Final = "qemu.log"
 PASST_LOG: Final = "passt.log"
+QEMU_ARGV: Final = "qemu-argv.json"
 # Short, since a path of a unix socket has 107 characters at most.
 SOCKETS: Final = ("qmp", "agent", "identity", "console")
 _RESIZE_S: Final = 30.0
@@ -103,6 +104,14 @@ class MachineFiles:
             Descriptors by file name for what QEMU and passt say, and the length of the console log.
         """
         return await in_thread(_open_logs, self.directory(machine_id), uid)
+
+    async def keep_argv(self, machine_id: MachineId, argv: tuple[str, ...]) -> None:
+        """Keep the argument list of the start that is about to be, for people and for evidence.
+
+        Raises:
+            DiskFullError: There is no room.
+        """
+        await in_thread(_keep_argv, self.directory(machine_id), argv)
 
     async def listen(self, machine_id: MachineId) -> dict[str, socket.socket]:
         """Bind the machine's sockets anew and listen; the caller closes them when QEMU has them."""
@@ -202,6 +211,13 @@ def _open_logs(directory: Path, uid: int | None) -> tuple[dict[str, int], int]:
             return opened, os.fstat(descriptor).st_size
         finally:
             os.close(descriptor)
+
+
+def _keep_argv(directory: Path, argv: tuple[str, ...]) -> None:
+    path = directory / QEMU_ARGV
+    with disk_errors(directory):
+        path.write_text(json.dumps(argv, indent=1))
+        path.chmod(0o600)
 
 
 def _listen(directory: Path) -> dict[str, socket.socket]:

@@ -73,6 +73,8 @@ def _record(document: dict[str, Any]) -> MachineRecord:
         ),
         seed_hash=document.get("seed_hash", ""),
         reset_request=document.get("reset_request", ""),
+        boots=int(document.get("boots", 0)),
+        boot_time=_time(document["boot_time"]) if document.get("boot_time") else None,
         run=_run(document.get("run")),
         last_run=_run(document.get("last_run")),
         exit=_exit(document.get("exit")),

@@ -1,0 +1,68 @@
+"""Secrets go, in whatever form they were printed; JSON stays JSON."""
+
+import json
+
+import pytest
+from controller.domain.redaction import REMOVED, Redaction
+
+USER_DATA = """#cloud-config
+password: tiny
+chpasswd: {list: ["root:Corr3ct-horse"]}
+runcmd:
+  - echo CANARY-77 > /etc/motd
+write_files:
+  - content: "key=QUOTED-\\"99\\""
+"""
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "tiny",
+        "Corr3ct-horse",
+        "CANARY-77",
+        "echo CANARY-77 > /etc/motd",
+        "\x1b[32mCANARY-77\x1b[0m",
+        json.dumps({"console": "line\nCANARY-77\n"}),
+        json.dumps({"console": "\x1b[1mCANARY-77"}),
+        json.dumps(USER_DATA),
+        USER_DATA,
+    ],
+)
+def test_what_was_told_in_user_data_is_removed_wherever_it_is_printed(printed: str) -> None:
+    seen = Redaction([USER_DATA]).clean(f"before {printed} after\n".encode()).decode()
+    assert "before" in seen
+    assert "after" in seen
+    for secret in ("tiny", "Corr3ct-horse", "CANARY-77"):
+        assert secret not in seen
+    assert REMOVED in seen
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"password": "hunter2"}',
+        '{"dbPassword": "hunter2", "n": 1}',
+        '{"text": "PASSWORD=hunter2"}',
+        '{"api_key": "hunter2"}',
+    ],
+)
+def test_what_a_name_tells_to_be_secret_is_removed_and_json_stays_json(line: str) -> None:
+    cleaned = Redaction([]).clean(line.encode()).decode()
+    assert "hunter2" not in cleaned
+    if '\\"' not in cleaned and "text" not in cleaned:
+        json.loads(cleaned)
+
+
+def test_a_private_key_is_removed_whole() -> None:
+    text = "a\n-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1r\n-----END OPENSSH PRIVATE KEY-----\nb"
+    assert Redaction([]).clean(text.encode()) == f"a\n{REMOVED}\nb".encode()
+
+
+def test_what_is_no_secret_stays() -> None:
+    text = b'{"execute": "query-status", "arguments": {"id": "disk0"}}\nqemu-system-x86_64 -m size=256M\n'
+    assert Redaction([USER_DATA]).clean(text) == text
+
+
+def test_bytes_that_are_no_text_do_not_hinder() -> None:
+    assert b"CANARY-77" not in Redaction([USER_DATA]).clean(b"\xff\xfe CANARY-77 \x00")

@@ -163,22 +163,6 @@ async def test_the_migrations_make_the_tables_that_the_queries_use(tmp_path: Pat
     assert difference == []
 
 
-@postgres
-async def test_controllers_that_start_together_migrate_one_after_the_other() -> None:
-    name = server().create_database()
-    try:
-        databases = [Database(make_url(server().url(name))) for _ in range(3)]
-        async with AsyncExitStack() as stack:
-            await asyncio.gather(*(stack.enter_async_context(database) for database in databases))
-            epochs = {
-                await database.read(lambda conn: conn.execute(text("SELECT db_epoch FROM meta")).scalar_one())
-                for database in databases
-            }
-        assert len(epochs) == 1
-    finally:
-        server().drop_database(name)
-
-
 @pytest.mark.parametrize(
     ("error", "expected"),
     [

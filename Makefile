@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest -q
 STACK := PYTHONPATH=tools $(BIN)/python -m qcstack
 PACKAGES := libs/servicekit services/vm-host services/image-store services/qemu-runner services/controller services/gateway
 
-BENCHES := run object_store event_latency reserved_address fifty_cards throughput containers
+BENCHES := run object_store event_latency reserved_address fifty_cards throughput containers databases
 
 # MODE=native runs plain processes, MODE=compose containers; without it, containers where an engine answers.
 # A stack other than the default one: make up STATE=/srv/qc PORT=9080 CONTROLLER_PORT=9009 IMAGE_STORE_PORT=9010
@@ -90,11 +90,11 @@ wheels: ## Build every service and library as a wheel of its own, into dist/
 
 unit: ## Unit tests: no network, no QEMU
 	@for folder in $(addsuffix /tests,$(PACKAGES) tools packer/guests); do \
-	  echo "unit: $$folder"; $(PYTEST) $$folder -m "not netns and not real and not minio and not full"; done
+	  echo "unit: $$folder"; $(PYTEST) $$folder -m "not netns and not real and not minio and not postgres and not full"; done
 
-integration: ## The whole stack through its public APIs, with real QEMU and MinIO
+integration: ## The whole stack through its public APIs, with real QEMU, MinIO and PostgreSQL
 	@tools/minio >/dev/null || [ -z "$$CI" ]
-	@$(PYTEST) services/*/tests -m "(netns or real or minio) and not full"
+	@$(PYTEST) services/*/tests -m "(netns or real or minio or postgres) and not full"
 	@$(PYTEST) packer/guests/tiny tests/integration -m "not full"
 	@$(PYTEST) tests/chaos -m "not full"
 

@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-from controller.database import Database
+from controller.database import Database, Target
 from controller.operations import (
     Engine,
     EngineSettings,
@@ -23,6 +22,8 @@ from controller.operations import (
     StepContext,
     Submission,
 )
+from controller.operations.rows import engines
+from sqlalchemy import delete, event
 
 
 class FakeClock:
@@ -153,24 +154,24 @@ class Make(ReversibleStep):
 
 
 class Hooks:
-    """Records what the domain's hooks were told."""
+    """Records what the domain's hooks were told in transactions that committed."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
         self.settled: list[tuple[str, str]] = []
 
     def start(self, conn: Any, operation: Operation) -> None:
-        self.started.append(operation.id)
+        event.listen(conn, "commit", lambda _: self.started.append(operation.id), once=True)
 
     def settle(self, conn: Any, operation: Operation, outcome: Any, error: Problem | None) -> None:
-        self.settled.append((operation.id, outcome.value))
+        event.listen(conn, "commit", lambda _: self.settled.append((operation.id, outcome.value)), once=True)
 
 
 @dataclass
 class World:
-    """One database file, a host, and engines that come and go."""
+    """One database, a host, and engines that come and go."""
 
-    path: Path
+    target: Target
     database: Database
     host: FakeHost = field(default_factory=FakeHost)
     hooks: Hooks = field(default_factory=Hooks)
@@ -236,6 +237,11 @@ class World:
             await asyncio.wait({task})
             if not task.cancelled():
                 task.exception()
+            await self.lapse()
+
+    async def lapse(self) -> None:
+        """Let the leases of all engines run out, as time would."""
+        await self.database.write(lambda conn: conn.execute(delete(engines)))
 
 
 async def accepted(engine: Engine, prepare: Callable[[Any], Submission] | None = None) -> OperationId:

@@ -9,8 +9,10 @@ from blockbuster import blockbuster_ctx
 from image_store.blobs.s3.address import S3Address
 from image_store.uploads import UploadLimits
 from image_store_buckets import address_of, server
+from image_store_databases import KINDS, new_database
 from image_store_world import MIB, Clock, World, running
 from qcstack.minio import MinioServer
+from sqlalchemy import URL
 
 
 @pytest.fixture(autouse=True)
@@ -30,10 +32,19 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(params=KINDS)
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | URL]:
+    """What the store keeps its catalogue in: every claim about it holds on each."""
+    with new_database(request.param, tmp_path) as target:
+        yield target
+
+
 @pytest.fixture
-async def world(tmp_path: Path, clock: Clock, limits: UploadLimits) -> AsyncIterator[World]:
+async def world(
+    tmp_path: Path, clock: Clock, limits: UploadLimits, target: Path | URL
+) -> AsyncIterator[World]:
     """A store with the directory backend."""
-    async with running(tmp_path, clock, limits) as world:
+    async with running(tmp_path, clock, limits, target=target) as world:
         yield world
 
 

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from qcontroller.image.v1 import image_pb2, image_pb2_grpc, internal_pb2, internal_pb2_grpc
 from servicekit.channel import grpc_channel
 from servicekit.rpc_errors import RpcProblem, decode
+from sqlalchemy import URL
 
 CALL_S = 20.0
 MIB = 2**20
@@ -117,15 +118,19 @@ def messages(
 
 @asynccontextmanager
 async def running(
-    directory: Path, clock: Clock, limits: UploadLimits, blobs: BlobStore | None = None
+    directory: Path,
+    clock: Clock,
+    limits: UploadLimits,
+    blobs: BlobStore | None = None,
+    target: Path | URL | None = None,
 ) -> AsyncIterator[World]:
-    """Run a store whose files are in `directory`."""
+    """Run a store whose files are in `directory`, and its database too unless `target` is another."""
     edges = {edge: f"unix:{directory}/{edge}.sock" for edge in ("public", "controller", "runner")}
     settings = Settings(
         public=(edges["public"],),
         controller=(edges["controller"],),
         runner=(edges["runner"],),
-        database=directory / "image-store.db",
+        database=target or directory / "image-store.db",
         backend=directory,
         limits=limits,
     )

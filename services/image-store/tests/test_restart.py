@@ -70,7 +70,8 @@ async def test_the_settings_of_the_native_stack_start_the_store(tmp_path: Path) 
     [
         ({"directory": DirectoryBackend()}, "directory"),
         ({"database_url": ""}, "databaseUrl"),
-        ({"database_url": "postgresql://host/db"}, "databaseUrl"),
+        ({"database_url": "postgresql://host"}, "databaseUrl"),
+        ({"database_url": "mysql://host/db"}, "databaseUrl"),
         ({"max_upload": "many"}, "maxUpload"),
         ({"max_virtual_size": "0"}, "maxVirtualSize"),
     ],

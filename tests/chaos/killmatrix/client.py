@@ -28,6 +28,7 @@ _AGAIN: Final = frozenset(
         "IMAGE_STORE_UNAVAILABLE",
         "VM_HOST_UNAVAILABLE",
         "DATABASE_UNAVAILABLE",
+        "STORAGE_UNAVAILABLE",
     }
 )
 # Past the deadline of every operation: what has not ended then never will.

@@ -40,6 +40,7 @@ from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs
 from controller.operations import (
     Clock,
+    DatabaseClock,
     Engine,
     EngineSettings,
     Outbox,
@@ -96,7 +97,7 @@ async def serve(
     clock: Clock | None = None,
 ) -> AsyncIterator["asyncio.Future[None]"]:
     """Put the parts together on top of a database and peers, and serve until the context is left."""
-    clock = clock or SystemClock()
+    clock = clock or (DatabaseClock() if database.shared else SystemClock())
     rules = settings.restart_rules
     identity = await database.read(cluster_id)
     fleet = Fleet(runners, clock)

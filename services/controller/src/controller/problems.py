@@ -150,6 +150,7 @@ TABLE: Final[Mapping[type[Exception], _Row]] = MappingProxyType(
         operation_errors.CursorExpired: (StatusCode.OUT_OF_RANGE, "CURSOR_EXPIRED", _nothing),
         operation_errors.ReaderTooSlow: (StatusCode.ABORTED, "READER_TOO_SLOW", _nothing),
         database_errors.DatabaseFull: (StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL", _nothing),
+        database_errors.DatabaseConflict: (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE", _nothing),
         database_errors.DatabaseUnavailable: (StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE", _nothing),
     }
 )

@@ -10,7 +10,10 @@ from qcontroller.settings.v1 import settings_pb2 as messages
 from qcontroller.settings.v1.settings_pb2 import CapacitySettings, ControllerSettings, PolicySettings
 from servicekit.quantities import QuantityError, parse_duration_s, parse_size_mib
 from servicekit.settings import SettingsError
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
+from controller.database import Target
 from controller.domain.capacity import Overcommit
 from controller.domain.restarting import RestartRules
 from controller.operations import RetentionSettings
@@ -19,6 +22,7 @@ _LEASE_DELETE_AFTER_S: Final = 600.0
 # A retry that comes a little later must find its key, a reader that pauses its cursor.
 _LEAST_KEPT: Final = timedelta(minutes=1)
 _SQLITE: Final = "sqlite:///"
+_POSTGRESQL: Final = frozenset({"postgresql", "postgres"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +30,7 @@ class Settings:
     """Durations in seconds; `runners` maps node names to gRPC targets."""
 
     listen: tuple[str, ...]
-    database: Path
+    database: Target
     image_store: str
     runners: dict[str, str]
     stop_timeout_s: float
@@ -49,14 +53,12 @@ def parse_settings(message: ControllerSettings) -> Settings:
         raise SettingsError("listen: name at least one address")
     if not message.image_store:
         raise SettingsError("imageStore: name the image store's address")
-    if not message.database_url.startswith(_SQLITE):
-        raise SettingsError(f"databaseUrl: must begin with {_SQLITE}; other databases are not built yet")
     runners = {runner.node: runner.target for runner in message.runners}
     if not runners or len(runners) != len(message.runners):
         raise SettingsError("runners: name at least one, each node once")
     return Settings(
         listen=tuple(message.listen),
-        database=Path(message.database_url.removeprefix(_SQLITE)),
+        database=_database(message.database_url),
         image_store=message.image_store,
         runners=runners,
         stop_timeout_s=_duration("stopTimeout", message.stop_timeout, 45.0),
@@ -70,6 +72,21 @@ def parse_settings(message: ControllerSettings) -> Settings:
             "policies.leaseDeleteAfter", message.policies.lease_delete_after, _LEASE_DELETE_AFTER_S
         ),
     )
+
+
+def _database(url: str) -> Target:
+    if url.startswith(_SQLITE):
+        return Path(url.removeprefix(_SQLITE))
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        parsed = None
+    # The URL may hold a password: it is not repeated.
+    if parsed is None or parsed.drivername not in _POSTGRESQL:
+        raise SettingsError(f"databaseUrl: must begin with {_SQLITE} or postgresql://")
+    if not parsed.database:
+        raise SettingsError("databaseUrl: name a database, as in postgresql://user@host/qcontroller")
+    return parsed
 
 
 def _restart_rules(message: PolicySettings) -> RestartRules:

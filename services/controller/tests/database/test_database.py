@@ -117,7 +117,7 @@ async def test_a_cancelled_caller_does_not_stop_the_write(database: Database) ->
 
 async def test_a_second_opener_is_refused(database: Database) -> None:
     with pytest.raises(DatabaseInUse):
-        async with Database(database._path):
+        async with Database(database.target):
             pass
 
 

@@ -1,13 +1,20 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from controller.database import Database
+from controller.database import Database, Target
+from controller_databases import KINDS, empty_database
 from operations_fakes import World
 
 
+@pytest.fixture(params=KINDS)
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+    """Every claim about the engine holds on each database."""
+    with empty_database(request.param, tmp_path) as target:
+        yield target
+
+
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    path = tmp_path / "controller.db"
-    async with Database(path) as database:
-        yield World(path, database)
+async def world(target: Target) -> AsyncIterator[World]:
+    async with Database(target) as database:
+        yield World(target, database)

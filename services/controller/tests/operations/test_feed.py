@@ -12,6 +12,7 @@ from controller.operations import (
     Gap,
     IdempotencyKey,
     Outbox,
+    Position,
     Retention,
 )
 from controller.operations.cursor import encode
@@ -51,7 +52,7 @@ async def test_a_reader_without_a_cursor_starts_now(world: World) -> None:
 async def test_a_cursor_replays_what_came_after_it_and_goes_on_live(world: World) -> None:
     await append(world, 700)
     async with world.running() as engine:
-        start = encode(*await epoch_and(world, 0))
+        start = encode(await epoch_of(world), 0)
         feed = await engine.feed.tail(start)
         reading = asyncio.ensure_future(take(feed, 702))
         await append(world, 2, "live")
@@ -62,7 +63,7 @@ async def test_a_cursor_replays_what_came_after_it_and_goes_on_live(world: World
 async def test_each_event_carries_the_cursor_that_continues_after_it(world: World) -> None:
     await append(world, 3)
     async with world.running() as engine:
-        feed = await engine.feed.tail(encode(*await epoch_and(world, 0)))
+        feed = await engine.feed.tail(encode(await epoch_of(world), 0))
         first = await anext(feed)
         assert isinstance(first, Event)
         assert await take(await engine.feed.tail(first.cursor), 2) == ["e1", "e2"]
@@ -83,13 +84,14 @@ async def test_a_cursor_of_another_epoch_is_expired(world: World) -> None:
 
 async def test_a_cursor_below_the_floor_is_expired_and_one_at_it_is_not(world: World) -> None:
     await append(world, 5)
+    epoch, fourth, fifth = await epoch_of(world), await position(world, 4), await position(world, 5)
     world.clock.advance(8 * 86400)
     await append(world, 1, "young")
     await Retention(world.database, world.clock).trim()
     async with world.running() as engine:
         with pytest.raises(CursorExpired):
-            await engine.feed.tail(encode(*await epoch_and(world, 4)))
-        assert await take(await engine.feed.tail(encode(*await epoch_and(world, 5))), 1) == ["young0"]
+            await engine.feed.tail(encode(epoch, fourth.rev, fourth.xid))
+        assert await take(await engine.feed.tail(encode(epoch, fifth.rev, fifth.xid)), 1) == ["young0"]
 
 
 async def test_a_slow_watcher_gets_a_gap_and_is_closed(world: World) -> None:
@@ -187,16 +189,28 @@ async def test_retention_removes_more_than_one_batch(world: World) -> None:
     assert await Retention(world.database, world.clock).trim() == 2500
 
 
-async def epoch_and(world: World, rev: int) -> tuple[str, int]:
-    return await world.database.read(lambda conn: conn.execute(select(meta.c.db_epoch)).scalar_one()), rev
+async def epoch_of(world: World) -> str:
+    return await world.database.read(lambda conn: conn.execute(select(meta.c.db_epoch)).scalar_one())
+
+
+async def position(world: World, number: int) -> Position:
+    """Return where the event of that number, counted from 1, stands."""
+    chosen = (
+        select(events.c.xid, events.c.rev).order_by(events.c.xid, events.c.rev).offset(number - 1).limit(1)
+    )
+    row = await world.database.read(lambda conn: conn.execute(chosen).one())
+    return Position(row.xid, row.rev)
 
 
 async def test_a_watcher_that_falls_below_the_floor_while_replaying_gets_a_gap(world: World) -> None:
     await append(world, 1200)
     async with world.running() as engine:
-        feed = await engine.feed.tail(encode(*await epoch_and(world, 0)))
+        feed = await engine.feed.tail(encode(await epoch_of(world), 0))
         await take(feed, 1)
-        await world.database.write(lambda conn: conn.execute(update(meta).values(events_floor=1100)))
+        floor = await position(world, 1100)
+        await world.database.write(
+            lambda conn: conn.execute(update(meta).values(events_floor=floor.rev, events_floor_xid=floor.xid))
+        )
         rest = [item async for item in feed]
     assert isinstance(rest[-1], Gap)
 

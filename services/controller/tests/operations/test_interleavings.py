@@ -4,9 +4,11 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from controller.database import Database
+import pytest
+from controller.database import Database, Target
 from controller.operations import Engine, NotCancellable, OperationInProgress, State, Supersede
 from controller.operations.rows import events
+from controller_databases import KINDS, empty_database
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from operations_fakes import LONG_S, World, accepted, permanent, wanting
@@ -18,9 +20,9 @@ ACTS = st.lists(
 )
 
 
-async def live_through(acts: list[str], path: Path) -> None:
-    async with Database(path) as database:
-        world = World(path, database)
+async def live_through(acts: list[str], target: Target) -> None:
+    async with Database(target) as database:
+        world = World(target, database)
         steps = world.make_plan()
         ids = [await accepted(world.engine())]
         engine, running = begin(world)
@@ -51,6 +53,7 @@ async def live_through(acts: list[str], path: Path) -> None:
                 case "crash":
                     running.cancel()
                     await asyncio.wait({running})
+                    await world.lapse()
                     engine, running = begin(world)
                 case "fail":
                     steps[-1].faults = [permanent()]
@@ -78,8 +81,9 @@ def begin(world: World) -> tuple[Engine, "asyncio.Task[None]"]:
     return engine, asyncio.ensure_future(engine.run())
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ACTS)
-def test_there_is_one_end_and_the_host_is_as_it_says(acts: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(asyncio.wait_for(live_through(acts, Path(folder) / "controller.db"), 20))
+def test_there_is_one_end_and_the_host_is_as_it_says(kind: str, acts: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder, empty_database(kind, Path(folder)) as target:
+        asyncio.run(asyncio.wait_for(live_through(acts, target), 60))

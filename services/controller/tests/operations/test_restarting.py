@@ -36,6 +36,7 @@ async def crashed(world: World, moment: str) -> str:
     with pytest.raises(BaseExceptionGroup) as died:
         await engine.run()
     assert died.group_contains(Crash, match=moment)
+    await world.lapse()
     return operation
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from qcontroller.settings.v1.settings_pb2 import ImageStoreSettings, S3Backend
 from servicekit.quantities import MIB, QuantityError, parse_size_mib
 from servicekit.settings import SettingsError
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from image_store.blobs.s3.address import S3Address
@@ -29,7 +29,7 @@ class Settings:
     public: tuple[str, ...]
     controller: tuple[str, ...]
     runner: tuple[str, ...]
-    database: Path
+    database: Path | URL
     backend: Path | S3Address
     limits: UploadLimits
 
@@ -44,7 +44,7 @@ def parse_settings(message: ImageStoreSettings) -> Settings:
         public=tuple(message.listen),
         controller=tuple(message.controller_listen),
         runner=tuple(message.runner_listen),
-        database=_sqlite_path(message.database_url),
+        database=_database(message.database_url),
         backend=_backend(message),
         limits=UploadLimits(
             max_upload_bytes=_bytes("maxUpload", message.max_upload or _MAX_UPLOAD),
@@ -98,11 +98,18 @@ def _bytes(name: str, text: str) -> int:
         raise SettingsError(f"{name}: {exc}") from exc
 
 
-def _sqlite_path(text: str) -> Path:
+def _database(text: str) -> Path | URL:
     try:
         url = make_url(text)
-    except ArgumentError as exc:
-        raise SettingsError(f"databaseUrl: {text!r} is no URL") from exc
+    except (ArgumentError, ValueError) as exc:
+        # It may hold a password: it is not repeated.
+        raise SettingsError("databaseUrl is no URL") from exc
+    if url.drivername in {"postgresql", "postgres"}:
+        if not url.database:
+            raise SettingsError(
+                "databaseUrl: name a database, as in postgresql://user@host/qcontroller_images"
+            )
+        return url
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
-        raise SettingsError("databaseUrl: give sqlite:////path/to/image-store.db")
+        raise SettingsError("databaseUrl: give sqlite:////path/to/image-store.db or postgresql://…")
     return Path(url.database)

@@ -1,6 +1,7 @@
-"""Reads and writes of the controller's SQLite file.
+"""Reads and writes of the controller's database, whichever it is.
 
-It owns the file's lock, its connections and their threads. Nothing else opens the file.
+It owns the threads that use the connections and who is told of a commit. What differs between databases is
+the backend's.
 """
 
 import asyncio
@@ -9,42 +10,40 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.pool import QueuePool
+from sqlalchemy import Connection, Engine
 
+from controller.database.backend import Backend, Target
 from controller.database.errors import DatabaseUnavailable, translate
-from controller.database.lock import FileLock
-from controller.database.migrate import migrate
+from controller.database.postgresql import PostgresBackend
+from controller.database.sqlite import SqliteBackend
 from controller.database.writer import GroupCommit, Writer, call_on
 
 T = TypeVar("T")
 
-_READERS = 3
-_BUSY_TIMEOUT_MS = 5000
-
 
 class Database:
-    """An async context manager: locked and migrated inside, closed outside.
+    """An async context manager: exclusive where it must be and migrated inside, closed outside.
 
     Example:
         async with Database(path) as database:
             names = await database.read(lambda conn: conn.execute(select(t.c.name)).scalars().all())
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = FileLock(path)
-        self._write_engine = _sqlite_engine(path, read_only=False)
-        self._read_engine = _sqlite_engine(path, read_only=True)
-        self._threads: ThreadPoolExecutor | None = None
+    def __init__(self, target: Target) -> None:
+        """Use the SQLite file of a path, or the PostgreSQL database of a URL."""
+        self._target = target
+        self._backend = backend_of(target)
+        self._readers: ThreadPoolExecutor | None = None
+        self._heart: ThreadPoolExecutor | None = None
         self._writer: Writer | None = None
+        self._told: asyncio.Task[None] | None = None
         self._listeners: list[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = []
         self._measure: Callable[[GroupCommit], None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Lock, migrate and open.
+        """Open, migrate, and listen to others.
 
         Raises:
             DatabaseInUse: If another controller holds the file.
@@ -52,22 +51,38 @@ class Database:
             DatabaseError: If it cannot be opened.
         """
         await asyncio.to_thread(self._open)
+        self._told = asyncio.create_task(self._backend.told_by_others(self._tell), name="database listener")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._told is not None:
+            self._told.cancel()
+            await asyncio.wait({self._told})
         await asyncio.to_thread(self._close)
+
+    @property
+    def target(self) -> Target:
+        """What was opened."""
+        return self._target
+
+    @property
+    def shared(self) -> bool:
+        """Whether other controllers may be at work on the same database."""
+        return self._backend.shared
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a write transaction on the writer's thread; return its result once it is durable.
 
         An exception of `work` rolls back what it wrote and is raised here. `work` must do nothing but use the
-        connection. Cancelling the caller does not undo the write.
+        connection: it is run again where the database says that another process came between. Cancelling the
+        caller does not undo the write.
 
         Raises:
             DatabaseFull: The disk is full.
-            DatabaseUnavailable: The database cannot be written at the moment.
+            DatabaseUnavailable: The database cannot be written at the moment. Where the connection broke
+                while it was committing, the write may stand all the same.
         """
         if self._writer is None:
             raise DatabaseUnavailable("the database is closed")
@@ -80,14 +95,21 @@ class Database:
         Raises:
             DatabaseUnavailable: The database cannot be read at the moment.
         """
-        if self._threads is None:
-            raise DatabaseUnavailable("the database is closed")
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, functools.partial(self._read, work)
-        )
+        return await self._in_thread(self._readers, self._backend.read_engine, work)
+
+    async def beat(self, work: Callable[[Connection], T]) -> T:
+        """Run short `work` on a connection of its own, which waits behind no other transaction.
+
+        Raises:
+            DatabaseUnavailable: The database cannot be used at the moment.
+        """
+        return await self._in_thread(self._heart, self._backend.beat_engine, work)
 
     def on_commit(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` on the running loop after every group of writes; the result unsubscribes it."""
+        """Call `listener` on the running loop after every group of writes; the result unsubscribes it.
+
+        Those of other processes count where the database is shared.
+        """
         entry = (asyncio.get_running_loop(), listener)
         self._listeners.append(entry)
         return lambda: self._listeners.remove(entry)
@@ -103,73 +125,60 @@ class Database:
 
     @property
     def wal_bytes(self) -> int:
-        """Size of the write-ahead log; asks the file system."""
-        wal = self._path.with_name(f"{self._path.name}-wal")
-        return wal.stat().st_size if wal.exists() else 0
+        """Size of the write-ahead log, where it is ours to watch; asks the file system."""
+        return self._backend.log_bytes
 
     def _open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock.acquire()
         try:
-            migrate(self._write_engine)
+            self._backend.open()
         except BaseException as exc:
-            self._write_engine.dispose()
-            self._lock.release()
+            self._backend.close()
             if (translated := translate(exc)) is not None:
                 raise translated from exc
             raise
-        self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="database-reader")
-        self._writer = Writer(self._write_engine, self._committed)
+        self._readers = ThreadPoolExecutor(self._backend.readers, thread_name_prefix="database-reader")
+        self._heart = ThreadPoolExecutor(1, thread_name_prefix="database-heart")
+        self._writer = Writer(self._backend, self._committed)
         self._writer.start()
 
     def _close(self) -> None:
         if self._writer is not None:
             self._writer.stop()
-        if self._threads is not None:
-            self._threads.shutdown()
-        self._writer = self._threads = None
-        self._read_engine.dispose()
-        self._write_engine.dispose()
-        self._lock.release()
+        for threads in (self._readers, self._heart):
+            if threads is not None:
+                threads.shutdown()
+        self._writer = self._readers = self._heart = None
+        self._backend.close()
 
-    def _read(self, work: Callable[[Connection], T]) -> T:
-        try:
-            with self._read_engine.connect() as conn, conn.begin():
-                return work(conn)
-        except Exception as exc:
-            if (translated := translate(exc)) is not None:
-                raise translated from exc
-            raise
+    async def _in_thread(
+        self, threads: ThreadPoolExecutor | None, engine: Engine, work: Callable[[Connection], T]
+    ) -> T:
+        if threads is None:
+            raise DatabaseUnavailable("the database is closed")
+        return await asyncio.get_running_loop().run_in_executor(
+            threads, functools.partial(_transaction, engine, work)
+        )
 
     def _committed(self, commit: GroupCommit) -> None:
         if self._measure is not None:
             self._measure(commit)
+        self._tell()
+
+    def _tell(self) -> None:
         for loop, listener in tuple(self._listeners):
             call_on(loop, listener)
 
 
-def _sqlite_engine(path: Path, *, read_only: bool) -> Engine:
-    engine = create_engine(
-        f"sqlite:///{path}", poolclass=QueuePool, pool_size=_READERS if read_only else 1, max_overflow=0
-    )
+def backend_of(target: Target) -> Backend:
+    """Return the backend for a file or a URL; nothing is opened yet."""
+    return SqliteBackend(target) if isinstance(target, Path) else PostgresBackend(target)
 
-    def connected(dbapi_connection: Any, record: object) -> None:
-        del record
-        # The driver's own transactions are switched off: it would begin late and deferred (FACTS: Python
-        # 3.11).
-        dbapi_connection.isolation_level = None
-        for pragma in (
-            f"busy_timeout={_BUSY_TIMEOUT_MS}",
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            f"query_only={'ON' if read_only else 'OFF'}",
-        ):
-            dbapi_connection.execute(f"PRAGMA {pragma}").close()
 
-    def begun(conn: Connection) -> None:
-        conn.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-    event.listen(engine, "connect", connected)
-    event.listen(engine, "begin", begun)
-    return engine
+def _transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
+    try:
+        with engine.connect() as conn, conn.begin():
+            return work(conn)
+    except Exception as exc:
+        if (translated := translate(exc)) is not None and translated is not exc:
+            raise translated from exc
+        raise

@@ -2,7 +2,8 @@
 
     DatabaseError
     ├── DatabaseFull          the disk is full: reads go on, writes are refused
-    ├── DatabaseUnavailable   locked, unreadable or failing: may pass
+    ├── DatabaseUnavailable   locked, unreadable, unreachable or failing: may pass
+    │   └── DatabaseConflict  another process's transaction came between: to be tried again
     ├── DatabaseInUse         another process holds the file
     ├── DatabaseUnsupported   the file lies where its locks do not work
     └── DatabaseTooNew        written by a newer build
@@ -14,7 +15,9 @@ Errors of the statement (a violated constraint, wrong SQL) stay SQLAlchemy's.
 
 import sqlite3
 
+import psycopg
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 
 class DatabaseError(Exception):
@@ -27,6 +30,10 @@ class DatabaseFull(DatabaseError):
 
 class DatabaseUnavailable(DatabaseError):
     """The database cannot be used at the moment."""
+
+
+class DatabaseConflict(DatabaseUnavailable):
+    """A transaction of another process and this one cannot both stand; nothing of this one does."""
 
 
 class DatabaseInUse(DatabaseError):
@@ -55,13 +62,28 @@ _UNAVAILABLE = {
 }
 _ENOSPC_IS_IOERR = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_SHMSIZE}
 
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_PG_FULL = "53100"
+# Serialization failure, deadlock.
+_PG_CONFLICT = {"40001", "40P01"}
+# Classes: connection, authorization, catalog name (the database), resources, operator, system.
+_PG_UNAVAILABLE_CLASSES = {"08", "28", "3D", "53", "57", "58"}
+# A read-only server, both time-outs of idle sessions, a lock not had in time.
+_PG_UNAVAILABLE = {"25006", "25P03", "25P04", "55P03"}
+
 
 def translate(error: BaseException) -> DatabaseError | None:
-    """Return the typed error for what SQLite or its driver raised, or None for the statement's own fault.
+    """Return the typed error for what a database or its driver raised, or None for the statement's own fault.
 
     Source: https://www.sqlite.org/rescode.html; the low byte is the primary code.
     """
+    if isinstance(error, DatabaseError):
+        return error
+    if isinstance(error, PoolTimeoutError):
+        return DatabaseUnavailable("no connection to the database was free in time")
     original = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(original, psycopg.Error):
+        return _of_postgresql(original)
     code = getattr(original, "sqlite_errorcode", None)
     if not isinstance(original, sqlite3.Error) or code is None:
         return None
@@ -72,3 +94,25 @@ def translate(error: BaseException) -> DatabaseError | None:
     if code & 0xFF in _UNAVAILABLE:
         return DatabaseUnavailable(str(original))
     return None
+
+
+def _of_postgresql(error: psycopg.Error) -> DatabaseError | None:
+    code = error.sqlstate
+    text = " ".join(str(error).split())
+    if code is None:
+        # What the client library says of a connection that could not be made or broke has no code.
+        lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        return DatabaseUnavailable(text) if lost else None
+    if code == _PG_FULL:
+        return DatabaseFull(text)
+    if code in _PG_CONFLICT:
+        return DatabaseConflict(text)
+    if code in _PG_UNAVAILABLE or code[:2] in _PG_UNAVAILABLE_CLASSES:
+        return DatabaseUnavailable(text)
+    return None
+
+
+def is_unique_violation(error: BaseException) -> bool:
+    """Tell whether a PostgreSQL row was refused since its key is taken."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    return isinstance(original, psycopg.errors.UniqueViolation)

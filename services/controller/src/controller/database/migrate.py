@@ -3,13 +3,14 @@
 It owns Alembic's configuration; the revisions are in `controller.migrations`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 import controller
 from controller.database.errors import DatabaseTooNew
@@ -23,15 +24,17 @@ def configuration() -> Config:
     return config
 
 
-def migrate(engine: Engine) -> None:
-    """Run every revision that is missing, all in one transaction. Blocks.
+def migrate(engine: Engine, lock: Callable[[Connection], None] | None = None) -> None:
+    """Run every revision that is missing, all in one transaction that takes `lock` first. Blocks.
 
     Raises:
-        DatabaseTooNew: If the file was migrated by a newer build.
+        DatabaseTooNew: If the database was migrated by a newer build.
     """
     config = configuration()
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     with engine.connect() as conn, conn.begin():
+        if lock is not None:
+            lock(conn)
         current = set(MigrationContext.configure(conn).get_current_heads())
         if current - known:
             raise DatabaseTooNew(

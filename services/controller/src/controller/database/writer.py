@@ -1,25 +1,35 @@
 """The one thread that writes.
 
-It owns the writing connection and every `BEGIN IMMEDIATE`. Requests that wait together are committed
+It owns the writing connection and every write transaction. Requests that wait together are committed
 together, each in a savepoint of its own: one fsync for many (https://www.sqlite.org/lang_transaction.html).
+What another process's transaction came between is run again.
 """
 
 import asyncio
 import logging
 import queue
+import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
-from controller.database.errors import DatabaseUnavailable, translate
+from controller.database.backend import Backend
+from controller.database.errors import (
+    DatabaseConflict,
+    DatabaseUnavailable,
+    is_unique_violation,
+    translate,
+)
 
 _log = logging.getLogger(__name__)
 
 _GROUP_LIMIT = 64
+_MOST_CONFLICTS = 20
+_CONFLICT_PAUSE_S = 0.02
 
 
 @dataclass(slots=True, eq=False)
@@ -55,8 +65,8 @@ class GroupCommit:
 class Writer:
     """Runs requests one after another in a thread of its own."""
 
-    def __init__(self, engine: Engine, committed: Callable[[GroupCommit], None]) -> None:
-        self._engine = engine
+    def __init__(self, backend: Backend, committed: Callable[[GroupCommit], None]) -> None:
+        self._backend = backend
         self._committed = committed
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="database-writer", daemon=True)
@@ -112,16 +122,44 @@ class Writer:
 
     def _commit(self, group: list[_Request]) -> None:
         began = time.monotonic()
-        try:
-            with self._engine.connect() as conn, conn.begin():
-                for request in group:
-                    _run_in_savepoint(conn, request)
-        except BaseException as exc:  # noqa: BLE001 - the thread must outlive any commit
-            for request in group:
-                request.error = translate(exc) or exc
+        self._carry_out(group)
+        for request in group:
+            if request.error is not None and is_unique_violation(request.error):
+                # Another process may have taken the key after this one had looked: it looks again.
+                self._carry_out([request])
         self._committed(GroupCommit(len(group), time.monotonic() - began))
         for request in group:
             request.deliver()
+
+    def _carry_out(self, group: list[_Request]) -> None:
+        try:
+            self._through_conflicts(group)
+        except BaseException as exc:  # noqa: BLE001 - the thread must outlive any commit
+            for request in group:
+                request.error = translate(exc) or exc
+
+    def _through_conflicts(self, group: list[_Request]) -> None:
+        for conflicts in range(1, _MOST_CONFLICTS + 1):
+            try:
+                return self._transaction(group)
+            except DatabaseConflict:
+                if conflicts == _MOST_CONFLICTS:
+                    raise
+                time.sleep(random.uniform(0, _CONFLICT_PAUSE_S))  # noqa: S311 - spreads rivals apart
+        return None
+
+    def _transaction(self, group: list[_Request]) -> None:
+        for request in group:
+            request.result = request.error = None
+        try:
+            with self._backend.write_engine.connect() as conn, conn.begin():
+                for request in group:
+                    _run_in_savepoint(conn, request)
+                self._backend.before_commit(conn)
+        except Exception as exc:
+            if (translated := translate(exc)) is not None and translated is not exc:
+                raise translated from exc
+            raise
 
 
 def call_on(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
@@ -138,6 +176,8 @@ def _run_in_savepoint(conn: Connection, request: _Request) -> None:
             request.result = request.work(conn)
     except BaseException as exc:
         database_error = translate(exc)
+        if database_error is exc:
+            raise
         if database_error is not None:
             # SQLite may have rolled back the whole transaction: nothing of this group can be trusted.
             raise database_error from exc

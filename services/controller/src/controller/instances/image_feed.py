@@ -1,4 +1,7 @@
-"""Taking the image store's outbox into the one event log, from a durable cursor."""
+"""Taking the image store's outbox into the one event log, from a durable cursor.
+
+Every controller does; what another one has taken over in the meantime is not taken over again.
+"""
 
 import logging
 from collections.abc import Callable
@@ -38,7 +41,9 @@ class ImageFeed:
         """Follow and follow again, for ever."""
         while True:
             try:
-                await self._follow()
+                if await self._follow():
+                    # Another controller was faster: from where it is.
+                    continue
                 self._stands(up=False, detail="The store has ended its stream.")
             except PeerError as exc:
                 self._stands(up=False, detail=exc.message)
@@ -51,20 +56,29 @@ class ImageFeed:
             await self._clock.sleep(self._wait_s)
             self._wait_s = min(2 * self._wait_s, _MOST_WAIT_S)
 
-    async def _follow(self) -> None:
+    async def _follow(self) -> bool:
+        """Follow until the stream ends; return whether it is another controller that ended it."""
         cursor = await self._database.read(lambda conn: cursor_of(conn, _PEER))
         await self._store.ping()
         self._stands(up=True, detail="")
         self._wait_s = _FIRST_WAIT_S
         async for event in self._store.watch(cursor):
-            await self._take(event)
+            if not await self._take(event, cursor):
+                return True
+            cursor = event.cursor
+        return False
 
-    async def _take(self, event: ImageEvent) -> None:
-        def work(conn: Connection) -> None:
+    async def _take(self, event: ImageEvent, after: str) -> bool:
+        """Take an event over, unless the log has moved on from the one before it."""
+
+        def work(conn: Connection) -> bool:
+            if cursor_of(conn, _PEER) != after:
+                return False
             self._outbox.append(conn, event.type, None, None, {"resource": dict(event.resource)})
             set_cursor(conn, _PEER, event.cursor)
+            return True
 
-        await self._database.write(work)
+        return await self._database.write(work)
 
     async def _write(self, work: Callable[[Connection], None]) -> None:
         try:

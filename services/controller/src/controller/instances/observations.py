@@ -4,6 +4,8 @@ It owns the order of observations: a later one is never overwritten by an earlie
 nor by one that predates an operation. It writes only what changed and never moves a state.
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,12 +23,16 @@ from controller.instances.changes import Changes
 from controller.instances.fleet import Fleet
 from controller.operations import Outbox
 from controller.records import instance_rows
-from controller.records.documents import node_document
+from controller.records.documents import Document, node_document
+from controller.records.peer_cursor_rows import cursor_of, set_cursor
 
 _log = logging.getLogger(__name__)
 
 _NODE_UPDATED: Final = "node.updated"
 _PAGE: Final = 200
+# Beside the cursors of peers: the form in which a node was told of last.
+_NODE_PEER: Final = "node:"
+_PEER_CHARACTERS: Final = 64
 
 
 class Observations:
@@ -152,9 +158,20 @@ class Observations:
 
         def work(conn: Connection) -> None:
             shown = node_document(self._capacity.shown(conn, form))
-            self._outbox.append(conn, _NODE_UPDATED, None, None, {"resource": shown})
+            if not self._database.shared or self._is_news(conn, node, shown):
+                self._outbox.append(conn, _NODE_UPDATED, None, None, {"resource": shown})
 
         await self._database.write(work)
+
+    @staticmethod
+    def _is_news(conn: Connection, node: str, shown: Document) -> bool:
+        """Whether no other controller has told the same of the node before."""
+        form = hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
+        peer = f"{_NODE_PEER}{node}"[:_PEER_CHARACTERS]
+        if cursor_of(conn, peer) == form:
+            return False
+        set_cursor(conn, peer, form)
+        return True
 
     def _take_over(self, conn: Connection, machine: Machine) -> Instance | None:
         instance = instance_rows.find(conn, machine.id)

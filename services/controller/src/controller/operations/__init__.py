@@ -4,8 +4,14 @@ It owns the operations, subjects, idempotency, events and meta tables. It must n
 are: plans and hooks are handed in.
 """
 
-from controller.operations.clock import Clock, OperationIds, SystemClock, uuid7_operation_ids
-from controller.operations.cursor import Cursor
+from controller.operations.clock import (
+    Clock,
+    DatabaseClock,
+    OperationIds,
+    SystemClock,
+    uuid7_operation_ids,
+)
+from controller.operations.cursor import Cursor, Position
 from controller.operations.engine import Engine, EngineSettings
 from controller.operations.epoch import cluster_id, new_epoch
 from controller.operations.errors import (
@@ -34,6 +40,7 @@ from controller.operations.errors import (
 from controller.operations.failpoints import FailPoints
 from controller.operations.feed import Event, Feed, Gap, Tail, everything
 from controller.operations.files import kept as kept_files
+from controller.operations.lease import LeaseSettings
 from controller.operations.listing import OperationFilter, OperationPage
 from controller.operations.operation import (
     Initiator,
@@ -73,6 +80,7 @@ __all__ = [
     "CursorError",
     "CursorExpired",
     "CursorInvalid",
+    "DatabaseClock",
     "Engine",
     "EngineSettings",
     "EngineStopped",
@@ -83,6 +91,7 @@ __all__ = [
     "IdempotencyKey",
     "IdempotencyKeyReused",
     "Initiator",
+    "LeaseSettings",
     "LogLine",
     "Look",
     "LostLease",
@@ -101,6 +110,7 @@ __all__ = [
     "PeerUnavailable",
     "Permanent",
     "Plan",
+    "Position",
     "Prepare",
     "Problem",
     "Progress",

@@ -75,10 +75,17 @@ class RetryPolicy:
 class Driver:
     """Runs coroutines one at a time in tasks that `interrupt` can end, unlike the saves of the run itself."""
 
-    def __init__(self, clock: Clock, metrics: Metrics, settle_saves: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        metrics: Metrics,
+        settle_saves: Callable[[], Awaitable[None]],
+        require_lease: Callable[[], None],
+    ) -> None:
         self._clock = clock
         self._metrics = metrics
         self._settle_saves = settle_saves
+        self._require_lease = require_lease
         self._inner: asyncio.Task[Any] | None = None
         self._pending: set[Interrupt] = set()
         self._waiting = False
@@ -116,10 +123,12 @@ class Driver:
 
         Raises:
             Interrupted: If it was ended by `interrupt`; it has really ended then.
+            LostLease: If this process may not act any more; it was not begun then.
         """
         try:
             self._obey()
-        except Interrupted:
+            self._require_lease()
+        except (Interrupted, LostLease):
             work.close()
             raise
         task: asyncio.Task[T] = asyncio.create_task(work)

@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, func, select, update
 
 from controller.database import translate
-from controller.operations import store, subjects
-from controller.operations.errors import Permanent, Problem
+from controller.operations import lease, store, subjects
+from controller.operations.errors import LostLease, Permanent, Problem
 from controller.operations.ledger import DEADLINE_EXCEEDED, INTERNAL, Ledger
 from controller.operations.operation import Operation
 from controller.operations.rows import READY, WAITING, operations
@@ -20,9 +20,8 @@ from controller.operations.state import State, Trigger
 
 _log = logging.getLogger(__name__)
 
-# Written for the databases on which a lease is needed; on SQLite the file lock is the lease.
-_LEASE = timedelta(seconds=10)
 _HOOK_RETRY = timedelta(seconds=60)
+_STRAY_RETRY = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +39,23 @@ class Claims:
     waits_since: datetime | None
 
 
-def release_owners(conn: Connection) -> int:
-    """Take every row from its owner, who is dead since the caller holds the only lock; return how many."""
-    return conn.execute(
-        update(operations).where(operations.c.owner.is_not(None)).values(owner=None, lease_until=None)
-    ).rowcount
-
-
-def claim(conn: Connection, ledger: Ledger, owner: str, limit: int, live: Collection[str]) -> Claims:
+def claim(
+    conn: Connection, ledger: Ledger, owner: str, limit: int, live: Collection[str], *, shared: bool = False
+) -> Claims:
     """Give up to `limit` due operations to `owner`; end those whose time ran out in the queue.
 
-    `live` are the ids that the caller has not finished with: a run never meets itself.
+    `live` are the ids that the caller has not finished with: a run never meets itself. Where the database is
+    `shared`, what belongs to owners whose lease has run out is due too.
+
+    Raises:
+        LostLease: The caller's own lease has run out.
     """
     now = ledger.clock.now()
+    if shared:
+        lease.release_dead(conn)
+        if not lease.stands(conn, owner):
+            raise LostLease(f"the lease of {owner} has run out")
+    _release_strays(conn, owner, live, now)
     _expire(conn, ledger, now)
     known = operations.c.kind.in_(ledger.kinds)
     ready = conn.execute(
@@ -60,6 +63,8 @@ def claim(conn: Connection, ledger: Ledger, owner: str, limit: int, live: Collec
         .where(READY, known, operations.c.not_before <= now, operations.c.id.not_in(sorted(live)))
         .order_by(operations.c.not_before, operations.c.seq)
         .limit(limit)
+        # What another controller is claiming at this moment is not waited for.
+        .with_for_update(skip_locked=True)
     ).all()
     claimed = [_claim_one(conn, ledger, store.to_operation(row), owner) for row in ready]
     later = conn.execute(
@@ -72,6 +77,19 @@ def claim(conn: Connection, ledger: Ledger, owner: str, limit: int, live: Collec
     due = [moment for moment in (later, expiry) if moment is not None]
     begun = tuple(operation for operation in claimed if operation is not None)
     return Claims(begun, min(due, default=None), waits_since)
+
+
+def _release_strays(conn: Connection, owner: str, live: Collection[str], now: datetime) -> None:
+    """Take back what is the owner's without a run of his.
+
+    A claim that committed while its connection broke is not known to who made it, and a run that broke off
+    leaves its row as it was.
+    """
+    conn.execute(
+        update(operations)
+        .where(operations.c.owner == owner, operations.c.id.not_in(sorted(live)))
+        .values(owner=None, not_before=now + _STRAY_RETRY)
+    )
 
 
 def _claim_one(conn: Connection, ledger: Ledger, seen: Operation, owner: str) -> Operation | None:
@@ -100,7 +118,6 @@ def _take(conn: Connection, ledger: Ledger, seen: Operation, owner: str) -> Oper
         seen,
         Trigger.CLAIM,
         owner=owner,
-        lease_until=now + _LEASE,
         attempt=seen.attempt + 1,
         fence=subjects.next_fence(conn, seen.subject),
         started_at=seen.started_at or now,

@@ -7,7 +7,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from controller.operations.operation import OperationId
@@ -31,6 +31,32 @@ class SystemClock:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+
+
+class DatabaseClock:
+    """The database's wall clock: controllers on several hosts agree, and a clock set here moves nothing.
+
+    Between two tellings it runs on the process's monotonic clock; before the first it is the process's own.
+    """
+
+    def __init__(self) -> None:
+        self._told: tuple[datetime, float] | None = None
+
+    def told(self, now: datetime, monotonic_s: float) -> None:
+        """Take over what the database says the time was at that monotonic moment."""
+        self._told = (now, monotonic_s)
+
+    def now(self) -> datetime:
+        if self._told is None:
+            return datetime.now(UTC)
+        now, at = self._told
+        return now + timedelta(seconds=time.monotonic() - at)
 
     def monotonic(self) -> float:
         return time.monotonic()

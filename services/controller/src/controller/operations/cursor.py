@@ -4,19 +4,32 @@ It owns their form, which clients must not read: base64url of the database's epo
 """
 
 import base64
+import re
+from dataclasses import dataclass
 from typing import NewType
 
 from controller.operations.errors import CursorInvalid
 
 Cursor = NewType("Cursor", str)
 
+_FORM = re.compile(r"([0-9A-Za-z]+):(?:([0-9]{1,19})\.)?([0-9]{1,19})")
 
-def encode(epoch: str, rev: int) -> Cursor:
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """Where an event stands in the log: its transaction, then its number. SQLite's transactions are all 0."""
+
+    xid: int
+    rev: int
+
+
+def encode(epoch: str, rev: int, xid: int = 0) -> Cursor:
     """Return the cursor of a position."""
-    return Cursor(base64.urlsafe_b64encode(f"{epoch}:{rev}".encode()).decode().rstrip("="))
+    position = f"{xid}.{rev}" if xid else f"{rev}"
+    return Cursor(base64.urlsafe_b64encode(f"{epoch}:{position}".encode()).decode().rstrip("="))
 
 
-def decode(cursor: str) -> tuple[str, int]:
+def decode(cursor: str) -> tuple[str, Position]:
     """Return epoch and position.
 
     Raises:
@@ -24,9 +37,11 @@ def decode(cursor: str) -> tuple[str, int]:
     """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        epoch, _, rev = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").partition(":")
+        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
     except ValueError as exc:
         raise CursorInvalid(f"not a cursor: {cursor[:64]!r}") from exc
-    if not epoch.isalnum() or not rev.isdecimal() or not rev.isascii():
+    found = _FORM.fullmatch(text)
+    if found is None:
         raise CursorInvalid(f"not a cursor: {cursor[:64]!r}")
-    return epoch, int(rev)
+    epoch, xid, rev = found.groups()
+    return epoch, Position(int(xid or 0), int(rev))

@@ -5,10 +5,10 @@ It owns the loops and the waiters. It must never outlive one of its loops.
 
 import asyncio
 import logging
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TypeVar
 
 from opentelemetry import trace
@@ -18,21 +18,28 @@ from sqlalchemy import Connection, select
 
 from controller.database import Database
 from controller.operations import listing, store, submit
-from controller.operations.claim import release_owners
-from controller.operations.clock import Clock, OperationIds, SystemClock, uuid7_operation_ids
+from controller.operations.clock import (
+    Clock,
+    DatabaseClock,
+    OperationIds,
+    SystemClock,
+    uuid7_operation_ids,
+)
 from controller.operations.errors import EngineStopped, OperationNotFound
 from controller.operations.failpoints import FailPoints, no_fail_points
 from controller.operations.feed import Event, Feed
+from controller.operations.lease import Lease, LeaseSettings
 from controller.operations.ledger import Ledger
 from controller.operations.listing import OperationFilter, OperationPage
 from controller.operations.metrics import Metrics
 from controller.operations.operation import Operation, UndoScope
 from controller.operations.outbox import Outbox
 from controller.operations.plan import Plan
+from controller.operations.racing import first_of
 from controller.operations.retention import Retention, RetentionSettings
 from controller.operations.rows import operations
 from controller.operations.submission import Accepted, IdempotencyKey, Prepare
-from controller.operations.supervisor import Carrier, Supervisor, first_of
+from controller.operations.supervisor import Carrier, Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +56,7 @@ class EngineSettings:
         stop_grace_s: How long steps may take to reach a boundary at shutdown.
         trim_every_s: Pause between two rounds of retention.
         watcher_queue: Events that a watcher may lag behind before it is closed.
+        lease: How long a dead controller's operations wait for another, where there may be another.
     """
 
     slots: int = 32
@@ -57,6 +65,7 @@ class EngineSettings:
     trim_every_s: float = 3600.0
     watcher_queue: int = 1000
     retention: RetentionSettings = field(default_factory=RetentionSettings)
+    lease: LeaseSettings = field(default_factory=LeaseSettings)
 
 
 class Engine:
@@ -65,7 +74,6 @@ class Engine:
     Attributes:
         feed: Replay and live events.
         outbox: For the domain's own events, in the transactions of its hooks and writes.
-        owner: This process's name in the rows that it has claimed.
     """
 
     def __init__(
@@ -86,21 +94,38 @@ class Engine:
         self._ids = operation_ids or uuid7_operation_ids(self._clock)
         self._metrics = Metrics(registry or CollectorRegistry())
         self._metrics.watch(database)
-        self.owner = f"engine-{uuid.uuid4().hex[:12]}"
+        # The lease is measured against the database's time: real time, whatever the other clock does.
+        self._lease = Lease(
+            database,
+            SystemClock(),
+            self._metrics,
+            self._settings.lease,
+            self._clock.told if isinstance(self._clock, DatabaseClock) else _unheard,
+        )
         self.outbox = Outbox(self._clock)
         self.feed = Feed(database, self._clock, self._metrics, watcher_queue=self._settings.watcher_queue)
         self.feed.on_event(self._told)
         self._ledger = Ledger({plan.kind: plan for plan in plans}, self._clock, self.outbox)
         self._retention = Retention(database, self._clock, self._settings.retention)
         carrier = Carrier(
-            database, self._ledger, self._metrics, fail_points, tracer or trace.get_tracer(__name__)
+            database,
+            self._ledger,
+            self._metrics,
+            fail_points,
+            tracer or trace.get_tracer(__name__),
+            self._lease,
         )
-        self._supervisor = Supervisor(carrier, self._settings.slots, self._settings.resync_s, self.owner)
+        self._supervisor = Supervisor(carrier, self._settings.slots, self._settings.resync_s)
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._orders: set[asyncio.Task[object]] = set()
         self._attention: set[str] = set()
         self._stop_requested = asyncio.Event()
         self._stopped = asyncio.Event()
+
+    @property
+    def owner(self) -> str:
+        """This process's name in the rows that it has claimed."""
+        return self._lease.owner
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Engine"]:
@@ -113,14 +138,14 @@ class Engine:
                 await self.stop()
 
     async def run(self) -> None:
-        """Release former owners, resume what is unfinished, work until `stop`.
+        """Take the lease, resume what is unfinished, work until `stop`.
 
         Raises:
             EngineStopped: If a loop ended on its own (inside an exception group).
-            DatabaseError: If the former owners cannot be released.
+            DatabaseError: If the lease cannot be had.
         """
         try:
-            resumed = await self._database.write(release_owners)
+            resumed = await self._lease.take()
             # Before anything can end: no end may lie between a waiter's look and the feed's first event.
             await self.feed.open()
             self._attention = set(await self._database.read(_needing_attention))
@@ -134,12 +159,15 @@ class Engine:
                         ("claims", lambda: self._supervisor.claim_for(group)),
                         ("feed", self.feed.follow),
                         ("retention", self._retention_loop),
+                        *self._lease_loops(),
                     )
                 ]
                 await self._stop_requested.wait()
                 await self._supervisor.let_runs_end(self._settings.stop_grace_s)
                 for loop in loops:
                     loop.cancel()
+            if self._database.shared:
+                await self._lease.give_back()
         finally:
             self._stopped.set()
 
@@ -264,6 +292,9 @@ class Engine:
         else:
             self._attention.discard(event.operation_id)
         self._metrics.needs_attention.set(len(self._attention))
+        if self._database.shared:
+            # Whoever moved it may be another controller, and its run may be here.
+            self._supervisor.moved(event.operation_id, event.fence)
         if event.type == "operation.finished":
             self._finished(event, event.operation_id)
 
@@ -275,6 +306,15 @@ class Engine:
         for operation_id in operation_ids:
             for waiter in self._waiters.get(operation_id, ()):
                 waiter.set()
+
+    def _lease_loops(self) -> Sequence[tuple[str, Callable[[], Awaitable[None]]]]:
+        if not self._database.shared:
+            return []
+        give_up, look = self._supervisor.abandon, self._supervisor.wake
+        return [
+            ("lease", lambda: self._lease.keep(give_up, look)),
+            ("lease guard", lambda: self._lease.guard(give_up)),
+        ]
 
     async def _supervised(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -293,6 +333,11 @@ class Engine:
                 self._metrics.loop_errors.labels("retention").inc()
                 _log.exception("retention failed")
             await self._clock.sleep(self._settings.trim_every_s)
+
+
+def _unheard(now: datetime, monotonic_s: float) -> None:
+    """Take no notice of the database's time."""
+    del now, monotonic_s
 
 
 def _needing_attention(conn: Connection) -> Sequence[str]:

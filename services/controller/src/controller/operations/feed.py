@@ -1,7 +1,8 @@
 """The event feed: replay from a cursor, then live.
 
 It owns reading `events`. One tail reader feeds all watchers; a watcher that does not keep up is closed, never
-waited for. What `rev` promises (commit order) holds on SQLite, which has one writer.
+waited for. An event is read once every transaction that began before its own has ended, in order of
+(transaction, number): what comes later in time then always comes later in the log (`database.visibility`).
 """
 
 import asyncio
@@ -11,13 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Row, func, literal, select, tuple_
 
-from controller.database import Database
+from controller.database import Database, oldest_open_transaction
 from controller.operations import cursor as cursors
 from controller.operations.attempt import backoff_s
 from controller.operations.clock import Clock
-from controller.operations.cursor import Cursor
+from controller.operations.cursor import Cursor, Position
 from controller.operations.errors import CursorError, CursorExpired, CursorInvalid, ReaderTooSlow
 from controller.operations.metrics import Metrics
 from controller.operations.rows import events, meta
@@ -26,6 +27,9 @@ _log = logging.getLogger(__name__)
 
 _BATCH = 500
 WATCHER_QUEUE = 1000
+# Nobody tells when a transaction of another database or of a person ends that holds events back.
+_HELD_BACK_LOOK_S = 0.05
+_VISIBLE = events.c.xid < oldest_open_transaction()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +37,14 @@ class Event:
     """One event as stored.
 
     Attributes:
-        rev: Position in the log.
+        position: Where it stands in the log.
         cursor: Opaque; resuming from it starts with the next event.
         subject: Id of the object it is about.
         operation_id: The operation that caused it.
+        fence: The operation's fence then, 0 without one.
     """
 
-    rev: int
+    position: Position
     cursor: Cursor
     time: datetime
     type: str
@@ -47,6 +52,7 @@ class Event:
     subject: str | None
     operation_id: str | None
     data: Mapping[str, Any]
+    fence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +95,14 @@ class Tail:
 @dataclass(frozen=True, slots=True)
 class _Bounds:
     epoch: str
-    floor: int
-    newest: int
+    floor: Position
+    newest: Position
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    events: list[Event]
+    held_back_since: datetime | None
 
 
 class _Watcher:
@@ -127,7 +139,7 @@ class Feed:
         self._listeners: list[Callable[[Event], None]] = []
         self._wake = asyncio.Event()
         self._started = asyncio.Event()
-        self._handed_out = 0
+        self._handed_out = Position(0, 0)
         self._closed = False
 
     async def tail(self, cursor: str | None = None, wanted: Callable[[Event], bool] = everything) -> Tail:
@@ -146,20 +158,20 @@ class Feed:
         bounds = await self._database.read(_bounds)
         if cursor is None:
             return self._tail(bounds.epoch, bounds.newest, wanted)
-        epoch, rev = cursors.decode(cursor)
-        if epoch != bounds.epoch or rev < bounds.floor:
+        epoch, position = cursors.decode(cursor)
+        if epoch != bounds.epoch or position < bounds.floor:
             raise CursorExpired("the events after this cursor are no longer kept")
-        if rev > bounds.newest:
+        if position > bounds.newest:
             raise CursorInvalid("this cursor lies in the future")
-        return self._tail(epoch, rev, wanted)
+        return self._tail(epoch, position, wanted)
 
-    def _tail(self, epoch: str, rev: int, wanted: Callable[[Event], bool]) -> Tail:
-        return Tail(cursors.encode(epoch, rev), self._serve(epoch, rev, wanted))
+    def _tail(self, epoch: str, position: Position, wanted: Callable[[Event], bool]) -> Tail:
+        return Tail(_cursor(epoch, position), self._serve(epoch, position, wanted))
 
     async def now(self) -> Cursor:
         """Return the cursor of the newest event: list, then tail from here, and nothing is missed."""
         bounds = await self._database.read(_bounds)
-        return cursors.encode(bounds.epoch, bounds.newest)
+        return _cursor(bounds.epoch, bounds.newest)
 
     def on_event(self, listener: Callable[[Event], None]) -> None:
         """Call `listener` on the loop for every event from now on, in order."""
@@ -202,18 +214,29 @@ class Feed:
             unsubscribe()
 
     async def _hand_out_new(self) -> None:
-        while batch := await self._read_after(self._handed_out):
-            for event in batch:
-                self._handed_out = event.rev
+        while True:
+            batch = await self._read_after(self._handed_out)
+            self._note_held_back(batch.held_back_since)
+            if not batch.events:
+                return
+            for event in batch.events:
+                self._handed_out = event.position
                 for listener in self._listeners:
                     listener(event)
                 for watcher in self._watchers:
                     watcher.offer(event)
-            lag_s = (self._clock.now() - batch[-1].time).total_seconds()
-            self._metrics.feed_lag_seconds.set(max(0.0, lag_s))
+            self._metrics.feed_lag_seconds.set(self._age_s(batch.events[-1].time))
+
+    def _note_held_back(self, since: datetime | None) -> None:
+        self._metrics.feed_invisible_seconds.set(0.0 if since is None else self._age_s(since))
+        if since is not None:
+            asyncio.get_running_loop().call_later(_HELD_BACK_LOOK_S, self._wake.set)
+
+    def _age_s(self, since: datetime) -> float:
+        return max(0.0, (self._clock.now() - since).total_seconds())
 
     async def _serve(
-        self, epoch: str, position: int, wanted: Callable[[Event], bool]
+        self, epoch: str, position: Position, wanted: Callable[[Event], bool]
     ) -> AsyncGenerator[Event | Gap, None]:
         while not self._closed:
             # No await lies between this comparison and joining: nothing is missed and nothing comes twice.
@@ -222,10 +245,10 @@ class Feed:
             batch = await self._read_after(position)
             if position < (await self._database.read(_bounds)).floor:
                 why = CursorExpired("the next events were trimmed before they were read")
-                yield Gap(cursors.encode(epoch, position), why)
+                yield Gap(_cursor(epoch, position), why)
                 return
-            for event in batch:
-                position = event.rev
+            for event in batch.events:
+                position = event.position
                 if wanted(event):
                     yield event
         watcher = _Watcher(self._watcher_queue, wanted)
@@ -234,36 +257,60 @@ class Feed:
         try:
             while not self._closed and not (watcher.overrun and watcher.queue.empty()):
                 event_or_end = await watcher.queue.get()
-                if event_or_end is not None and event_or_end.rev > position:
-                    position = event_or_end.rev
+                if event_or_end is not None and event_or_end.position > position:
+                    position = event_or_end.position
                     yield event_or_end
             if not self._closed:
-                yield Gap(cursors.encode(epoch, position), ReaderTooSlow(self._watcher_queue))
+                yield Gap(_cursor(epoch, position), ReaderTooSlow(self._watcher_queue))
         finally:
             self._watchers.discard(watcher)
             self._metrics.watchers.dec()
 
-    async def _read_after(self, rev: int) -> list[Event]:
-        def read(conn: Connection) -> list[Event]:
-            rows = conn.execute(select(events).where(events.c.rev > rev).order_by(events.c.rev).limit(_BATCH))
-            return [
-                Event(
-                    rev=row.rev,
-                    cursor=cursors.encode(row.epoch, row.rev),
-                    time=row.ts,
-                    type=row.type,
-                    tenant=row.tenant,
-                    subject=row.subject,
-                    operation_id=row.op_id,
-                    data=row.data,
-                )
-                for row in rows
-            ]
+    async def _read_after(self, position: Position) -> _Batch:
+        def read(conn: Connection) -> _Batch:
+            rows = conn.execute(
+                select(events)
+                .where(_after(position), _VISIBLE)
+                .order_by(events.c.xid, events.c.rev)
+                .limit(_BATCH)
+            )
+            held_back = conn.execute(select(func.min(events.c.ts)).where(_after(position), ~_VISIBLE))
+            return _Batch([_to_event(row) for row in rows], held_back.scalar_one())
 
         return await self._database.read(read)
 
 
+def _after(position: Position) -> ColumnElement[bool]:
+    return tuple_(events.c.xid, events.c.rev) > tuple_(literal(position.xid), literal(position.rev))
+
+
+def _to_event(row: Row[Any]) -> Event:
+    position = Position(row.xid, row.rev)
+    return Event(
+        position=position,
+        cursor=_cursor(row.epoch, position),
+        time=row.ts,
+        type=row.type,
+        tenant=row.tenant,
+        subject=row.subject,
+        operation_id=row.op_id,
+        data=row.data,
+        fence=row.fence,
+    )
+
+
+def _cursor(epoch: str, position: Position) -> Cursor:
+    return cursors.encode(epoch, position.rev, position.xid)
+
+
 def _bounds(conn: Connection) -> _Bounds:
-    row = conn.execute(select(meta.c.db_epoch, meta.c.events_floor)).one()
-    newest = conn.execute(select(func.max(events.c.rev))).scalar_one()
-    return _Bounds(row.db_epoch, row.events_floor, max(newest or 0, row.events_floor))
+    row = conn.execute(select(meta.c.db_epoch, meta.c.events_floor_xid, meta.c.events_floor)).one()
+    floor = Position(row.events_floor_xid, row.events_floor)
+    last = conn.execute(
+        select(events.c.xid, events.c.rev)
+        .where(_VISIBLE)
+        .order_by(events.c.xid.desc(), events.c.rev.desc())
+        .limit(1)
+    ).one_or_none()
+    newest = floor if last is None else max(floor, Position(last.xid, last.rev))
+    return _Bounds(row.db_epoch, floor, newest)

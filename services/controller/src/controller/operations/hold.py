@@ -18,6 +18,7 @@ from controller.operations.attempt import backoff_s
 from controller.operations.errors import LostLease, Problem
 from controller.operations.failpoints import FailPoints
 from controller.operations.files import keep
+from controller.operations.lease import Lease
 from controller.operations.ledger import UNDO_FAILING, Ledger
 from controller.operations.metrics import Metrics
 from controller.operations.operation import LogLine, Operation, Progress, Stage, UndoScope
@@ -43,7 +44,13 @@ class Hold:
     """
 
     def __init__(
-        self, claimed: Operation, database: Database, ledger: Ledger, metrics: Metrics, fail_point: FailPoints
+        self,
+        claimed: Operation,
+        database: Database,
+        ledger: Ledger,
+        metrics: Metrics,
+        fail_point: FailPoints,
+        lease: Lease,
     ) -> None:
         self.operation = claimed
         self.clock = ledger.clock
@@ -51,6 +58,7 @@ class Hold:
         self.fail_point = fail_point
         self._database = database
         self._ledger = ledger
+        self._lease = lease
         self._lock = asyncio.Lock()
         self._saves: set[asyncio.Task[None]] = set()
         self._marked: tuple[Stage, ...] | None = None
@@ -62,6 +70,15 @@ class Hold:
     def released(self) -> bool:
         """Whether the row has been given back or has ended."""
         return self.operation.owner is None
+
+    def require_lease(self) -> None:
+        """Pass while this process may act on what it has claimed.
+
+        Raises:
+            LostLease: It may not.
+        """
+        if not self._lease.held:
+            raise LostLease(f"the lease of {self._lease.owner} was not renewed in time")
 
     @property
     def abandoned(self) -> bool:
@@ -147,7 +164,7 @@ class Hold:
     async def release(self, not_before: datetime, **values: Any) -> None:
         """Give the row back unfinished, for the claim at `not_before`."""
         try:
-            await self.save(owner=None, lease_until=None, not_before=not_before, **values)
+            await self.save(owner=None, not_before=not_before, **values)
         except LostLease:
             self.metrics.lost_leases.inc()
 

@@ -157,7 +157,6 @@ class Ledger:
             error=None if error is None else error.to_json(),
             needs_attention=False,
             owner=None,
-            lease_until=None,
             finished_at=now,
             **values,
         )

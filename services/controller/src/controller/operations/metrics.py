@@ -48,6 +48,11 @@ class Metrics:
             "Writes refused since the row had moved on.",
             registry=registry,
         )
+        self.leases_lost = Counter(
+            "qcontroller_engine_leases_lost",
+            "Times that this process was not renewed in time and had to begin anew.",
+            registry=registry,
+        )
         self.claim_seconds = Histogram(
             "qcontroller_operation_claim_seconds",
             "One look for work.",
@@ -66,6 +71,11 @@ class Metrics:
         self.feed_lag_seconds = Gauge(
             "qcontroller_feed_lag_seconds",
             "Age of the newest event when it was handed out.",
+            registry=registry,
+        )
+        self.feed_invisible_seconds = Gauge(
+            "qcontroller_feed_invisible_seconds",
+            "Age of the oldest event that no reader may see yet: a transaction is held open somewhere.",
             registry=registry,
         )
         self.watchers = Gauge("qcontroller_feed_watchers", "Open watchers.", registry=registry)

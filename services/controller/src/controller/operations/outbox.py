@@ -8,10 +8,11 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
+from controller.database import transaction_id
 from controller.operations.clock import Clock
 from controller.operations.rows import events, meta
 
-_APPEND = insert(events).values(epoch=select(meta.c.db_epoch).scalar_subquery())
+_APPEND = insert(events).values(epoch=select(meta.c.db_epoch).scalar_subquery(), xid=transaction_id())
 
 
 class Outbox:

@@ -6,7 +6,7 @@ It owns deletion, in batches so that no write waits long. Whatever removes event
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal, or_, select, tuple_, update
 
 from controller.database import Database
 from controller.operations.clock import Clock
@@ -57,16 +57,21 @@ class Retention:
     def _trim_events(self, conn: Connection) -> int:
         oldest_kept = self._clock.now() - self._settings.events
         # By position: event times come from a clock that may have been set, and only a prefix may go.
-        young = select(func.min(events.c.rev)).where(events.c.ts >= oldest_kept)
-        first_kept = conn.execute(young).scalar_one()
-        doomed = select(events.c.rev).order_by(events.c.rev).limit(BATCH)
+        position = tuple_(events.c.xid, events.c.rev)
+        order = (events.c.xid, events.c.rev)
+        young = select(*order).where(events.c.ts >= oldest_kept).order_by(*order).limit(1)
+        first_kept = conn.execute(young).one_or_none()
+        doomed = select(*order).order_by(*order).limit(BATCH)
         if first_kept is not None:
-            doomed = doomed.where(events.c.rev < first_kept)
-        last = conn.execute(select(func.max(doomed.subquery().c.rev))).scalar_one()
-        if last is None:
+            doomed = doomed.where(position < tuple_(literal(first_kept.xid), literal(first_kept.rev)))
+        rows = conn.execute(doomed).all()
+        if not rows:
             return 0
-        removed = conn.execute(delete(events).where(events.c.rev <= last)).rowcount
-        conn.execute(update(meta).values(events_floor=last))
+        last = rows[-1]
+        removed = conn.execute(
+            delete(events).where(position <= tuple_(literal(last.xid), literal(last.rev)))
+        ).rowcount
+        conn.execute(update(meta).values(events_floor=last.rev, events_floor_xid=last.xid))
         return removed
 
     def _trim_operations(self, conn: Connection) -> int:

@@ -1,8 +1,8 @@
 """The engine's tables.
 
 It owns their shape as queries see it; the migrations make them, and a test compares the two. The predicates
-of partial indices are literals, here and in the queries, or SQLite reads the whole table. Lease, owner and
-xid columns are for the databases that need them.
+of partial indices are literals, here and in the queries, or SQLite reads the whole table. `engines` and the
+xids of events are for databases that several controllers share.
 """
 
 from sqlalchemy import (
@@ -74,7 +74,6 @@ operations = Table(
     Column("undo_deadline", UtcDateTime),
     Column("cancel_requested_at", UtcDateTime),
     Column("owner", String(64)),
-    Column("lease_until", UtcDateTime),
     Column("fence", BigInteger, nullable=False),
     Column("traceparent", String(64), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
@@ -104,8 +103,8 @@ operations = Table(
         postgresql_where=READY,
     ),
     Index(
-        "ix_operations_lease",
-        "lease_until",
+        "ix_operations_owner",
+        "owner",
         sqlite_where=text("owner IS NOT NULL"),
         postgresql_where=text("owner IS NOT NULL"),
     ),
@@ -160,6 +159,14 @@ subjects = Table(
     Column("active_op", String(64)),
 )
 
+# The lease of each process that claims operations, by the database's clock.
+engines = Table(
+    "engines",
+    metadata,
+    Column("owner", String(64), primary_key=True),
+    Column("lease_until", UtcDateTime, nullable=False),
+)
+
 idempotency = Table(
     "idempotency",
     metadata,
@@ -177,7 +184,7 @@ events = Table(
     "events",
     metadata,
     Column("rev", _Serial, primary_key=True, autoincrement=True),
-    Column("xid", BigInteger),
+    Column("xid", BigInteger, default=0),
     Column("ts", UtcDateTime, nullable=False),
     Column("epoch", String(32), nullable=False),
     Column("tenant", String(128), nullable=False),
@@ -201,5 +208,6 @@ meta = Table(
     Column("min_build", String(32), nullable=False),
     Column("events_floor", BigInteger, nullable=False),
     Column("cluster_id", String(32), nullable=False, server_default=""),
+    Column("events_floor_xid", BigInteger, nullable=False, server_default="0"),
     CheckConstraint("id = 1", name="one_row"),
 )

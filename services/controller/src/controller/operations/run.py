@@ -34,7 +34,7 @@ class Run:
         self._hold = hold
         self._plan = plan
         self._tracer = tracer
-        self._driver = Driver(hold.clock, hold.metrics, hold.settled)
+        self._driver = Driver(hold.clock, hold.metrics, hold.settled, hold.require_lease)
 
     @property
     def operation(self) -> Operation:

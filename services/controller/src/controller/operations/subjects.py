@@ -6,7 +6,7 @@ It owns `subjects` and `operation_subjects`. A fence only rises; a subject's row
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
 
 from controller.operations.errors import OperationInProgress
 from controller.operations.operation import Operation, OperationId
@@ -126,9 +126,13 @@ def successors(conn: Connection, names: Iterable[str]) -> list[OperationId]:
         OperationId(found)
         for found in conn.execute(
             select(operations.c.id)
-            .distinct()
-            .join(operation_subjects, operation_subjects.c.op_seq == operations.c.seq)
-            .where(operation_subjects.c.subject.in_(sorted(names)), BLOCKED)
+            .where(
+                exists().where(
+                    operation_subjects.c.op_seq == operations.c.seq,
+                    operation_subjects.c.subject.in_(sorted(names)),
+                ),
+                BLOCKED,
+            )
             .order_by(operations.c.seq)
         ).scalars()
     ]

@@ -6,10 +6,9 @@ claim one that it has not finished with.
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from opentelemetry.trace import Tracer
 from sqlalchemy import Connection
@@ -19,9 +18,11 @@ from controller.operations.attempt import backoff_s
 from controller.operations.claim import Claims, claim
 from controller.operations.failpoints import FailPoints
 from controller.operations.hold import Hold
+from controller.operations.lease import Lease
 from controller.operations.ledger import Ledger
 from controller.operations.metrics import Metrics
 from controller.operations.operation import Operation
+from controller.operations.racing import first_of
 from controller.operations.run import Run
 
 _log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Carrier:
     metrics: Metrics
     fail_point: FailPoints
     tracer: Tracer
+    lease: Lease
 
     def run(self, claimed: Operation) -> Run:
         """Return the run of a claimed operation.
@@ -48,22 +50,23 @@ class Carrier:
         plan = self.ledger.plan(claimed.kind)
         if plan is None:
             raise LookupError(claimed.kind)
-        hold = Hold(claimed, self.database, self.ledger, self.metrics, self.fail_point)
+        hold = Hold(claimed, self.database, self.ledger, self.metrics, self.fail_point, self.lease)
         return Run(hold, plan, self.tracer)
 
 
 class Supervisor:
     """Keeps up to `slots` runs at work."""
 
-    def __init__(self, carrier: Carrier, slots: int, resync_s: float, owner: str) -> None:
+    def __init__(self, carrier: Carrier, slots: int, resync_s: float) -> None:
         self._carrier = carrier
         self._clock = carrier.ledger.clock
         self._metrics = carrier.metrics
         self._slots = slots
         self._resync_s = resync_s
-        self._owner = owner
+        self._lease = carrier.lease
         self._live: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._abandoned: set[asyncio.Task[None]] = set()
         self._turned: dict[str, int] = {}
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
@@ -74,12 +77,22 @@ class Supervisor:
     def wake(self, turned: Iterable[Operation] = ()) -> None:
         """Look for work soon; tell the runs of operations that another transaction has turned round."""
         for operation in turned:
-            # Its claim may have committed without its run having begun: that run is told when it does.
-            self._turned[operation.id] = operation.fence
-            run = self._live.get(operation.id)
-            if run is not None:
-                run.changed(operation.fence)
+            self.moved(operation.id, operation.fence)
         self._wake.set()
+
+    def moved(self, operation_id: str, fence: int) -> None:
+        """Tell the run of an operation, if it is here, that somebody has moved the row to that fence."""
+        # Its claim may have committed without its run having begun: that run is told when it does.
+        self._turned[operation_id] = fence
+        run = self._live.get(operation_id)
+        if run is not None:
+            run.changed(fence)
+
+    def abandon(self) -> None:
+        """End all runs without another write: what they hold may be another's by now."""
+        for task in self._tasks - self._abandoned:
+            self._abandoned.add(task)
+            task.cancel()
 
     def stop_claiming(self) -> None:
         """Claim nothing any more."""
@@ -119,14 +132,18 @@ class Supervisor:
     async def _claim_due(self, group: asyncio.TaskGroup) -> datetime | None:
         async with self._claiming:
             self._turned.clear()
+            if not self._lease.held:
+                return None
+            owner = self._lease.owner
             free = max(0, self._slots - len(self._live))
             live = frozenset(self._live)
             began = self._clock.monotonic()
+            database = self._carrier.database
 
             def look_for_work(conn: Connection) -> Claims:
-                return claim(conn, self._carrier.ledger, self._owner, free, live)
+                return claim(conn, self._carrier.ledger, owner, free, live, shared=database.shared)
 
-            claims = await self._carrier.database.write(look_for_work)
+            claims = await database.write(look_for_work)
             self._metrics.claim_seconds.observe(self._clock.monotonic() - began)
             self._waits_since = claims.waits_since
             self._carrier.fail_point("claim.after_commit")
@@ -149,6 +166,7 @@ class Supervisor:
         task = group.create_task(self._carry_out(operation.id, run), name=f"operation {operation.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._abandoned.discard)
 
     async def _carry_out(self, operation_id: str, run: Run) -> None:
         try:
@@ -175,13 +193,3 @@ class Supervisor:
     async def _ended_within(self, limit_s: float) -> None:
         if self._tasks:
             await first_of(asyncio.wait(set(self._tasks)), self._clock.sleep(limit_s))
-
-
-async def first_of(*works: Coroutine[Any, Any, Any]) -> None:
-    """Return when one has ended; the others are cancelled."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

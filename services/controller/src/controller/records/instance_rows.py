@@ -297,7 +297,8 @@ def _columns(instance: Instance) -> dict[str, Any]:
         "node": instance.node,
         "state": instance.state.value,
         "reason": instance.reason,
-        "message": instance.message,
+        # PostgreSQL's texts hold no NUL, and what QEMU or a guest has printed may.
+        "message": instance.message.replace("\0", "\N{REPLACEMENT CHARACTER}"),
         "desired_power": instance.desired_power.value,
         "generation": instance.generation,
         "revision": instance.revision,

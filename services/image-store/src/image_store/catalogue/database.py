@@ -1,45 +1,29 @@
-"""The SQLite file: its lock, its connections, the one thread that writes and the few that read.
+"""The catalogue's database: its lock, the one thread that writes and the few that read.
 
-It knows nothing of what the tables mean. Errors of SQLite are translated here and nowhere else.
+It knows nothing of what the tables mean. Which kind of database it is, `sqlite` and `postgresql` know.
 """
 
 import asyncio
-import fcntl
 import os
-import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import alembic.command
 import alembic.config
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy import URL, Connection, Engine
 
 import image_store
-from image_store.errors import StoreFullError, StoreUnavailableError
+from image_store.catalogue import postgresql, sqlite
+from image_store.catalogue.database_errors import database_errors
+from image_store.errors import StoreUnavailableError
 
 T = TypeVar("T")
 
 _READERS: Final = 2
-_BUSY_TIMEOUT_MS: Final = 5_000
-# https://www.sqlite.org/rescode.html
-_FULL: Final = frozenset(
-    {
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR_WRITE,
-        sqlite3.SQLITE_IOERR_FSYNC,
-        sqlite3.SQLITE_IOERR_SHMSIZE,
-    }
-)
-_STATEMENT_FAULTS: Final = frozenset(
-    {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +35,9 @@ class _Engines:
 class Database:
     """An async context manager: locked and migrated inside, closed outside."""
 
-    def __init__(self, path: Path) -> None:
-        """Use the file at `path`, which is made if it is not there."""
-        self._path = path
+    def __init__(self, target: Path | URL) -> None:
+        """Use the SQLite file at a path, which is made if it is not there, or a PostgreSQL database."""
+        self._target = target
         self._lock = -1
         self._engines: _Engines | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="catalogue-writer")
@@ -121,22 +105,20 @@ class Database:
 
     async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         def translated() -> T:
-            with _database_errors():
+            with database_errors():
                 return work()
 
         return await asyncio.get_running_loop().run_in_executor(threads, translated)
 
     def _open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise StoreUnavailableError(f"Another process has {self._path} open.") from exc
+        if isinstance(self._target, Path):
+            self._lock = sqlite.lock_file(self._target)
         config = alembic.config.Config()
         config.set_main_option("script_location", str(Path(image_store.__file__).parent / "migrations"))
         config.set_main_option("path_separator", "os")
-        self._engines = _Engines(_engine(self._path, read_only=False), _engine(self._path, read_only=True))
+        self._engines = _Engines(
+            _engine(self._target, read_only=False), _engine(self._target, read_only=True)
+        )
         with self._engines.write.connect() as connection, connection.begin():
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
@@ -158,40 +140,7 @@ class Database:
             self._lock = -1
 
 
-@contextmanager
-def _database_errors() -> Iterator[None]:
-    try:
-        yield
-    except DBAPIError as exc:
-        code = getattr(exc.orig, "sqlite_errorcode", None)
-        if code is None or code & 0xFF in _STATEMENT_FAULTS:
-            raise
-        if code in _FULL:
-            raise StoreFullError from exc
-        raise StoreUnavailableError(f"The catalogue cannot be used: {exc.orig}.") from exc
-
-
-def _engine(path: Path, *, read_only: bool) -> Engine:
-    engine = create_engine(
-        f"sqlite:///{path}", poolclass=QueuePool, pool_size=_READERS if read_only else 1, max_overflow=0
-    )
-
-    def connected(connection: Any, _record: object) -> None:
-        # The driver's own transactions are off: they would begin late and deferred (Python 3.11).
-        connection.isolation_level = None
-        for pragma in (
-            f"busy_timeout={_BUSY_TIMEOUT_MS}",
-            "journal_mode=WAL",
-            # NORMAL can lose an acknowledged image at a power loss.
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            f"query_only={'ON' if read_only else 'OFF'}",
-        ):
-            connection.execute(f"PRAGMA {pragma}").close()
-
-    def begun(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-    event.listen(engine, "connect", connected)
-    event.listen(engine, "begin", begun)
-    return engine
+def _engine(target: Path | URL, *, read_only: bool) -> Engine:
+    if isinstance(target, Path):
+        return sqlite.engine_of(target, _READERS, read_only=read_only)
+    return postgresql.engine_of(target, _READERS, read_only=read_only)

@@ -275,7 +275,7 @@ def test_the_death_of_qemu_is_a_failure_with_its_reason(broken_cloud: Cloud) -> 
         lambda: found if (found := cloud.get(name))["status"]["state"] == "FAILED" else None,
         "FAILED is shown",
     )
-    assert failed["status"]["reason"] == "QEMU_EXITED"
+    assert failed["status"]["reason"] == "QEMU_KILLED"
     assert "SIGKILL" in failed["status"]["message"], "the message tells how QEMU ended"
     console = cloud.api.request("GET", f"/v1/instances/{name}/console").text
     assert failed["status"]["consoleTail"].strip()

@@ -66,7 +66,7 @@ class Project:
             BuildError: The base cannot be made.
         """
         base = base_images.provide(say, refresh=refresh)
-        values = {"QC_BASE": base, "QC_VM_HOST_TAG": self.vm_host_tag(base)}
+        values = {"QC_BASE": base, "QC_TAG_VM_HOST": self.vm_host_tag(base)}
         self.cache.mkdir(parents=True, exist_ok=True)
         if base_images.CA_BUNDLE.exists():
             values["QC_CA"] = str(base_images.CA_BUNDLE)

@@ -182,8 +182,8 @@ class ComposeStack:
         return {
             **os.environ,
             "QC_PORT": str(layout.gateway_port),
-            "QC_CONTROLLER_PORT": str(layout.controller_port),
-            "QC_IMAGE_STORE_PORT": str(layout.image_store_port),
+            "QC_PORT_CONTROLLER": str(layout.controller_port),
+            "QC_PORT_IMAGE_STORE": str(layout.image_store_port),
             "QC_ACCELERATOR": layout.accelerator,
             "QC_BRIDGE": layout.bridge,
             "QC_BRIDGE_SUBNET": layout.bridge_subnet,

@@ -1,11 +1,14 @@
 """What a build is told about the host, and what an engine's end puts back."""
 
+import re
 from pathlib import Path
 
 import pytest
 from qcengine import base_images, debian, footprint, project
 from qcengine.errors import EngineError, MirrorUnknownError
 from qcengine.project import Project
+from qcstack import compose
+from qcstack.layout import SERVICES
 
 
 def test_pip_learns_index_and_trust_and_nothing_that_exists_on_the_host_only(
@@ -69,3 +72,17 @@ def test_only_the_engines_own_rules_are_removed(monkeypatch: pytest.MonkeyPatch)
         ["iptables", "-t", "filter", "-X", "DOCKER-USER"],
         ["iptables", "-P", "FORWARD", "ACCEPT"],
     ]
+
+
+def test_no_variable_of_the_project_is_a_setting_of_a_service() -> None:
+    """Whoever exports what `.env` holds must still be able to start plain processes."""
+    root = Path(__file__).parents[2]
+    texts = [*root.glob("compose*.yaml"), Path(project.__file__), Path(compose.__file__)]
+    variables = {
+        name
+        for text in texts
+        for name in re.findall(r"(?:\$\{|\")(QC_[A-Z_]+)", text.read_text(encoding="utf-8"))
+    }
+    prefixes = tuple(f"QC_{name.upper().replace('-', '_')}_" for name in SERVICES)
+    assert "QC_TAG_VM_HOST" in variables
+    assert {name for name in variables if name.startswith(prefixes)} == set()

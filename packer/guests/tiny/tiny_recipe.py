@@ -43,7 +43,17 @@ PACKAGES = (
 )
 
 # The first group is loaded before anything else runs in the guest, the second when it is needed.
-BOOT_MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "button", "evdev", "virtio_rng")
+BOOT_MODULES = (
+    "virtio_pci",
+    "virtio_console",
+    "virtio_blk",
+    "virtio_net",
+    "button",
+    "evdev",
+    "virtio_rng",
+    # Tells QEMU of a panic at once; without it the console is the only witness.
+    "pvpanic-pci",
+)
 LATER_MODULES = ("isofs", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859-1", "virtio_balloon")
 
 LIBRARIES = Path("usr/lib/x86_64-linux-gnu")

@@ -78,6 +78,9 @@ def _nic(nic: MachineNic, before: tuple[NicView, ...]) -> NicView:
 class FakeRunner:
     """Machines as values. `faults` are raised by the next call of that name; `gates` hold a call up.
 
+    The gate "spawned" holds a start up once its process is there; `after` is called when a call has acted;
+    `snapshot` is what a watch begins with instead of the machines there are.
+
     A machine's directory is made before its record: one that was broken off in between is in `directories`
     alone, and no observation tells of it.
     """
@@ -86,6 +89,7 @@ class FakeRunner:
     machines: dict[str, Machine] = field(default_factory=dict)
     directories: set[str] = field(default_factory=set)
     specs: dict[str, MachineSpec] = field(default_factory=dict)
+    set_aside: tuple[str, ...] = ()
     fences: dict[str, int] = field(default_factory=dict)
     locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
@@ -96,6 +100,8 @@ class FakeRunner:
     console: bytes = b"login: "
     watchers: set["asyncio.Queue[Any]"] = field(default_factory=set)
     watched: asyncio.Event = field(default_factory=asyncio.Event)
+    after: dict[str, Callable[[], None]] = field(default_factory=dict)
+    snapshot: dict[str, Machine] | None = None
     revision: int = 0
     default: str = "user"
     form: Node = NODE
@@ -109,16 +115,24 @@ class FakeRunner:
         """Change a machine from outside and tell the watchers."""
         self._set(replace(self.machines[machine_id], **changes))
 
+    def forget(self, machine_id: str) -> None:
+        """Lose a machine with its files, and tell the watchers."""
+        self.machines.pop(machine_id)
+        self._tell(replace(self._seen(machine_id), revision=self._next()))
+
     def break_off(self) -> None:
         """Be away: streams end and calls fail."""
         self.away = True
         for queue in self.watchers:
             queue.put_nowait(PeerAway("RUNNER_UNAVAILABLE", "gone"))
 
-    async def plan(self, machine_id: str, spec: MachineSpec, *, network_only: bool = False) -> MachinePlan:
+    async def plan(
+        self, machine_id: str, spec: MachineSpec, *, network_only: bool = False, reserve: bool = False
+    ) -> MachinePlan:
         await self._enter("plan")
         networks = tuple(self.default if nic.network == "default" else nic.network for nic in spec.nics)
-        return MachinePlan(("qemu-system-x86_64", "-uuid", machine_id), "tcg", (), networks)
+        addresses = self.set_aside if reserve else ()
+        return MachinePlan(("qemu-system-x86_64", "-uuid", machine_id), "tcg", (), networks, addresses)
 
     async def prepare(
         self, fencing: Fencing, spec: MachineSpec, progress: Callable[[int, int, str], None]
@@ -139,24 +153,32 @@ class FakeRunner:
                 replace(nic, addresses=nic.addresses or (Address("10.77.0.15", "ipv4", "user"),))
                 for nic in before.nics
             )
-            return self._set(
+            started = self._set(
                 replace(
                     before,
                     phase=MachinePhase.ACTIVE,
                     run_state="running",
                     incarnation=before.incarnation + 1,
+                    boots=before.boots + 1,
+                    panicked=False,
+                    io_error="",
                     exit=None,
                     accelerator="tcg",
                     nics=nics,
                     start_time=datetime.now(UTC),
+                    boot_time=datetime.now(UTC),
                 )
             )
+            if "spawned" in self.gates:
+                self.reached["spawned"].set()
+                await self.gates["spawned"].wait()
+            return started
 
     async def stop(
         self, fencing: Fencing, *, force: bool, grace_s: float, stage: Callable[[str], Awaitable[None]]
     ) -> Machine:
         async with self._act("stop", fencing):
-            before = self.machines.get(fencing.machine_id, absent(fencing.machine_id))
+            before = self._seen(fencing.machine_id)
             if before.phase is not MachinePhase.ACTIVE:
                 return before
             await stage("quit" if force else "powerdown")
@@ -178,16 +200,16 @@ class FakeRunner:
         async with self._act("delete", fencing):
             self.directories.discard(fencing.machine_id)
             if self.machines.pop(fencing.machine_id, None) is not None:
-                self._tell(replace(absent(fencing.machine_id), revision=self._next()))
+                self._tell(replace(self._seen(fencing.machine_id), revision=self._next()))
 
     async def quiesce(self, fencing: Fencing) -> Machine:
         async with self._act("quiesce", fencing):
-            return self.machines.get(fencing.machine_id, absent(fencing.machine_id))
+            return self._seen(fencing.machine_id)
 
     async def get(self, machine_id: str, *, fence: int = 0, timeout_s: float = 10.0) -> Machine:
         await self._enter("get")
         self._compare(machine_id, fence)
-        return self.machines.get(machine_id, absent(machine_id))
+        return self._seen(machine_id)
 
     async def watch(self) -> AsyncIterator[Machine | SnapshotComplete | Node]:
         await self._enter("watch")
@@ -195,7 +217,8 @@ class FakeRunner:
         self.watchers.add(queue)
         try:
             yield self.form
-            for machine in list(self.machines.values()):
+            told = self.machines if self.snapshot is None else self.snapshot
+            for machine in list(told.values()):
                 yield machine
             yield SnapshotComplete()
             self.watched.set()
@@ -243,6 +266,8 @@ class FakeRunner:
                 self.reached[call].set()
                 await self.gates[call].wait()
             yield
+            if call in self.after:
+                self.after.pop(call)()
 
     async def _enter(self, call: str) -> None:
         if self.away:
@@ -256,8 +281,12 @@ class FakeRunner:
             raise StaleFence("a higher fence was seen")
         self.fences[machine_id] = max(fence, self.fences.get(machine_id, 0))
 
+    def _seen(self, machine_id: str) -> Machine:
+        found = self.machines.get(machine_id, absent(machine_id))
+        return replace(found, fence=self.fences.get(machine_id, 0))
+
     def _set(self, machine: Machine) -> Machine:
-        told = replace(machine, revision=self._next())
+        told = replace(machine, revision=self._next(), fence=self.fences.get(machine.id, 0))
         self.machines[machine.id] = told
         self._tell(told)
         return told
@@ -447,6 +476,8 @@ async def running_cloud(
     runner: FakeRunner | None = None,
     store: FakeStore | None = None,
     clock: Clock | None = None,
+    *,
+    deadline_s: float = 300.0,
     **changed: Any,
 ) -> AsyncIterator[Cloud]:
     """Run the service on a socket below `path`; `changed` are members of its settings."""
@@ -459,7 +490,7 @@ async def running_cloud(
         runners={"node-1": "unix:/nowhere"},
         stop_timeout_s=45.0,
         readiness_deadline_s=180.0,
-        operation_deadline_s=300.0,
+        operation_deadline_s=deadline_s,
         operation_slots=8,
     )
     settings = replace(settings, **changed)

@@ -9,7 +9,7 @@ import pytest
 from controller import errors
 from controller.database import errors as database_errors
 from controller.domain.condition import View, derive
-from controller.domain.instance import DesiredPower, Instance, InstanceId, InstanceImage, Resources
+from controller.domain.instance import DesiredPower, Failure, Instance, InstanceId, InstanceImage, Resources
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import (
     Address,
@@ -95,6 +95,8 @@ def an_instance() -> Instance:
         guest=Guest("web", GuestOs("debian", "Debian", "Debian 12", "12", "6.1", "x86_64")),
         boot_phases=(BootPhase("kernel", NOW, 900),),
         start_time=NOW,
+        boots=2,
+        boot_time=NOW,
     )
     return Instance(
         id=InstanceId("i"),
@@ -112,6 +114,7 @@ def an_instance() -> Instance:
         create_time=NOW,
         machine=machine,
         conditions=derive(View(machine, True, Readiness(), True, 1.0), (), NOW),
+        failure=Failure("QEMU_EXITED", "gone", NOW, 3, "SIGKILL", "stderr", "console"),
     )
 
 
@@ -127,7 +130,9 @@ def plain(value: object) -> object:
     """Undo what protojson does otherwise than the contract: 64-bit integers as text, enums with a prefix."""
     if isinstance(value, dict):
         return {
-            key: int(item) if key in {"generation", "observedGeneration", "durationMs"} else plain(item)
+            key: int(item)
+            if key in {"generation", "observedGeneration", "durationMs", "boots"}
+            else plain(item)
             for key, item in value.items()
         }
     if isinstance(value, list):

@@ -172,6 +172,16 @@ class RunnerStack:
                     return machine
         raise AssertionError("the watch ended")
 
+    async def until_text(self, path: Path, text: str, *, times: int = 1) -> None:
+        """Wait until a file holds `text` so many times; files announce nothing."""
+        async with asyncio.timeout(DEADLINE_S):
+            while (await asyncio.to_thread(path.read_bytes)).count(text.encode()) < times:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    async def until_log(self, module: str, text: str) -> None:
+        """Wait until a service has logged `text`."""
+        await self.until_text(self.directory / f"{module}.log", text)
+
     async def until_agent(self, machine_id: str) -> runner_pb2.Machine:
         return await self.until(
             machine_id, lambda machine: machine.agent.info.os.id != "" and machine.agent.connected

@@ -115,14 +115,7 @@ async def serve(
         queries=queries,
         launching=Launching(database, fleet, store, changes, capacity, submitting, clock, cluster_id),
         verbs=Verbs(
-            database,
-            fleet,
-            changes,
-            capacity,
-            submitting,
-            settings.operation_deadline_s,
-            cluster_id,
-            clock,
+            database, fleet, changes, capacity, submitting, settings.operation_deadline_s, cluster_id, clock
         ),
         updating=Updating(database, fleet, changes, capacity, submitting, cluster_id, clock, rules),
         guests=Guests(queries, fleet),

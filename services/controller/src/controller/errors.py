@@ -30,15 +30,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from controller.domain.fault import Fault
 from controller.domain.shortage import Resource, Shortage
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault of the input: JSON pointer (RFC 6901) into the REST body, and what is wrong there."""
-
-    pointer: str
-    detail: str
 
 
 class ControllerError(Exception):

@@ -32,9 +32,9 @@ class Settings:
     readiness_deadline_s: float
     operation_deadline_s: float
     operation_slots: int
+    restart_rules: RestartRules = field(default_factory=RestartRules)
     overcommit: Overcommit = field(default_factory=Overcommit)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
-    restart_rules: RestartRules = field(default_factory=RestartRules)
 
 
 def parse_settings(message: ControllerSettings) -> Settings:
@@ -61,9 +61,9 @@ def parse_settings(message: ControllerSettings) -> Settings:
         readiness_deadline_s=_duration("readinessDeadline", message.readiness_deadline, 180.0),
         operation_deadline_s=_duration("operationDeadline", message.operation_deadline, 300.0),
         operation_slots=message.operation_slots or 8,
+        restart_rules=_restart_rules(message.policies),
         overcommit=_overcommit(message.capacity),
         retention=_retention(message.retention),
-        restart_rules=_restart_rules(message.policies),
     )
 
 

@@ -32,12 +32,14 @@ class TogetherRunner(FakeRunner):
     def __post_init__(self) -> None:
         self.all_there = asyncio.Event()
 
-    async def plan(self, machine_id: str, spec: MachineSpec, *, network_only: bool = False) -> MachinePlan:
+    async def plan(
+        self, machine_id: str, spec: MachineSpec, *, network_only: bool = False, reserve: bool = False
+    ) -> MachinePlan:
         self.arrived += 1
         if self.arrived >= self.parties:
             self.all_there.set()
         await self.all_there.wait()
-        return await super().plan(machine_id, spec, network_only=network_only)
+        return await super().plan(machine_id, spec, network_only=network_only, reserve=reserve)
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ async def test_readiness_is_given_up_though_the_database_was_away_at_that_moment
     monkeypatch.setattr(Observations, "derive_again", failing)
     instance = await cloud.launch()
     # The node runs at half speed: the default 180 s are 360, of which a moment is left.
-    cloud.runner.report(instance.id, start_time=datetime.now(UTC) - timedelta(seconds=359.7))
+    cloud.runner.report(instance.id, boot_time=datetime.now(UTC) - timedelta(seconds=359.7))
     given_up = await cloud.until(lambda found: condition(found, "Ready").reason == "READINESS_TIMEOUT")
     assert condition(given_up, "Ready").status == pb.CONDITION_STATUS_FALSE
     assert faults == []

@@ -110,7 +110,7 @@ async def test_a_restart_that_fails_is_tried_again_later(cloud: Cloud, clock: St
     await lose(cloud, "GUEST_SHUTDOWN")
     cloud.runner.faults["start"] = [refusal("HOST_CAPACITY_EXHAUSTED")]
     clock.advance(RULES.delay_s)
-    failed = await cloud.until(lambda found: found.status.reason == "HOST_CAPACITY_EXHAUSTED")
+    failed = await cloud.until(lambda found: found.status.reason == "START_FAILED")
     assert failed.status.state == FAILED
     assert failed.status.restart_count == 1
     clock.advance(2 * RULES.delay_s)

@@ -21,7 +21,9 @@ _HIDDEN: Final = {
     "qcontroller.controller.v1.Dependency": {"up"},
 }
 # Left out where they say nothing.
-_OPTIONAL: Final = {"qcontroller.controller.v1.InstanceStatus": {"stderr_tail", "console_tail"}}
+_OPTIONAL: Final = {
+    "qcontroller.controller.v1.InstanceStatus": {"stderr_tail", "console_tail", "exit_signal"}
+}
 
 _Writer = Callable[[Message, dict[str, Any]], None]
 _plans: dict[str, tuple[_Writer, ...]] = {}

@@ -112,6 +112,11 @@ REASONS: Final[dict[str, Reason]] = {
         409, "Instances use the image", "Delete the instances that `metadata` names first."
     ),
     "PORT_IN_USE": Reason(409, "A host port is taken", "Publish another port of the host."),
+    "ADDRESS_IN_USE": Reason(
+        409,
+        "The address is another instance's",
+        "Choose another; `metadata.holder` has this one until it is deleted.",
+    ),
     "GUEST_AGENT_UNAVAILABLE": Reason(
         409, "The guest agent does not answer", "Wait for AgentConnected; the image needs qemu-guest-agent."
     ),
@@ -196,6 +201,7 @@ REASONS: Final[dict[str, Reason]] = {
     "KERNEL_PANIC": Reason(500, "The guest's kernel panicked", "Look at the console."),
     "QEMU_START_FAILED": Reason(500, "QEMU did not start", "The detail carries QEMU's own words."),
     "QEMU_EXITED": Reason(500, "QEMU ended by itself", "The instance's status carries QEMU's stderr."),
+    "QEMU_KILLED": Reason(500, "A signal ended QEMU", "Ask the host who sent it: the OOM killer logs it."),
     "VM_HOST_EXITED": Reason(500, "vm-host ended, and the machine with it", "Start the instance again."),
     "HOST_RESTARTED": Reason(500, "The host was restarted", "Start the instance again."),
     "HOST_SHUTDOWN": Reason(500, "The host was shut down", "Start the instance again."),

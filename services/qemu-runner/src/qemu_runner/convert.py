@@ -109,6 +109,8 @@ def spec_of(message: runner_pb2.MachineSpec) -> MachineSpec:
                 nic.network,
                 nic.mac,
                 tuple(PortMapping(p.host, p.guest, p.protocol or "tcp", p.address) for p in nic.ports),
+                nic.address,
+                nic.planned,
             )
             for nic in message.nics
         ),
@@ -142,7 +144,12 @@ def machine_message(seen: Observation) -> runner_pb2.Machine:
         fence=seen.fence,
         revision=seen.revision,
         network_fault=seen.network_fault,
+        boots=seen.boots,
+        panicked=seen.panicked,
+        io_error=seen.io_error,
     )
+    if seen.boot_time is not None:
+        message.boot_time.CopyFrom(_time(seen.boot_time))
     if seen.exit is not None:
         message.exit.CopyFrom(_exit(seen.exit))
     if seen.start_time is not None:
@@ -292,7 +299,13 @@ def _spec(spec: MachineSpec) -> runner_pb2.MachineSpec:
             virtual_size_bytes=spec.image.virtual_size_bytes,
         ),
         nics=[
-            runner_pb2.MachineNic(network=nic.network, mac=nic.mac, ports=[_port(p) for p in nic.ports])
+            runner_pb2.MachineNic(
+                network=nic.network,
+                mac=nic.mac,
+                ports=[_port(p) for p in nic.ports],
+                address=nic.address,
+                planned=nic.planned,
+            )
             for nic in spec.nics
         ],
         cluster_id=spec.cluster_id,

@@ -14,6 +14,7 @@ RUN = Run(
 )
 CODE_0 = ProcessEnd(0, None, host_shutdown=False, time=NOW)
 CODE_1 = ProcessEnd(1, None, host_shutdown=False, time=NOW)
+TERMINATED = "qemu-system-x86_64: terminating on signal 15 from pid 77 (<unknown process>)\n"
 KILLED = ProcessEnd(None, 9, host_shutdown=False, time=NOW)
 
 
@@ -23,12 +24,18 @@ KILLED = ProcessEnd(None, 9, host_shutdown=False, time=NOW)
         (RUN, CODE_0, Tails(), ExitReason.GUEST_SHUTDOWN),
         (replace(RUN, ending=True), CODE_0, Tails(), ExitReason.STOPPED),
         (replace(RUN, ending=True), KILLED, Tails(), ExitReason.STOPPED),
-        (RUN, KILLED, Tails(), ExitReason.QEMU_EXITED),
+        (RUN, KILLED, Tails(), ExitReason.QEMU_KILLED),
+        (RUN, CODE_0, Tails(stderr=TERMINATED), ExitReason.QEMU_KILLED),
+        (replace(RUN, shutdown_cause="host-signal"), CODE_0, Tails(), ExitReason.QEMU_KILLED),
+        (replace(RUN, shutdown_cause="host-qmp-quit"), CODE_0, Tails(), ExitReason.QEMU_EXITED),
+        (replace(RUN, shutdown_cause="guest-shutdown"), CODE_0, Tails(), ExitReason.GUEST_SHUTDOWN),
         (RUN, CODE_1, Tails(), ExitReason.QEMU_EXITED),
         (replace(RUN, panicked=True), CODE_1, Tails(), ExitReason.KERNEL_PANIC),
+        (replace(RUN, panicked=True, ending=True), KILLED, Tails(), ExitReason.KERNEL_PANIC),
         (RUN, CODE_1, Tails(console="Kernel panic - not syncing"), ExitReason.KERNEL_PANIC),
         (RUN, CODE_0, Tails(console="Kernel panic - not syncing"), ExitReason.GUEST_SHUTDOWN),
         (RUN, replace(CODE_0, host_shutdown=True), Tails(), ExitReason.HOST_SHUTDOWN),
+        (RUN, replace(CODE_0, host_shutdown=True), Tails(stderr=TERMINATED), ExitReason.HOST_SHUTDOWN),
         (RUN, replace(KILLED, host_shutdown=True), Tails(), ExitReason.HOST_SHUTDOWN),
     ],
 )
@@ -46,3 +53,14 @@ def test_another_vm_host_in_the_same_boot_is_the_death_of_vm_host() -> None:
 
 def test_an_unknown_signal_is_still_told() -> None:
     assert "signal 99" in explain_end(RUN, replace(KILLED, signal=99), Tails()).message
+
+
+def test_a_signal_that_qemu_obeys_is_named_like_one_that_it_does_not() -> None:
+    end = explain_end(RUN, CODE_0, Tails(stderr=TERMINATED))
+    assert (end.code, end.signal) == (0, 15)
+    assert "SIGTERM" in end.message
+
+
+def test_how_the_remains_of_a_panic_were_ended_is_not_told_as_its_end() -> None:
+    end = explain_end(replace(RUN, panicked=True, ending=True), KILLED, Tails())
+    assert (end.code, end.signal) == (None, None)

@@ -33,7 +33,7 @@ async def test_an_exit_that_nobody_saw_is_learned_and_acknowledged(world: World)
     async with world.runner() as runner:
         seen = runner.seen(machine_id)
         assert seen.exit is not None
-        assert (seen.exit.reason, seen.exit.signal) == ("QEMU_EXITED", 9)
+        assert (seen.exit.reason, seen.exit.signal) == ("QEMU_KILLED", 9)
         assert world.vm_host.children == {}
 
 

@@ -489,6 +489,11 @@ class InstanceStatus(_message.Message):
     CONSOLE_TAIL_FIELD_NUMBER: _builtins.int
     RESTART_COUNT_FIELD_NUMBER: _builtins.int
     NEXT_RESTART_TIME_FIELD_NUMBER: _builtins.int
+    BOOTS_FIELD_NUMBER: _builtins.int
+    BOOT_TIME_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    EXIT_SIGNAL_FIELD_NUMBER: _builtins.int
+    FAILURE_TIME_FIELD_NUMBER: _builtins.int
     state: Global___InstanceState.ValueType
     reason: _builtins.str
     message: _builtins.str
@@ -504,6 +509,12 @@ class InstanceStatus(_message.Message):
     """Last console lines of the run that failed; empty unless FAILED."""
     restart_count: _builtins.int
     """How often its restart policy has started it since it last ran stably or a user started it."""
+    boots: _builtins.int
+    """How often the guest has begun to boot since the launch: starts, resets and its own reboots."""
+    exit_code: _builtins.int
+    """QEMU's exit code of the run that failed; absent unless FAILED by an exit."""
+    exit_signal: _builtins.str
+    """Name of the signal that ended QEMU ("SIGKILL"); empty unless FAILED by one."""
     @_builtins.property
     def nics(self) -> _containers.RepeatedCompositeFieldContainer[Global___NicStatus]: ...
     @_builtins.property
@@ -515,6 +526,14 @@ class InstanceStatus(_message.Message):
     @_builtins.property
     def next_restart_time(self) -> _timestamp_pb2.Timestamp:
         """When its policies start it next; absent: not."""
+
+    @_builtins.property
+    def boot_time(self) -> _timestamp_pb2.Timestamp:
+        """When it last did."""
+
+    @_builtins.property
+    def failure_time(self) -> _timestamp_pb2.Timestamp:
+        """When it failed; absent unless FAILED."""
 
     def __init__(
         self,
@@ -534,12 +553,19 @@ class InstanceStatus(_message.Message):
         console_tail: _builtins.str = ...,
         restart_count: _builtins.int = ...,
         next_restart_time: _timestamp_pb2.Timestamp | None = ...,
+        boots: _builtins.int = ...,
+        boot_time: _timestamp_pb2.Timestamp | None = ...,
+        exit_code: _builtins.int | None = ...,
+        exit_signal: _builtins.str = ...,
+        failure_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest", "next_restart_time", b"next_restart_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "boot_time", b"boot_time", "exit_code", b"exit_code", "failure_time", b"failure_time", "guest", b"guest", "next_restart_time", b"next_restart_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "boot_phases", b"boot_phases", "conditions", b"conditions", "console_tail", b"console_tail", "guest", b"guest", "message", b"message", "next_restart_time", b"next_restart_time", "nics", b"nics", "node", b"node", "observed_generation", b"observed_generation", "operation", b"operation", "reason", b"reason", "restart_count", b"restart_count", "state", b"state", "stderr_tail", b"stderr_tail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "accelerator", b"accelerator", "boot_phases", b"boot_phases", "boot_time", b"boot_time", "boots", b"boots", "conditions", b"conditions", "console_tail", b"console_tail", "exit_code", b"exit_code", "exit_signal", b"exit_signal", "failure_time", b"failure_time", "guest", b"guest", "message", b"message", "next_restart_time", b"next_restart_time", "nics", b"nics", "node", b"node", "observed_generation", b"observed_generation", "operation", b"operation", "reason", b"reason", "restart_count", b"restart_count", "state", b"state", "stderr_tail", b"stderr_tail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
 
 Global___InstanceStatus: _TypeAlias = InstanceStatus  # noqa: Y015
 

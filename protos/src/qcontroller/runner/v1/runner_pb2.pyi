@@ -140,11 +140,17 @@ class MachineNic(_message.Message):
     NETWORK_FIELD_NUMBER: _builtins.int
     MAC_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
     network: _builtins.str
     """Stored at launch, never reinterpreted: "user", "qc0" or "bridge:<ifname>". On a machine that runs, ports
     on qc0 are changed by a prepare at once.
     """
     mac: _builtins.str
+    address: _builtins.str
+    """Static address on the runner's own bridge; empty: the runner chooses one."""
+    planned: _builtins.str
+    """What a plan with `reserve` answered: the one to choose, unless it has become another machine's since."""
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[_instance_pb2.PortMapping]: ...
     def __init__(
@@ -153,10 +159,12 @@ class MachineNic(_message.Message):
         network: _builtins.str = ...,
         mac: _builtins.str = ...,
         ports: _abc.Iterable[_instance_pb2.PortMapping] | None = ...,
+        address: _builtins.str = ...,
+        planned: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mac", b"mac", "network", b"network", "ports", b"ports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "mac", b"mac", "network", b"network", "planned", b"planned", "ports", b"ports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -256,8 +264,8 @@ class MachineExit(_message.Message):
     CONSOLE_TAIL_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """GUEST_SHUTDOWN (the guest powered itself off), STOPPED (the runner ended it as asked), QEMU_EXITED (any other exit),
-    VM_HOST_EXITED, HOST_SHUTDOWN, HOST_RESTARTED, KERNEL_PANIC.
+    """GUEST_SHUTDOWN (the guest powered itself off), STOPPED (the runner ended it as asked), QEMU_KILLED (a signal ended it),
+    QEMU_EXITED (any other exit), VM_HOST_EXITED, HOST_SHUTDOWN, HOST_RESTARTED, KERNEL_PANIC.
     """
     message: _builtins.str
     code: _builtins.int
@@ -340,6 +348,10 @@ class Machine(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     NETWORK_FAULT_FIELD_NUMBER: _builtins.int
+    BOOTS_FIELD_NUMBER: _builtins.int
+    BOOT_TIME_FIELD_NUMBER: _builtins.int
+    PANICKED_FIELD_NUMBER: _builtins.int
+    IO_ERROR_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.str
     phase: Global___MachinePhase.ValueType
     run_state: _builtins.str
@@ -352,6 +364,12 @@ class Machine(_message.Message):
     """Rises with every change of the observation within one life of the runner."""
     network_fault: _builtins.str
     """Why the guest has lost its network while QEMU runs: "PASST_EXITED"; empty: it has not."""
+    boots: _builtins.int
+    """How often the guest has begun to boot since the machine exists: starts, resets and its own reboots."""
+    panicked: _builtins.bool
+    """The guest's kernel has panicked and stands still, while QEMU runs on."""
+    io_error: _builtins.str
+    """Why QEMU stopped the guest in the run state io-error, a sentence; empty: it has not, or nobody was told."""
     @_builtins.property
     def exit(self) -> Global___MachineExit:
         """Of the last process that ended; absent while ACTIVE."""
@@ -367,6 +385,10 @@ class Machine(_message.Message):
     @_builtins.property
     def spec(self) -> Global___MachineSpec:
         """Of machine.json."""
+
+    @_builtins.property
+    def boot_time(self) -> _timestamp_pb2.Timestamp:
+        """When it last did."""
 
     def __init__(
         self,
@@ -385,10 +407,14 @@ class Machine(_message.Message):
         spec: Global___MachineSpec | None = ...,
         revision: _builtins.int = ...,
         network_fault: _builtins.str = ...,
+        boots: _builtins.int = ...,
+        boot_time: _timestamp_pb2.Timestamp | None = ...,
+        panicked: _builtins.bool = ...,
+        io_error: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "exit", b"exit", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "boot_time", b"boot_time", "exit", b"exit", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "agent", b"agent", "boot_phases", b"boot_phases", "exit", b"exit", "fence", b"fence", "incarnation", b"incarnation", "machine_id", b"machine_id", "network_fault", b"network_fault", "nics", b"nics", "phase", b"phase", "revision", b"revision", "run_state", b"run_state", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "agent", b"agent", "boot_phases", b"boot_phases", "boot_time", b"boot_time", "boots", b"boots", "exit", b"exit", "fence", b"fence", "incarnation", b"incarnation", "io_error", b"io_error", "machine_id", b"machine_id", "network_fault", b"network_fault", "nics", b"nics", "panicked", b"panicked", "phase", b"phase", "revision", b"revision", "run_state", b"run_state", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1113,9 +1139,12 @@ class PlanMachineRequest(_message.Message):
     MACHINE_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     NETWORK_ONLY_FIELD_NUMBER: _builtins.int
+    RESERVE_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.str
     network_only: _builtins.bool
     """Only networks and ports are looked at: what an update asks that starts nothing. No argv is answered."""
+    reserve: _builtins.bool
+    """Set aside an address on the runner's own bridge for each NIC that has none, until the prepare or 10 minutes."""
     @_builtins.property
     def spec(self) -> Global___MachineSpec: ...
     def __init__(
@@ -1124,10 +1153,11 @@ class PlanMachineRequest(_message.Message):
         machine_id: _builtins.str = ...,
         spec: Global___MachineSpec | None = ...,
         network_only: _builtins.bool = ...,
+        reserve: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id", "network_only", b"network_only", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id", "network_only", b"network_only", "reserve", b"reserve", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1143,6 +1173,7 @@ class PlanMachineResponse(_message.Message):
     ACCELERATOR_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
     accelerator: _builtins.str
     @_builtins.property
     def qemu_argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
@@ -1152,6 +1183,10 @@ class PlanMachineResponse(_message.Message):
     def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The networks that "default" and the others resolve to, in order of the spec's NICs."""
 
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With `reserve`: the address of each NIC, empty where its network gives none; else nothing."""
+
     def __init__(
         self,
         *,
@@ -1159,10 +1194,11 @@ class PlanMachineResponse(_message.Message):
         accelerator: _builtins.str = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         networks: _abc.Iterable[_builtins.str] | None = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "networks", b"networks", "qemu_argv", b"qemu_argv", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "addresses", b"addresses", "networks", b"networks", "qemu_argv", b"qemu_argv", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -215,40 +215,6 @@ class RetentionSettings(_message.Message):
 Global___RetentionSettings: _TypeAlias = RetentionSettings  # noqa: Y015
 
 @_typing.final
-class CapacitySettings(_message.Message):
-    """CapacitySettings is how much may be promised of what a node has (docs/capacity.md)."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    MEMORY_RATIO_FIELD_NUMBER: _builtins.int
-    CPU_RATIO_FIELD_NUMBER: _builtins.int
-    DISK_RATIO_FIELD_NUMBER: _builtins.int
-    MEMORY_RESERVE_FIELD_NUMBER: _builtins.int
-    memory_ratio: _builtins.float
-    """Of the memory less the reserve; 0: 1.0."""
-    cpu_ratio: _builtins.float
-    """CPUs of all instances together for each of the node's; one instance gets as many as there are. 0: 16."""
-    disk_ratio: _builtins.float
-    """Sizes of all disks together; they are thin. 0: 4."""
-    memory_reserve: _builtins.str
-    """Memory kept for the host itself, "2G"; empty: a twentieth of what there is, 512 MiB at least."""
-    def __init__(
-        self,
-        *,
-        memory_ratio: _builtins.float = ...,
-        cpu_ratio: _builtins.float = ...,
-        disk_ratio: _builtins.float = ...,
-        memory_reserve: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_ratio", b"cpu_ratio", "disk_ratio", b"disk_ratio", "memory_ratio", b"memory_ratio", "memory_reserve", b"memory_reserve"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CapacitySettings: _TypeAlias = CapacitySettings  # noqa: Y015
-
-@_typing.final
 class PolicySettings(_message.Message):
     """How policies of instances are carried out. Durations as strings."""
 
@@ -281,6 +247,40 @@ class PolicySettings(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PolicySettings: _TypeAlias = PolicySettings  # noqa: Y015
+
+@_typing.final
+class CapacitySettings(_message.Message):
+    """CapacitySettings is how much may be promised of what a node has (docs/capacity.md)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_RATIO_FIELD_NUMBER: _builtins.int
+    CPU_RATIO_FIELD_NUMBER: _builtins.int
+    DISK_RATIO_FIELD_NUMBER: _builtins.int
+    MEMORY_RESERVE_FIELD_NUMBER: _builtins.int
+    memory_ratio: _builtins.float
+    """Of the memory less the reserve; 0: 1.0."""
+    cpu_ratio: _builtins.float
+    """CPUs of all instances together for each of the node's; one instance gets as many as there are. 0: 16."""
+    disk_ratio: _builtins.float
+    """Sizes of all disks together; they are thin. 0: 4."""
+    memory_reserve: _builtins.str
+    """Memory kept for the host itself, "2G"; empty: a twentieth of what there is, 512 MiB at least."""
+    def __init__(
+        self,
+        *,
+        memory_ratio: _builtins.float = ...,
+        cpu_ratio: _builtins.float = ...,
+        disk_ratio: _builtins.float = ...,
+        memory_reserve: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_ratio", b"cpu_ratio", "disk_ratio", b"disk_ratio", "memory_ratio", b"memory_ratio", "memory_reserve", b"memory_reserve"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CapacitySettings: _TypeAlias = CapacitySettings  # noqa: Y015
 
 @_typing.final
 class ImageStoreSettings(_message.Message):

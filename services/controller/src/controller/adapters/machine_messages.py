@@ -45,6 +45,11 @@ def machine_of(message: runner_pb2.Machine) -> Machine:
         record=message.spec.instance_record,
         revision=message.revision,
         network_fault=message.network_fault,
+        fence=message.fence,
+        boots=message.boots,
+        boot_time=_time(message, "boot_time"),
+        panicked=message.panicked,
+        io_error=message.io_error,
     )
 
 
@@ -65,6 +70,8 @@ def spec_message(spec: MachineSpec) -> runner_pb2.MachineSpec:
             runner_pb2.MachineNic(
                 network=nic.network,
                 mac=nic.mac,
+                address=nic.address,
+                planned=nic.planned,
                 ports=[
                     instance_pb2.PortMapping(
                         host=port.host, guest=port.guest, protocol=port.protocol, address=port.address
@@ -133,7 +140,15 @@ def _node_state(value: host_pb2.NodeState.ValueType) -> NodeState:
 
 
 def _exit(message: runner_pb2.MachineExit) -> MachineExit:
-    return MachineExit(message.reason, message.message, message.stderr_tail, message.console_tail)
+    return MachineExit(
+        message.reason,
+        message.message,
+        message.stderr_tail,
+        message.console_tail,
+        message.code if message.HasField("code") else None,
+        message.signal if message.HasField("signal") else None,
+        _time(message, "time"),
+    )
 
 
 def _nic(message: instance_pb2.NicStatus) -> NicView:
@@ -156,7 +171,12 @@ def _guest(message: instance_pb2.GuestInfo) -> Guest:
 
 
 def _time(
-    message: runner_pb2.Machine | host_pb2.Leak | host_pb2.Dependency | instance_pb2.BootPhase, name: str
+    message: runner_pb2.Machine
+    | runner_pb2.MachineExit
+    | host_pb2.Leak
+    | host_pb2.Dependency
+    | instance_pb2.BootPhase,
+    name: str,
 ) -> datetime | None:
     if not message.HasField(name):  # type: ignore[arg-type]  # each of them has its own literal names
         return None

@@ -10,7 +10,8 @@ import grpc
 from google.protobuf.message import Message
 from servicekit.rpc_errors import RpcProblem, decode, is_unreachable
 
-from controller.errors import Fault, PeerAway, PeerError, PeerRefused, Refusal, StaleFence
+from controller.domain.fault import Fault
+from controller.errors import PeerAway, PeerError, PeerRefused, Refusal, StaleFence
 
 MessageT = TypeVar("MessageT", bound=Message)
 

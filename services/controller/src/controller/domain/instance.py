@@ -49,6 +49,26 @@ class Resources:
     disk_mib: int
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is kept of a failure after its machine is gone.
+
+    Attributes:
+        code: QEMU's exit code, if it exited.
+        signal: Name of the signal that ended it; empty: none did.
+        stderr_tail: The last of what QEMU said.
+        console_tail: The last of what the guest said.
+    """
+
+    reason: str
+    message: str
+    time: datetime
+    code: int | None = None
+    signal: str = ""
+    stderr_tail: str = ""
+    console_tail: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """One instance.
@@ -60,6 +80,7 @@ class Instance:
         machine: The last observation; None before the first.
         seed_revision: How often its cloud-init was changed.
         operation: Id of the operation that holds the instance; empty: none.
+        failure: The last one, until the instance runs again or is stopped.
     """
 
     id: InstanceId
@@ -85,6 +106,7 @@ class Instance:
     operation: str = ""
     policies: Policies = field(default_factory=Policies)
     restarts: Restarts = field(default_factory=Restarts)
+    failure: Failure | None = None
 
     @property
     def etag(self) -> str:
@@ -112,7 +134,7 @@ class Instance:
         """The NICs as they were seen, or as they will be."""
         if self.machine is not None and len(self.machine.nics) == len(self.nics):
             return self.machine.nics
-        return tuple(NicView(nic.network, nic.mac, (), nic.ports) for nic in self.nics)
+        return tuple(NicView(nic.network, nic.mac, nic.foreseen, nic.ports) for nic in self.nics)
 
     @property
     def publishing_nic(self) -> int | None:

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from controller.domain.fault import Fault
 from controller.domain.instance import MIB
 from controller.domain.machine import BRIDGE_PREFIX, Port, publishing_nic
 from controller.domain.policy import PolicyWish
 from controller.domain.readiness import Readiness
-from controller.errors import Fault
 
 MAX_CPUS: Final = 256
 MIN_MEMORY_MIB: Final = 64
@@ -184,6 +184,7 @@ def _nics(wish: LaunchWish) -> Iterator[Fault]:
     if len(wish.nics) > MAX_NICS:
         yield Fault("/nics", f"must be at most {MAX_NICS}")
     macs: set[str] = set()
+    addresses: set[str] = set()
     for index, nic in enumerate(wish.nics):
         at = f"/nics/{index}"
         if nic.network.startswith(BRIDGE_PREFIX):
@@ -200,7 +201,11 @@ def _nics(wish: LaunchWish) -> Iterator[Fault]:
                 yield Fault(f"{at}/mac", "is given twice")
             macs.add(nic.mac.lower())
         if nic.address:
-            yield Fault(f"{at}/address", "static addresses are not built yet")
+            if (fault := _address_fault(nic)) is not None:
+                yield Fault(f"{at}/address", fault)
+            elif nic.address in addresses:
+                yield Fault(f"{at}/address", "is given twice")
+            addresses.add(nic.address)
 
 
 def _mac_fault(mac: str) -> str | None:
@@ -209,6 +214,19 @@ def _mac_fault(mac: str) -> str | None:
     # IEEE 802: the lowest bit of the first byte marks a group address.
     if int(mac[:2], 16) & 1 or set(mac) <= {"0", ":"}:
         return "must be a unicast address"
+    return None
+
+
+def _address_fault(nic: NicWish) -> str | None:
+    """Return what is wrong with a static address; whether it is free only the node knows."""
+    if nic.network.startswith(BRIDGE_PREFIX):
+        return "cannot be given here: whoever serves that bridge gives its addresses"
+    if nic.network == "user":
+        return "cannot be given here: a guest of the user network has the address that its runner plans"
+    try:
+        ipaddress.IPv4Address(nic.address)
+    except ValueError:
+        return "must be an IPv4 address"
     return None
 
 

@@ -38,7 +38,7 @@ class Verb(StrEnum):
 
 
 class Event(StrEnum):
-    """What can happen to an instance: a verb is carried out, an operation goes on, a machine is found so."""
+    """What can happen to an instance: a verb is carried out, an operation goes on, something is observed."""
 
     START = "start"
     STOP = "stop"
@@ -52,70 +52,122 @@ class Event(StrEnum):
     FORCE_DELETE = "force delete"
     # The operation at work goes on to power the machine on: second half of a launch or a restart.
     BOOT = "boot"
+    # The operation at work could not bring the machine up.
+    START_FAILED = "start failed"
     # Verified by looking at the machine under the operation's fence.
     IS_RUNNING = "is running"
     IS_PAUSED = "is paused"
     IS_OFF = "is off"
-    IS_LOST = "is lost"
+    GUEST_SHUT_DOWN = "guest shut itself down"
+    HOST_SHUT_DOWN = "vm-host shut down"
+    DISK_FAILED = "disk failed"
+    QEMU_EXITED = "QEMU exited"
+    QEMU_KILLED = "QEMU was killed"
+    QEMU_BROKE = "QEMU broke down"
+    GUEST_PANICKED = "guest panicked"
+    VM_HOST_GONE = "vm-host gone"
+    HOST_RESTARTED = "host restarted"
+    MACHINE_LOST = "machine lost"
+    # What is seen beside a state and never moves one.
+    GUEST_REBOOTED = "guest rebooted"
+    RUNNER_GONE = "runner gone"
+    RUNNER_BACK = "runner back"
+    OLDER_VIEW = "older view"
 
 
 _S = InstanceState
 _E = Event
 
+ENDS: Final = (_E.IS_OFF, _E.GUEST_SHUT_DOWN, _E.HOST_SHUT_DOWN)
+"""The machine has no process, and somebody wanted that."""
+LOSSES: Final = (
+    _E.QEMU_EXITED,
+    _E.QEMU_KILLED,
+    _E.QEMU_BROKE,
+    _E.GUEST_PANICKED,
+    _E.VM_HOST_GONE,
+    _E.HOST_RESTARTED,
+    _E.MACHINE_LOST,
+)
+"""The machine cannot run any more, and nobody wanted that."""
+_ABOUT_THE_RUNNER: Final = (_E.RUNNER_GONE, _E.RUNNER_BACK, _E.OLDER_VIEW)
+
+# By state, where its events lead.
+_ROWS: Final[dict[InstanceState, dict[InstanceState, tuple[Event, ...]]]] = {
+    _S.CREATING: {
+        _S.CREATING: _ABOUT_THE_RUNNER,
+        _S.STARTING: (_E.BOOT,),
+        _S.STOPPED: ENDS,
+        _S.STOPPING: (_E.FORCE_STOP,),
+        _S.FAILED: (_E.START_FAILED, *LOSSES),
+        _S.DELETING: (_E.DELETE, _E.FORCE_DELETE),
+    },
+    _S.STOPPED: {
+        # Whatever ended it: it has no process, as it should have none.
+        _S.STOPPED: (_E.RESIZE, *ENDS, *LOSSES, *_ABOUT_THE_RUNNER),
+        _S.STARTING: (_E.START,),
+        _S.RUNNING: (_E.IS_RUNNING,),
+        _S.PAUSED: (_E.IS_PAUSED, _E.DISK_FAILED),
+        _S.DELETING: (_E.DELETE, _E.FORCE_DELETE),
+    },
+    _S.STARTING: {
+        _S.STARTING: (_E.GUEST_REBOOTED, *_ABOUT_THE_RUNNER),
+        _S.RUNNING: (_E.IS_RUNNING,),
+        _S.PAUSED: (_E.IS_PAUSED, _E.DISK_FAILED),
+        _S.STOPPED: ENDS,
+        _S.STOPPING: (_E.FORCE_STOP,),
+        _S.FAILED: (_E.START_FAILED, *LOSSES),
+        _S.DELETING: (_E.DELETE, _E.FORCE_DELETE),
+    },
+    _S.RUNNING: {
+        _S.RUNNING: (_E.RESET, _E.IS_RUNNING, _E.GUEST_REBOOTED, *_ABOUT_THE_RUNNER),
+        _S.PAUSED: (_E.PAUSE, _E.IS_PAUSED, _E.DISK_FAILED),
+        _S.STOPPING: (_E.STOP, _E.FORCE_STOP, _E.RESTART),
+        _S.STOPPED: ENDS,
+        _S.FAILED: LOSSES,
+        _S.DELETING: (_E.FORCE_DELETE,),
+    },
+    _S.PAUSED: {
+        _S.PAUSED: (_E.IS_PAUSED, _E.DISK_FAILED, _E.GUEST_REBOOTED, *_ABOUT_THE_RUNNER),
+        _S.RUNNING: (_E.RESUME, _E.IS_RUNNING),
+        _S.STOPPING: (_E.STOP, _E.FORCE_STOP),
+        _S.STOPPED: ENDS,
+        _S.FAILED: LOSSES,
+        _S.DELETING: (_E.FORCE_DELETE,),
+    },
+    _S.STOPPING: {
+        _S.STOPPING: (_E.FORCE_STOP, _E.GUEST_REBOOTED, *_ABOUT_THE_RUNNER),
+        _S.STARTING: (_E.BOOT,),
+        _S.RUNNING: (_E.IS_RUNNING,),
+        _S.PAUSED: (_E.IS_PAUSED, _E.DISK_FAILED),
+        _S.STOPPED: ENDS,
+        _S.FAILED: (_E.START_FAILED, *LOSSES),
+        _S.DELETING: (_E.FORCE_DELETE,),
+    },
+    _S.FAILED: {
+        # The first failure is the one to keep: what ends later is its remains.
+        _S.FAILED: (*ENDS, *LOSSES, *_ABOUT_THE_RUNNER),
+        _S.STARTING: (_E.START,),
+        _S.RUNNING: (_E.IS_RUNNING,),
+        _S.PAUSED: (_E.IS_PAUSED, _E.DISK_FAILED),
+        _S.STOPPING: (_E.STOP, _E.FORCE_STOP),
+        _S.DELETING: (_E.DELETE, _E.FORCE_DELETE),
+    },
+    _S.DELETING: {
+        _S.DELETING: (_E.GUEST_REBOOTED, *_ABOUT_THE_RUNNER),
+        # A delete that was called off before its point of no return.
+        _S.RUNNING: (_E.IS_RUNNING,),
+        _S.PAUSED: (_E.IS_PAUSED, _E.DISK_FAILED),
+        _S.STOPPED: ENDS,
+        _S.FAILED: (_E.START_FAILED, *LOSSES),
+    },
+}
+
 TRANSITIONS: Final[dict[tuple[InstanceState, Event], InstanceState]] = {
-    (_S.CREATING, _E.FORCE_STOP): _S.STOPPING,
-    (_S.CREATING, _E.DELETE): _S.DELETING,
-    (_S.CREATING, _E.FORCE_DELETE): _S.DELETING,
-    (_S.CREATING, _E.BOOT): _S.STARTING,
-    (_S.CREATING, _E.IS_OFF): _S.STOPPED,
-    (_S.CREATING, _E.IS_LOST): _S.FAILED,
-    (_S.STOPPED, _E.START): _S.STARTING,
-    (_S.STOPPED, _E.RESIZE): _S.STOPPED,
-    (_S.STOPPED, _E.DELETE): _S.DELETING,
-    (_S.STOPPED, _E.FORCE_DELETE): _S.DELETING,
-    (_S.STOPPED, _E.IS_RUNNING): _S.RUNNING,
-    (_S.STOPPED, _E.IS_PAUSED): _S.PAUSED,
-    (_S.STARTING, _E.FORCE_STOP): _S.STOPPING,
-    (_S.STARTING, _E.DELETE): _S.DELETING,
-    (_S.STARTING, _E.FORCE_DELETE): _S.DELETING,
-    (_S.STARTING, _E.IS_RUNNING): _S.RUNNING,
-    (_S.STARTING, _E.IS_OFF): _S.STOPPED,
-    (_S.STARTING, _E.IS_LOST): _S.FAILED,
-    (_S.RUNNING, _E.STOP): _S.STOPPING,
-    (_S.RUNNING, _E.FORCE_STOP): _S.STOPPING,
-    (_S.RUNNING, _E.RESTART): _S.STOPPING,
-    (_S.RUNNING, _E.PAUSE): _S.PAUSED,
-    (_S.RUNNING, _E.RESET): _S.RUNNING,
-    (_S.RUNNING, _E.FORCE_DELETE): _S.DELETING,
-    (_S.RUNNING, _E.IS_PAUSED): _S.PAUSED,
-    (_S.RUNNING, _E.IS_OFF): _S.STOPPED,
-    (_S.RUNNING, _E.IS_LOST): _S.FAILED,
-    (_S.PAUSED, _E.STOP): _S.STOPPING,
-    (_S.PAUSED, _E.FORCE_STOP): _S.STOPPING,
-    (_S.PAUSED, _E.RESUME): _S.RUNNING,
-    (_S.PAUSED, _E.FORCE_DELETE): _S.DELETING,
-    (_S.PAUSED, _E.IS_RUNNING): _S.RUNNING,
-    (_S.PAUSED, _E.IS_OFF): _S.STOPPED,
-    (_S.PAUSED, _E.IS_LOST): _S.FAILED,
-    (_S.STOPPING, _E.FORCE_STOP): _S.STOPPING,
-    (_S.STOPPING, _E.FORCE_DELETE): _S.DELETING,
-    (_S.STOPPING, _E.BOOT): _S.STARTING,
-    (_S.STOPPING, _E.IS_RUNNING): _S.RUNNING,
-    (_S.STOPPING, _E.IS_PAUSED): _S.PAUSED,
-    (_S.STOPPING, _E.IS_OFF): _S.STOPPED,
-    (_S.STOPPING, _E.IS_LOST): _S.FAILED,
-    (_S.FAILED, _E.START): _S.STARTING,
-    (_S.FAILED, _E.STOP): _S.STOPPING,
-    (_S.FAILED, _E.FORCE_STOP): _S.STOPPING,
-    (_S.FAILED, _E.DELETE): _S.DELETING,
-    (_S.FAILED, _E.FORCE_DELETE): _S.DELETING,
-    (_S.FAILED, _E.IS_RUNNING): _S.RUNNING,
-    (_S.FAILED, _E.IS_PAUSED): _S.PAUSED,
-    # A delete that was called off before its point of no return.
-    (_S.DELETING, _E.IS_RUNNING): _S.RUNNING,
-    (_S.DELETING, _E.IS_PAUSED): _S.PAUSED,
-    (_S.DELETING, _E.IS_OFF): _S.STOPPED,
-    (_S.DELETING, _E.IS_LOST): _S.FAILED,
+    (state, event): following
+    for state, row in _ROWS.items()
+    for following, events in row.items()
+    for event in events
 }
 
 _EVENT_OF: Final[dict[Verb, Event]] = {
@@ -177,25 +229,43 @@ def allowed(state: InstanceState) -> tuple[Verb, ...]:
 
 
 def as_mermaid() -> str:
-    """Return the table as a figure."""
-    edges: dict[tuple[InstanceState, InstanceState], list[str]] = {}
-    for (state, event), following in TRANSITIONS.items():
-        edges.setdefault((state, following), []).append(event.value)
+    """Return the table as a figure; what keeps a state is not drawn, verbs excepted."""
+    verbs = frozenset(_EVENT_OF.values())
     lines = ["stateDiagram-v2", "  [*] --> CREATING: launch"]
-    lines += [
-        f"  {state} --> {following}: {', '.join(events)}" for (state, following), events in edges.items()
-    ]
+    for state, row in _ROWS.items():
+        for following, events in row.items():
+            drawn = [event.value for event in events if following is not state or event in verbs]
+            if drawn:
+                lines.append(f"  {state} --> {following}: {', '.join(drawn)}")
     lines.append("  DELETING --> [*]: nothing is left")
     return "\n".join(lines)
+
+
+def _observations() -> str:
+    """Return the rows of what is observed: where each event leads from each state."""
+    told = [event for event in Event if event not in _EVENT_OF.values() and event is not Event.BOOT]
+    rows = []
+    for event in told:
+        cells = (_cell(state, TRANSITIONS.get((state, event))) for state in InstanceState)
+        rows.append(f"| {event} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _cell(state: InstanceState, following: InstanceState | None) -> str:
+    if following is None:
+        return "no"
+    return "stays" if following is state else following.value
 
 
 def as_page() -> str:
     """Return docs/lifecycle.md."""
     rows = "\n".join(f"| {state} | {', '.join(allowed(state)) or 'nothing'} |" for state in InstanceState)
+    states = " | ".join(InstanceState)
     return f"""# Lifecycle of an instance
 
 Drawn from the one table that moves states, `controller.domain.lifecycle`; a test keeps this page in step.
 Write it anew with `python -m controller.domain.lifecycle > docs/lifecycle.md`.
+Reasons of FAILED and the ways out are in [failures.md](failures.md).
 
 ```mermaid
 {as_mermaid()}
@@ -207,9 +277,18 @@ What can be asked for in which state (`metadata.allowed` of `INSTANCE_STATE_CONF
 |---|---|
 {rows}
 
-`is …` events are what an operation has seen of the machine, under its fence; QEMU's run state by itself
-decides nothing. A forced stop and a delete supersede the operation at work; a forced form is listed only
-where the plain one is refused.
+What is observed, and where it leads from each state (`stays`: the state is kept; `no`: refused):
+
+| Observed | {states} |
+|---|{"---|" * len(InstanceState)}
+{_observations()}
+
+Observations come from the runner and decide nothing by themselves: what would move a state is looked at again
+by an operation of the system (`observe-…`), under a fence, and that operation's end moves it. A state in an
+operation's hands (CREATING, STARTING, STOPPING, DELETING) is moved by that operation alone. What stays beside
+the state is told by conditions: a runner that is gone makes MachineRunning UNKNOWN, and a guest that reboots
+is counted in `status.boots` while Ready turns FALSE and TRUE again. A forced stop and a delete supersede the
+operation at work; a forced form is listed only where the plain one is refused.
 """
 
 

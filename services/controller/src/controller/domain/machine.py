@@ -9,8 +9,10 @@ from typing import Final
 BRIDGE_PREFIX: Final = "bridge:"
 """Before the name of an existing bridge whose own network serves the guest."""
 
-RESERVED: Final = "reserved"
-"""Source of an address that is the NIC's own before the guest has booted."""
+IO_ERROR: Final = "IO_ERROR"
+"""Why QEMU holds a guest whose disk could not be read or written: nothing is lost, `resume` goes on."""
+KNOWN_BEFORE_BOOT: Final = frozenset({"reserved", "static"})
+"""Sources of addresses that are the NIC's own before the guest has booted."""
 
 LIVE_PUBLISHING: Final = frozenset({"qc0"})
 """Networks whose published ports change while the guest runs; elsewhere they do at the next start."""
@@ -33,12 +35,20 @@ class MachinePhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MachineExit:
-    """How the last process ended; `reason` is one of the runner's (GUEST_SHUTDOWN, QEMU_EXITED, …)."""
+    """How the last process ended; `reason` is one of the runner's (GUEST_SHUTDOWN, QEMU_EXITED, …).
+
+    Attributes:
+        code: Exit code, if it exited.
+        signal: Number of the signal, if one ended it.
+    """
 
     reason: str
     message: str = ""
     stderr_tail: str = ""
     console_tail: str = ""
+    code: int | None = None
+    signal: int | None = None
+    time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +121,11 @@ class Machine:
         record: The instance record that the machine was prepared with.
         revision: Rises with every change within one life of the runner.
         network_fault: Why the guest has lost its network while QEMU runs; empty: it has not.
+        fence: The highest that the runner has seen.
+        boots: How often the guest has begun to boot, reboots of its own included.
+        boot_time: When it last did.
+        panicked: Whether the guest's kernel has panicked while QEMU runs on.
+        io_error: What QEMU told of the disk that it stopped the guest for.
     """
 
     id: str
@@ -127,16 +142,37 @@ class Machine:
     record: str = ""
     revision: int = 0
     network_fault: str = ""
+    fence: int = 0
+    boots: int = 0
+    boot_time: datetime | None = None
+    panicked: bool = False
+    io_error: str = ""
 
     @property
     def running(self) -> bool:
-        """Whether QEMU says that the guest's CPUs run."""
-        return self.phase is MachinePhase.ACTIVE and self.run_state == "running"
+        """Whether QEMU says that the guest's CPUs run, and its kernel has not given up."""
+        return self.phase is MachinePhase.ACTIVE and self.run_state == "running" and not self.panicked
 
     @property
     def paused(self) -> bool:
         """Whether QEMU stands still as if told to."""
         return self.phase is MachinePhase.ACTIVE and self.run_state == "paused"
+
+    @property
+    def why_io_error(self) -> str:
+        """Why QEMU holds the guest in the run state io-error, and the way on."""
+        told = self.io_error or "The disk could not be read or written."
+        return f"{told} QEMU holds the guest, nothing is lost: make room, then resume it."
+
+    def older_than(self, known: "Machine") -> bool:
+        """Whether this view predates `known`: an operation has had the machine since.
+
+        The runner keeps the fence before it acts, and counts starts; neither ever falls by itself, but a
+        machine that is gone counts no starts.
+        """
+        if self.phase is MachinePhase.ABSENT:
+            return self.fence < known.fence
+        return (self.fence, self.incarnation) < (known.fence, known.incarnation)
 
 
 def absent(machine_id: str) -> Machine:
@@ -155,11 +191,25 @@ class MachineImage:
 
 @dataclass(frozen=True, slots=True)
 class MachineNic:
-    """A NIC as it is to be."""
+    """A NIC as it is to be.
+
+    Attributes:
+        address: Static; empty: the runner chooses.
+        planned: What the runner has set aside for it at launch, shown until the machine is.
+    """
 
     network: str
     mac: str
     ports: tuple[Port, ...] = ()
+    address: str = ""
+    planned: str = ""
+
+    @property
+    def foreseen(self) -> tuple[Address, ...]:
+        """The address that it will have, where that is known."""
+        if self.address:
+            return (Address(self.address, "ipv4", "static"),)
+        return (Address(self.planned, "ipv4", "reserved"),) if self.planned else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +242,7 @@ class MachinePlan:
     accelerator: str
     warnings: tuple[str, ...]
     networks: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from controller.errors import Fault
+from controller.domain.fault import Fault
 
 
 class RestartPolicy(StrEnum):

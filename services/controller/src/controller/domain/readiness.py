@@ -18,16 +18,17 @@ class Probe(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """All `probes` must hold within `deadline_s` of full speed after the start."""
+    """All `probes` must hold within `deadline_s` of full speed after the guest began to boot."""
 
     probes: tuple[Probe, ...] = (Probe.AGENT,)
     deadline_s: float = 180.0
 
     def gives_up_at(self, machine: Machine, speed_factor: float) -> datetime | None:
         """Return when waiting is given up on a host of that speed; None while nothing was started."""
-        if machine.start_time is None:
+        begun = machine.boot_time or machine.start_time
+        if begun is None:
             return None
-        return machine.start_time + timedelta(seconds=self.deadline_s / min(1.0, max(_SLOWEST, speed_factor)))
+        return begun + timedelta(seconds=self.deadline_s / min(1.0, max(_SLOWEST, speed_factor)))
 
     def missing(self, machine: Machine) -> tuple[Probe, ...]:
         """Return the probes that do not hold."""

@@ -4,15 +4,44 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from controller.domain.lifecycle import Event, InstanceState
-from controller.domain.machine import Machine, MachinePhase
+from controller.domain.lifecycle import ENDS, LOSSES, TRANSITIONS, Event, InstanceState
+from controller.domain.machine import IO_ERROR, Machine, MachinePhase
 
 GUEST_SHUTDOWN: Final = "GUEST_SHUTDOWN"
 HOST_SHUTDOWN: Final = "HOST_SHUTDOWN"
 STOPPED: Final = "STOPPED"
-MACHINE_LOST: Final = "MACHINE_LOST"
-# Exits that were wanted by somebody: the guest, the host's owner, us.
-_ORDERLY: Final = frozenset({GUEST_SHUTDOWN, HOST_SHUTDOWN, STOPPED})
+START_FAILED: Final = "START_FAILED"
+
+# States that an operation has in its hands.
+_IN_OPERATION: Final = frozenset(
+    {InstanceState.CREATING, InstanceState.STARTING, InstanceState.STOPPING, InstanceState.DELETING}
+)
+
+
+class Reason(StrEnum):
+    """Why an instance is FAILED; a newer runner may tell others, which are passed on as they are."""
+
+    QEMU_EXITED = "QEMU_EXITED"
+    QEMU_KILLED = "QEMU_KILLED"
+    QEMU_BROKE = "QEMU_INTERNAL_ERROR"
+    KERNEL_PANIC = "KERNEL_PANIC"
+    VM_HOST_EXITED = "VM_HOST_EXITED"
+    HOST_RESTARTED = "HOST_RESTARTED"
+    MACHINE_LOST = "MACHINE_LOST"
+
+
+_EVENT_OF_END: Final = {
+    STOPPED: Event.IS_OFF,
+    GUEST_SHUTDOWN: Event.GUEST_SHUT_DOWN,
+    HOST_SHUTDOWN: Event.HOST_SHUT_DOWN,
+    Reason.QEMU_EXITED: Event.QEMU_EXITED,
+    Reason.QEMU_KILLED: Event.QEMU_KILLED,
+    Reason.QEMU_BROKE: Event.QEMU_BROKE,
+    Reason.KERNEL_PANIC: Event.GUEST_PANICKED,
+    Reason.VM_HOST_EXITED: Event.VM_HOST_GONE,
+    Reason.HOST_RESTARTED: Event.HOST_RESTARTED,
+    Reason.MACHINE_LOST: Event.MACHINE_LOST,
+}
 
 
 class Observation(StrEnum):
@@ -22,6 +51,7 @@ class Observation(StrEnum):
     FAILURE = "observe-failure"
     RUN = "observe-run"
     PAUSE = "observe-pause"
+    AGAIN = "observe-again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,48 +65,53 @@ class Verdict:
     @property
     def observation(self) -> Observation:
         """The operation that moves the state accordingly."""
-        match self.event:
-            case Event.IS_OFF:
-                return Observation.STOP
-            case Event.IS_RUNNING:
-                return Observation.RUN
-            case Event.IS_PAUSED:
-                return Observation.PAUSE
-            case _:
-                return Observation.FAILURE
+        if self.event in ENDS:
+            return Observation.STOP
+        if self.event in LOSSES:
+            return Observation.FAILURE
+        return Observation.RUN if self.event is Event.IS_RUNNING else Observation.PAUSE
 
 
 def judge(state: InstanceState, machine: Machine) -> Verdict | None:
     """Return what contradicts `state`; None if nothing does or the state is in an operation's hands."""
-    match state:
-        case InstanceState.RUNNING | InstanceState.PAUSED:
-            return _of_powered_on(state, machine)
-        case InstanceState.STOPPED | InstanceState.FAILED:
-            if machine.running:
-                return Verdict(Event.IS_RUNNING)
-            return Verdict(Event.IS_PAUSED) if machine.paused else None
-        case (
-            InstanceState.CREATING | InstanceState.STARTING | InstanceState.STOPPING | InstanceState.DELETING
-        ):
+    verdict = None if state in _IN_OPERATION else seen(machine)
+    if verdict is None or TRANSITIONS[state, verdict.event] is state:
+        return None
+    return verdict
+
+
+def seen(machine: Machine) -> Verdict | None:
+    """Return the event that `machine` as it is stands for; None while it is between two."""
+    if machine.phase is not MachinePhase.ACTIVE:
+        return ended(machine)
+    if machine.panicked:
+        return Verdict(Event.GUEST_PANICKED, Reason.KERNEL_PANIC, "The guest's kernel panicked.")
+    match machine.run_state:
+        case "running":
+            return Verdict(Event.IS_RUNNING)
+        case "paused":
+            return Verdict(Event.IS_PAUSED)
+        case "io-error":
+            return Verdict(Event.DISK_FAILED, IO_ERROR, machine.why_io_error)
+        case "internal-error":
+            message = "QEMU stopped the guest for a fault of its own or of the accelerator."
+            return Verdict(Event.QEMU_BROKE, Reason.QEMU_BROKE, message)
+        case _:
             return None
 
 
-def _of_powered_on(state: InstanceState, machine: Machine) -> Verdict | None:
-    if machine.phase is MachinePhase.ACTIVE:
-        if state is InstanceState.PAUSED and machine.running:
-            return Verdict(Event.IS_RUNNING)
-        if state is InstanceState.RUNNING and machine.paused:
-            return Verdict(Event.IS_PAUSED)
-        return None
-    return ended(machine)
-
-
 def ended(machine: Machine) -> Verdict:
-    """Return what the end of a machine that was wanted running means."""
-    if machine.phase is not MachinePhase.EXITED or machine.exit is None:
-        return Verdict(
-            Event.IS_LOST, MACHINE_LOST, "The runner has no process of the machine and no record of its end."
-        )
-    if machine.exit.reason in _ORDERLY:
-        return Verdict(Event.IS_OFF, machine.exit.reason, machine.exit.message)
-    return Verdict(Event.IS_LOST, machine.exit.reason, machine.exit.message)
+    """Return what it means that a machine has no process."""
+    end = machine.exit
+    if machine.phase is not MachinePhase.EXITED or end is None:
+        message = "The runner has no process of the machine and no record of its end."
+        if machine.phase is MachinePhase.ABSENT:
+            message = "The runner does not know the machine any more; a start makes it anew from its image."
+        return Verdict(Event.MACHINE_LOST, Reason.MACHINE_LOST, message)
+    return Verdict(_EVENT_OF_END.get(end.reason, Event.QEMU_EXITED), end.reason, end.message)
+
+
+def loss_of(reason: str) -> Event:
+    """Return the event that a machine lost for `reason` is; START_FAILED for what is none of the losses."""
+    event = _EVENT_OF_END.get(reason, Event.START_FAILED)
+    return event if event in LOSSES else Event.START_FAILED

@@ -3,10 +3,11 @@
 from collections.abc import AsyncIterator, Sequence
 
 from controller.domain.condition import ConditionStatus, ConditionType
+from controller.domain.fault import Fault
 from controller.domain.instance import Instance
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import ConsoleChunk, ExecRequest, ExecResult
-from controller.errors import AgentUnavailable, Fault, PeerRefused, RequestInvalid
+from controller.errors import AgentUnavailable, PeerRefused, RequestInvalid
 from controller.instances.fleet import Fleet
 from controller.instances.queries import Queries
 from controller.instances.submitting import conflict

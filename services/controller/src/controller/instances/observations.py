@@ -1,17 +1,19 @@
 """Taking over what runners report of machines and nodes.
 
-It owns the order of observations within one life of a runner: a later one is never overwritten by an earlier
-one that took another way. It writes only what changed and never moves a state.
+It owns the order of observations: a later one is never overwritten by an earlier one that took another way,
+nor by one that predates an operation. It writes only what changed and never moves a state.
 """
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy import Connection
 
 from controller.database import Database
 from controller.domain.instance import Instance
+from controller.domain.lifecycle import Event
 from controller.domain.machine import Machine, absent
 from controller.domain.node import Node
 from controller.instances.capacity import Capacity
@@ -39,10 +41,15 @@ class Observations:
         self._outbox = outbox
         self._revisions: dict[str, int] = {}
         self._listeners: list[Callable[[Instance], None]] = []
+        self._doubters: list[Callable[[Instance], None]] = []
 
     def on_observed(self, listener: Callable[[Instance], None]) -> None:
         """Call `listener` on the loop with every instance after an observation of it."""
         self._listeners.append(listener)
+
+    def on_doubt(self, listener: Callable[[Instance], None]) -> None:
+        """Call `listener` on the loop with every instance whose runner came back with an older view."""
+        self._doubters.append(listener)
 
     async def saw(self, machine: Machine) -> None:
         """Take over one observation, unless a later one is known."""
@@ -57,18 +64,29 @@ class Observations:
         self._tell(instance)
 
     async def snapshot(self, node: str, machines: Mapping[str, Machine]) -> None:
-        """Take over all machines of a node: what is not among them does not exist there."""
+        """Take over all machines of a node: what is not among them does not exist there.
+
+        A view that predates what an operation has seen is not taken: somebody has to look again.
+        """
+        older: list[Instance] = []
 
         def work(conn: Connection) -> list[Instance]:
-            return [
-                self._changes.observed(conn, self._machine_of(machines, instance), instance) or instance
-                for instance in instance_rows.on_node(conn, node)
-            ]
+            taken = []
+            older.clear()
+            for instance in instance_rows.on_node(conn, node):
+                machine = self._machine_of(machines, instance)
+                if machine is None or not self._is_late(machine):
+                    taken.append(self._take(conn, machine, instance, older))
+            return taken
 
+        told = await self._database.write(work)
         for machine in machines.values():
-            self._revisions[machine.id] = machine.revision
-        for instance in await self._database.write(work):
+            self._revisions[machine.id] = max(machine.revision, self._revisions.get(machine.id, 0))
+        for instance in told:
             self._tell(instance)
+        for instance in older:
+            for listener in self._doubters:
+                listener(instance)
 
     def forget_order(self) -> None:
         """Begin to count revisions anew: a runner has begun another life."""
@@ -84,18 +102,20 @@ class Observations:
         if self._fleet.lost(node, detail):
             _log.warning("runner is away", extra={"node": node, "detail": detail})
             await self._announce(node)
-            await self.derive_again(node)
+            await self.derive_again(node, Event.RUNNER_GONE)
 
     async def runner_is_back(self, node: str) -> None:
         """Note that the runner answers."""
         if self._fleet.heard(node):
-            await self.derive_again(node)
+            await self.derive_again(node, Event.RUNNER_BACK)
 
-    async def derive_again(self, node: str) -> None:
+    async def derive_again(self, node: str, event: Event | None = None) -> None:
         """Bring the conditions of a node's instances in step with what they are derived from."""
 
         def work(conn: Connection) -> None:
             for instance in instance_rows.on_node(conn, node):
+                if event is not None:
+                    self._changes.beside(instance, event)
                 self._changes.observed(conn, instance.machine, instance)
 
         await self._database.write(work)
@@ -113,13 +133,29 @@ class Observations:
         instance = instance_rows.find(conn, machine.id)
         if instance is None:
             return None
+        return self._take(conn, machine, instance, [])
+
+    def _take(
+        self, conn: Connection, machine: Machine | None, instance: Instance, older: list[Instance]
+    ) -> Instance:
+        """Take a view over, or put the instance with the older ones."""
+        known = instance.machine
+        if machine is not None and known is not None and machine.older_than(known):
+            self._changes.beside(instance, Event.OLDER_VIEW)
+            older.append(instance)
+            return instance
         return self._changes.observed(conn, machine, instance) or instance
+
+    def _is_late(self, machine: Machine) -> bool:
+        """Whether a later view came by another way within this life of the runner."""
+        return machine.revision < self._revisions.get(machine.id, 0)
 
     @staticmethod
     def _machine_of(machines: Mapping[str, Machine], instance: Instance) -> Machine | None:
         found = machines.get(instance.id)
         if found is None and instance.machine is not None:
-            return absent(instance.id)
+            # Under the fence that is known: whether it is gone is then looked at under a higher one.
+            return replace(absent(instance.id), fence=instance.machine.fence)
         return found
 
     def _tell(self, instance: Instance | None) -> None:

@@ -7,9 +7,10 @@ from typing import Final
 
 from controller.database import Database
 from controller.domain.condition import ConditionStatus, ConditionType
+from controller.domain.fault import Fault
 from controller.domain.instance import Instance
 from controller.domain.lifecycle import InstanceState
-from controller.errors import Fault, InstanceNotFound, PeerError, RequestInvalid, WaitTimeout
+from controller.errors import InstanceNotFound, PeerError, RequestInvalid, WaitTimeout
 from controller.instances.fleet import Fleet
 from controller.instances.submitting import conflict
 from controller.operations import Clock, Event, Feed

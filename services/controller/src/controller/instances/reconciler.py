@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from controller.database import Database
 from controller.domain.instance import Instance
-from controller.domain.verdict import Verdict, judge
+from controller.domain.verdict import Observation, Verdict, judge
 from controller.instances.observations import Observations
 from controller.operations import (
     Clock,
@@ -42,7 +42,9 @@ class Reconciler:
         self._clock = clock
         self._engine = engine
         self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._doubtful: set[str] = set()
         observations.on_observed(self._observed)
+        observations.on_doubt(self._doubted)
         engine.feed.on_event(self._finished)
 
     async def run(self) -> None:
@@ -61,30 +63,39 @@ class Reconciler:
         if _verdict(instance) is not None:
             self._queue.put_nowait(instance.id)
 
+    def _doubted(self, instance: Instance) -> None:
+        self._doubtful.add(instance.id)
+        self._queue.put_nowait(instance.id)
+
     def _finished(self, event: Event) -> None:
         if event.type == "operation.finished" and event.subject is not None:
             self._queue.put_nowait(event.subject)
 
     async def _reconcile(self, instance_id: str) -> None:
         found = await self._database.read(lambda conn: instance_rows.find(conn, instance_id))
-        if found is None or _verdict(found) is None:
+        doubtful = instance_id in self._doubtful
+        if found is None or (_verdict(found) is None and not doubtful):
+            self._doubtful.discard(instance_id)
             return
 
         def prepare(conn: Connection) -> Submission:
             require_idle(conn, instance_id)
             instance = instance_rows.find(conn, instance_id)
             verdict = None if instance is None else _verdict(instance)
-            if instance is None or verdict is None:
+            if instance is None or (verdict is None and not doubtful):
                 raise _NothingToDo
+            kind = Observation.AGAIN if verdict is None else verdict.observation
             return Submission(
-                kind=verdict.observation.value,
+                kind=kind.value,
                 subject=instance.id,
                 subject_name=instance.name,
-                spec={"from": instance.state.value, "reason": verdict.reason},
+                spec={"from": instance.state.value, "reason": "" if verdict is None else verdict.reason},
                 initiator=Initiator.SYSTEM,
                 requested_by="reconciler",
             )
 
+        # Filed, or somebody else's operation looks for us: in doubt no longer.
+        self._doubtful.discard(instance_id)
         try:
             await self._engine.submit(prepare)
         except (_NothingToDo, SubmitRefused):

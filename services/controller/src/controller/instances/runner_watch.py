@@ -55,15 +55,18 @@ class RunnerWatch:
     async def _follow(self) -> None:
         node = self._runner.node
         snapshot: dict[str, Machine] | None = {}
+        heard = False
         async for report in self._runner.watch():
+            if not heard:
+                # Revisions count anew with every life of a runner; what calls answer from here on is later.
+                self._observations.forget_order()
+                heard = True
             match report:
                 case Machine() if snapshot is not None:
                     snapshot[report.id] = report
                 case Machine():
                     await self._observations.saw(report)
                 case SnapshotComplete():
-                    # Revisions count anew with every life of a runner.
-                    self._observations.forget_order()
                     await self._observations.runner_is_back(node)
                     await self._observations.snapshot(node, snapshot or {})
                     snapshot = None

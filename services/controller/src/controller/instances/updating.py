@@ -10,6 +10,7 @@ from servicekit.telemetry import current_traceparent
 from sqlalchemy import Connection
 
 from controller.database import Database
+from controller.domain.fault import Fault
 from controller.domain.instance import MIB, Instance, Resources
 from controller.domain.launch_spec import (
     NOTHING_PUBLISHES,
@@ -24,7 +25,7 @@ from controller.domain.lifecycle import Verb, admits
 from controller.domain.machine import Port
 from controller.domain.policy import PolicyWish, Restarts
 from controller.domain.restarting import RestartRules, planned
-from controller.errors import Fault, RequestInvalid
+from controller.errors import RequestInvalid
 from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
 from controller.instances.fleet import Fleet

@@ -11,10 +11,11 @@ from servicekit.telemetry import current_traceparent
 from sqlalchemy import Connection
 
 from controller.database import Database
+from controller.domain.fault import Fault
 from controller.domain.instance import DesiredPower, Instance
 from controller.domain.lifecycle import GOALS, InstanceState, Verb, admits, event_of
 from controller.domain.policy import Restarts
-from controller.errors import Fault, InstanceExpired, InstanceProtected, RequestInvalid
+from controller.errors import InstanceExpired, InstanceProtected, RequestInvalid
 from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
 from controller.instances.fleet import Fleet
@@ -107,8 +108,8 @@ class Verbs:
             InstanceProtected: It is not to be deleted.
             OperationInProgress: Another operation holds the instance.
             InstanceStateConflict: The state does not allow it.
-            HostCapacityExhausted: It is to run, and does not fit.
             InstanceExpired: Its time has run out; it would be stopped at once.
+            HostCapacityExhausted: It is to run, and does not fit.
             PeerError: A service that is needed is away or refuses beforehand.
         """
         traceparent = current_traceparent()

@@ -4,6 +4,7 @@ from typing import Final
 
 from controller.domain.machine import MachinePhase
 from controller.operations import Look, ReversibleStep, Step, StepContext
+from controller.plans.machine_steps import KEPT
 from controller.plans.translation import step_errors
 from controller.plans.workbench import Workbench
 
@@ -20,6 +21,8 @@ class PinImage(ReversibleStep):
         self._bench = bench
 
     async def look(self, ctx: StepContext) -> Look:
+        if ctx.undoing and ctx.facts.get(KEPT):
+            return Look.ABSENT
         if ctx.undoing:
             # Whether the call got through before a crash is not known: letting go is harmless.
             return Look.ABSENT if ctx.facts.get("unpinned") else Look.PARTIAL

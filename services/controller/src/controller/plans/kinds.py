@@ -11,7 +11,7 @@ from controller.plans.machine_steps import (
     ResizeMachine,
     quiesce,
 )
-from controller.plans.observe_steps import LookAgain
+from controller.plans.observe_steps import EndRemains, LookAgain
 from controller.plans.power_steps import RUNNING, ConfirmRunning, Pause, PowerOff, PowerOn, Reset, Resume
 from controller.plans.settling import Settling
 from controller.plans.workbench import Workbench
@@ -119,9 +119,9 @@ def build_plans(bench: Workbench, deadline_s: float) -> list[Plan]:
         *(
             Plan(
                 kind=kind.value,
-                revision=1,
+                revision=2,
                 deadline_s=_OBSERVE_DEADLINE_S,
-                steps=(LookAgain(bench),),
+                steps=(LookAgain(bench), EndRemains(bench)),
                 on_settle=settling.observe,
             )
             for kind in Observation

@@ -7,6 +7,8 @@ from controller.operations import Look, ReversibleStep, Step, StepContext
 from controller.plans.translation import step_errors
 from controller.plans.workbench import Workbench, record_of
 
+KEPT: Final = "kept"
+"""Fact of an operation that failed after QEMU was spawned: what it made stays, to be looked at."""
 _WITH_FILES: Final = frozenset({MachinePhase.PREPARED, MachinePhase.ACTIVE, MachinePhase.EXITED})
 
 
@@ -54,6 +56,8 @@ class MakeMachine(PrepareMachine, ReversibleStep):
         await ctx.save_facts(unmade=True)
 
     async def look(self, ctx: StepContext) -> Look:
+        if ctx.undoing and ctx.facts.get(KEPT):
+            return Look.ABSENT
         if ctx.undoing:
             return await _left(self.bench, ctx, asked=bool(ctx.facts.get("unmade")))
         return await super().look(ctx)

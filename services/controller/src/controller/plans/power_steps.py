@@ -5,16 +5,16 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from controller.domain.machine import Machine, MachinePhase
-from controller.domain.verdict import GUEST_SHUTDOWN, HOST_SHUTDOWN, STOPPED
+from controller.domain.verdict import GUEST_SHUTDOWN, HOST_SHUTDOWN, STOPPED, Reason
 from controller.operations import Look, NotYet, Permanent, Problem, ReversibleStep, Step, StepContext
-from controller.plans.machine_steps import quiesce
+from controller.plans.machine_steps import KEPT, quiesce
 from controller.plans.translation import step_errors
 from controller.plans.workbench import Workbench
 
 POWER_OFF: Final = "power-off"
 RUNNING: Final = "running"
 # Ends that say nothing of QEMU or its guest: the process was taken away before it was seen to run.
-_TAKEN_AWAY: Final = frozenset({STOPPED, HOST_SHUTDOWN, "VM_HOST_EXITED", "HOST_RESTARTED"})
+_TAKEN_AWAY: Final = frozenset({STOPPED, HOST_SHUTDOWN, Reason.VM_HOST_EXITED, Reason.HOST_RESTARTED})
 
 
 class PowerOn(ReversibleStep):
@@ -29,7 +29,10 @@ class PowerOn(ReversibleStep):
         if ctx.undoing:
             with step_errors():
                 machine = await self._bench.look(ctx)
-            return Look.PARTIAL if machine.phase is MachinePhase.ACTIVE else Look.ABSENT
+            if machine.phase is MachinePhase.ACTIVE:
+                return Look.PARTIAL
+            to_keep = self._is_kept(ctx, machine) and not ctx.facts.get(KEPT)
+            return Look.PARTIAL if to_keep else Look.ABSENT
         if not ctx.spec.get("start", True) or ctx.facts.get("failed"):
             return Look.DONE
         with step_errors():
@@ -65,6 +68,13 @@ class PowerOn(ReversibleStep):
                 self._bench.fencing(ctx, f"undo {self.name}"), force=True, grace_s=0, stage=_no_stage
             )
         await self._bench.saw(machine)
+        if self._is_kept(ctx, machine):
+            await ctx.save_facts(**{KEPT: True})
+
+    @staticmethod
+    def _is_kept(ctx: StepContext, machine: Machine) -> bool:
+        """Tell whether the operation failed, not was cancelled, after QEMU had been spawned for it."""
+        return not ctx.cancel_requested and _was_spawned(machine, ctx.facts.get("incarnation", 0))
 
 
 class ConfirmRunning(Step):
@@ -93,7 +103,7 @@ class ConfirmRunning(Step):
             await ctx.save_facts(confirmed=True)
             return
         if ended is None:
-            raise Permanent(Problem("MACHINE_LOST", "The machine has no process."))
+            raise Permanent(Problem(Reason.MACHINE_LOST, "The machine has no process."))
         await self._bench.saw(machine)
         raise Permanent(_exit_problem(machine))
 

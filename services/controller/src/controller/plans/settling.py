@@ -5,13 +5,16 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from controller.domain.instance import DesiredPower
-from controller.domain.lifecycle import Event, InstanceState
+from controller.domain.failing import failure
+from controller.domain.instance import DesiredPower, Instance
+from controller.domain.lifecycle import LOSSES, Event, InstanceState
+from controller.domain.machine import Machine, MachineExit, MachinePhase
 from controller.domain.policy import RestartPolicy
-from controller.domain.verdict import GUEST_SHUTDOWN, STOPPED
+from controller.domain.verdict import HOST_SHUTDOWN, START_FAILED, STOPPED, Verdict, ended, loss_of, seen
 from controller.instances.changes import Changes
 from controller.operations import Initiator, Operation, Problem, State
 from controller.operations.operation import SUPERSEDED
+from controller.plans.machine_steps import KEPT
 from controller.plans.power_steps import RUNNING
 from controller.records import instance_rows
 
@@ -31,8 +34,8 @@ class Settling:
         if outcome is State.SUCCEEDED:
             event = Event.IS_RUNNING if operation.spec["start"] else Event.IS_OFF
             self._carried_out(conn, operation, event)
-        elif outcome is State.FAILED and RUNNING in operation.entered_steps:
-            self._lost(conn, operation, error)
+        elif outcome is State.FAILED and _was_spawned(operation):
+            self._came_to_nothing(conn, operation, error)
         else:
             self._changes.remove(conn, operation)
 
@@ -42,10 +45,8 @@ class Settling:
             return
         if outcome is State.SUCCEEDED:
             self._carried_out(conn, operation, Event.IS_RUNNING)
-        elif outcome is State.FAILED and (
-            RUNNING in operation.entered_steps or operation.initiator is Initiator.SYSTEM
-        ):
-            self._lost(conn, operation, error)
+        elif outcome is State.FAILED and (_was_spawned(operation) or operation.initiator is Initiator.SYSTEM):
+            self._came_to_nothing(conn, operation, error)
         elif outcome is State.CANCELLED:
             self._changes.move(conn, operation, Event.IS_OFF)
             self._want(conn, operation, DesiredPower.STOPPED)
@@ -58,6 +59,9 @@ class Settling:
         off = found is not None and found.state is InstanceState.STARTING
         if outcome is not State.SUCCEEDED and not _superseded(error) and not off:
             self._called_off(conn, operation, error)
+        elif outcome is State.FAILED and not _was_spawned(operation) and not _superseded(error):
+            # It ran, it was to run on, and it is off.
+            self._failed(conn, operation, error, None)
         else:
             self.start(conn, operation, outcome, error)
 
@@ -121,11 +125,10 @@ class Settling:
                 self._changes.touch(conn, operation)
             return
         facts = operation.facts
-        event, reason = Event(facts["event"]), facts["reason"]
-        shown = "" if event is Event.IS_OFF and reason == STOPPED else reason
-        moved = self._changes.move(conn, operation, event, reason=shown, message=facts["message"])
+        verdict = Verdict(Event(facts["event"]), facts["reason"], facts["message"])
+        moved = self._follow(conn, operation, verdict)
         restarted = moved is not None and moved.policies.restart is RestartPolicy.ALWAYS
-        if event is Event.IS_OFF and reason == GUEST_SHUTDOWN and not restarted:
+        if verdict.event is Event.GUEST_SHUT_DOWN and not restarted:
             self._want(conn, operation, DesiredPower.STOPPED)
 
     def _in_place(
@@ -143,29 +146,91 @@ class Settling:
         if moved is not None and moved.observed_generation != moved.generation:
             self._changes.save(conn, replace(moved, observed_generation=moved.generation), operation)
 
-    def _lost(self, conn: Connection, operation: Operation, error: Problem | None) -> None:
+    def _follow(self, conn: Connection, operation: Operation, verdict: Verdict) -> Instance | None:
+        """Move the state by what was seen of the machine, and return the instance as it is then."""
+        found = instance_rows.find(conn, operation.subject)
+        end = None if found is None or found.machine is None else found.machine.exit
+        kept = None
+        if verdict.event in LOSSES:
+            kept = failure(verdict.reason, verdict.message, _of_failure(end), self._changes.now())
+        shown = "" if verdict.reason == STOPPED else verdict.reason
+        return self._changes.move(
+            conn, operation, verdict.event, reason=shown, message=verdict.message, failure=kept
+        )
+
+    def _came_to_nothing(self, conn: Connection, operation: Operation, error: Problem | None) -> None:
+        """QEMU was spawned, and the operation failed; a runner that is away is no proof that it has ended."""
+        found = instance_rows.find(conn, operation.subject)
+        machine = None if found is None else found.machine
+        if machine is not None and machine.running:
+            self._changes.move(conn, operation, Event.IS_RUNNING)
+        elif machine is not None and machine.exit is not None and machine.exit.reason == HOST_SHUTDOWN:
+            self._follow(conn, operation, ended(machine))
+        else:
+            self._failed(conn, operation, error, None if machine is None else machine.exit)
+
+    def _failed(
+        self, conn: Connection, operation: Operation, error: Problem | None, end: MachineExit | None
+    ) -> None:
         problem = error or _CALLED_OFF
-        self._changes.move(conn, operation, Event.IS_LOST, reason=problem.reason, message=problem.message)
+        event = loss_of(problem.reason)
+        reason = START_FAILED if event is Event.START_FAILED else problem.reason
+        message = problem.message
+        kept = failure(reason, message, _of_failure(end), self._changes.now())
+        self._changes.move(conn, operation, event, reason=reason, message=message, failure=kept)
 
     def _called_off(self, conn: Connection, operation: Operation, error: Problem | None) -> None:
-        """Put the instance back; the reconciler looks at the machine as soon as the operation has ended."""
-        match operation.spec.get("from"):
-            case InstanceState.RUNNING.value:
-                self._changes.move(conn, operation, Event.IS_RUNNING)
+        """Put the instance back to how its machine was seen last; the reconciler looks again at once."""
+        found = instance_rows.find(conn, operation.subject)
+        if found is None:
+            return
+        was = operation.spec.get("from")
+        verdict = _as_seen(found.machine, was)
+        if verdict is not None:
+            self._follow(conn, operation, verdict)
+            if found.machine is not None and found.machine.phase is MachinePhase.ACTIVE:
                 self._want(conn, operation, DesiredPower.RUNNING)
-            case InstanceState.PAUSED.value:
-                self._changes.move(conn, operation, Event.IS_PAUSED)
+            return
+        match was:
+            case InstanceState.RUNNING.value | InstanceState.PAUSED.value:
+                paused = was == InstanceState.PAUSED.value
+                self._changes.move(conn, operation, Event.IS_PAUSED if paused else Event.IS_RUNNING)
                 self._want(conn, operation, DesiredPower.RUNNING)
+            case InstanceState.FAILED.value if found.failure is not None:
+                before = found.failure
+                event = loss_of(before.reason)
+                self._changes.move(conn, operation, event, reason=before.reason, message=before.message)
             case InstanceState.STOPPED.value:
                 self._changes.move(conn, operation, Event.IS_OFF)
             case _:
-                self._lost(conn, operation, error)
+                self._failed(conn, operation, error, None)
 
     def _want(self, conn: Connection, operation: Operation, power: DesiredPower) -> None:
         found = instance_rows.find(conn, operation.subject)
         if found is not None and found.desired_power is not power:
             wanted = replace(found, desired_power=power, generation=found.generation + 1)
             self._changes.save(conn, wanted, operation)
+
+
+def _as_seen(machine: Machine | None, was: str | None) -> Verdict | None:
+    """Return what the last look at the machine says, where it says more than the state before."""
+    if machine is None:
+        return None
+    ran = was in {InstanceState.RUNNING.value, InstanceState.PAUSED.value}
+    if machine.phase is MachinePhase.ACTIVE or (ran and machine.phase is MachinePhase.EXITED):
+        return seen(machine)
+    return None
+
+
+def _was_spawned(operation: Operation) -> bool:
+    return RUNNING in operation.entered_steps or bool(operation.facts.get(KEPT))
+
+
+def _of_failure(end: MachineExit | None) -> MachineExit | None:
+    """Return the end as evidence: how a process ended that was stopped for the failure says nothing of it."""
+    if end is None or end.reason != STOPPED:
+        return end
+    return replace(end, code=None, signal=None)
 
 
 def _superseded(error: Problem | None) -> bool:

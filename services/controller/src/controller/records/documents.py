@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from controller.domain.condition import Condition
-from controller.domain.instance import Instance
+from controller.domain.instance import Failure, Instance
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import BootPhase, Guest, NicView
 from controller.domain.node import Node
@@ -99,15 +99,17 @@ def _status(instance: Instance) -> Document:
         "conditions": [_condition(condition) for condition in instance.conditions],
         "operation": instance.operation,
         "bootPhases": [_phase(phase) for phase in machine.boot_phases] if machine is not None else [],
+        "boots": machine.boots if machine is not None else 0,
     }
     status["restartCount"] = instance.restarts.count
     if instance.restarts.next_time is not None:
         status["nextRestartTime"] = time_text(instance.restarts.next_time)
     if machine is not None and machine.guest is not None:
         status["guest"] = _guest(machine.guest)
-    if instance.state is InstanceState.FAILED and machine is not None and machine.exit is not None:
-        tails = {"stderrTail": machine.exit.stderr_tail, "consoleTail": machine.exit.console_tail}
-        status |= {key: tail for key, tail in tails.items() if tail}
+    if machine is not None and machine.boot_time is not None:
+        status["bootTime"] = time_text(machine.boot_time)
+    if instance.state is InstanceState.FAILED and instance.failure is not None:
+        status |= _failure(instance.failure)
     return status
 
 
@@ -122,6 +124,18 @@ def _policies(instance: Instance) -> Document:
     if policies.expire_time is not None:
         document["expireTime"] = time_text(policies.expire_time)
     return document
+
+
+def _failure(failure: Failure) -> Document:
+    document: Document = {"failureTime": time_text(failure.time)}
+    if failure.code is not None:
+        document["exitCode"] = failure.code
+    told = {
+        "exitSignal": failure.signal,
+        "stderrTail": failure.stderr_tail,
+        "consoleTail": failure.console_tail,
+    }
+    return document | {key: value for key, value in told.items() if value}
 
 
 def _nic(nic: NicView) -> Document:

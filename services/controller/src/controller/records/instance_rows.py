@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from controller.domain.condition import Condition
-from controller.domain.instance import DesiredPower, Instance, InstanceId, InstanceImage, Resources
+from controller.domain.instance import DesiredPower, Failure, Instance, InstanceId, InstanceImage, Resources
 from controller.domain.lifecycle import Event, InstanceState, next_state
 from controller.domain.machine import Machine, MachineNic
 from controller.domain.policy import OnExpire, Policies, RestartPolicy, Restarts
@@ -22,6 +22,9 @@ from controller.records.stored_json import from_stored, to_stored
 SELECTION: Final[Select[Any]] = select(instances, subjects.c.active_op).outerjoin(
     subjects, subjects.c.id == instances.c.id
 )
+
+
+_SOUND: Final = frozenset({InstanceState.RUNNING, InstanceState.PAUSED, InstanceState.STOPPED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ def to_instance(row: Row[Any]) -> Instance:
             protected=row.protected,
         ),
         restarts=Restarts(row.restart_count, row.next_restart_time, row.running_since),
+        failure=None if row.failure is None else from_stored(Failure, row.failure),
     )
 
 
@@ -126,13 +130,19 @@ def add(conn: Connection, instance: Instance, secrets: Secrets) -> None:
     )
 
 
-def moved(instance: Instance, event: Event, *, reason: str = "", message: str = "") -> Instance:
+def moved(
+    instance: Instance, event: Event, *, reason: str = "", message: str = "", failure: Failure | None = None
+) -> Instance:
     """Return `instance` in the state that follows `event`.
+
+    A failure is kept until the instance has come up again or is off as it should be; a later one replaces it.
 
     Raises:
         IllegalTransition: The table has no such entry.
     """
-    return replace(instance, state=next_state(instance.state, event), reason=reason, message=message)
+    state = next_state(instance.state, event)
+    kept = None if state in _SOUND else failure or instance.failure
+    return replace(instance, state=state, reason=reason, message=message, failure=kept)
 
 
 def save(conn: Connection, instance: Instance) -> Instance:
@@ -140,6 +150,11 @@ def save(conn: Connection, instance: Instance) -> Instance:
     written = replace(instance, revision=instance.revision + 1)
     conn.execute(update(instances).where(instances.c.id == instance.id).values(**_columns(written)))
     return written
+
+
+def note_machine(conn: Connection, instance_id: str, machine: Machine) -> None:
+    """Write an observation that shows nothing new: how far its runner has counted, no revision of ours."""
+    conn.execute(update(instances).where(instances.c.id == instance_id).values(machine=to_stored(machine)))
 
 
 def save_labels(conn: Connection, instance: Instance) -> None:
@@ -249,4 +264,5 @@ def _columns(instance: Instance) -> dict[str, Any]:
         "next_restart_time": instance.restarts.next_time,
         "running_since": instance.restarts.running_since,
         "timed": instance.timed,
+        "failure": None if instance.failure is None else to_stored(instance.failure),
     }

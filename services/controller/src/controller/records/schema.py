@@ -51,7 +51,6 @@ instances = Table(
     Column("create_time", UtcDateTime, nullable=False),
     Column("machine", JSON(none_as_null=True)),
     Column("conditions", JSON, nullable=False),
-    Column("seed_revision", Integer, nullable=False, server_default="0"),
     Column("restart_policy", String(16), nullable=False, server_default="never"),
     Column("autostart", Boolean, nullable=False, server_default=false()),
     Column("expire_time", UtcDateTime),
@@ -62,6 +61,8 @@ instances = Table(
     Column("running_since", UtcDateTime),
     # A policy waits for a moment: what a controller that starts has to look at.
     Column("timed", Boolean, nullable=False, server_default=false()),
+    Column("seed_revision", Integer, nullable=False, server_default="0"),
+    Column("failure", JSON(none_as_null=True)),
     UniqueConstraint("name"),
     Index("ix_instances_node", "node"),
     Index("ix_instances_state", "state"),

@@ -97,8 +97,8 @@ def time_message(moment: datetime) -> Timestamp:
 
 def _status(instance: Instance) -> instance_pb2.InstanceStatus:
     machine = instance.machine
-    end = machine.exit if machine is not None and instance.state is InstanceState.FAILED else None
-    return instance_pb2.InstanceStatus(
+    failure = instance.failure if instance.state is InstanceState.FAILED else None
+    status = instance_pb2.InstanceStatus(
         state=instance_pb2.InstanceState.Value(f"INSTANCE_STATE_{instance.state}"),
         reason=instance.reason,
         message=instance.message,
@@ -119,11 +119,20 @@ def _status(instance: Instance) -> instance_pb2.InstanceStatus:
         guest=None if machine is None or machine.guest is None else _guest(machine.guest),
         operation=instance.operation,
         boot_phases=[] if machine is None else [_phase(phase) for phase in machine.boot_phases],
-        stderr_tail="" if end is None else end.stderr_tail,
-        console_tail="" if end is None else end.console_tail,
         restart_count=instance.restarts.count,
         next_restart_time=_optional_time(instance.restarts.next_time),
+        boots=0 if machine is None else machine.boots,
     )
+    if machine is not None and machine.boot_time is not None:
+        status.boot_time.CopyFrom(time_message(machine.boot_time))
+    if failure is not None:
+        status.stderr_tail = failure.stderr_tail
+        status.console_tail = failure.console_tail
+        status.exit_signal = failure.signal
+        status.failure_time.CopyFrom(time_message(failure.time))
+        if failure.code is not None:
+            status.exit_code = failure.code
+    return status
 
 
 def _optional_time(moment: datetime | None) -> Timestamp | None:

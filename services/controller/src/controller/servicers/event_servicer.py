@@ -11,7 +11,8 @@ from qcontroller.controller.v1 import host_pb2_grpc
 from qcontroller.event.v1 import event_pb2
 from servicekit.rpc_errors import RpcProblem
 
-from controller.errors import Fault, RequestInvalid
+from controller.domain.fault import Fault
+from controller.errors import RequestInvalid
 from controller.operations import Engine, Event, Gap, OperationNotFound, everything
 from controller.problems import translate
 from controller.servicers.convert import time_message

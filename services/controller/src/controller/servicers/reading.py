@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from servicekit.quantities import QuantityError, parse_duration_s
 
-from controller.errors import Fault
+from controller.domain.fault import Fault
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)

@@ -7,11 +7,12 @@ from google.protobuf.message import Message
 from qcontroller.controller.v1 import instance_pb2 as pb
 from servicekit.quantities import parse_size_mib
 
+from controller.domain.fault import Fault
 from controller.domain.launch_spec import DEFAULT_MEMORY_MIB, LaunchWish, NicWish
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import ExecRequest, Port
 from controller.domain.readiness import Probe, Readiness
-from controller.errors import Fault, RequestInvalid
+from controller.errors import RequestInvalid
 from controller.instances.submitting import Options
 from controller.instances.updating import Patch, SeedPatch
 from controller.records.instance_pages import InstanceFilter

@@ -15,6 +15,8 @@ USERSPACE: Final = "userspace"
 NETWORK: Final = "network"
 CLOUD_INIT: Final = "cloud-init"
 AGENT: Final = "agent"
+PANIC: Final = "panic"
+"""Not a phase: the kernel has panicked and stands still, as its last line says."""
 
 _MAX_LINE_BYTES: Final = 4096
 _MAX_UPTIME_S: Final = 86_400.0
@@ -23,6 +25,8 @@ _MARK: Final = re.compile(
     rb"^qcontroller-phase: (userspace|network|cloud-init|agent) uptime=(\d{1,6}(?:\.\d{1,9})?)"
 )
 _KERNEL: Final = re.compile(rb"^\[ *0\.000000\] Linux version ")
+# The last words of a kernel that does not reboot by itself (panic=0); one that does goes on.
+_PANIC: Final = re.compile(rb"^(?:\[ *(\d{1,6}\.\d{1,9})\])? ?---\[ end Kernel panic - not syncing: ")
 _INIT: Final = re.compile(
     rb"^\[ *(\d{1,6}\.\d{1,9})\] (?:Run /\S+ as init process|systemd\[1\]: systemd \S+ running)"
 )
@@ -73,6 +77,8 @@ class ConsoleParser:
 def _milestone(line: bytes) -> Milestone | None:
     if _KERNEL.match(line):
         return Milestone(KERNEL, 0.0)
+    if match := _PANIC.match(line):
+        return _at(PANIC, match[1] or b"0")
     if match := _MARK.match(line):
         return _at(match[1].decode(), match[2])
     if match := _INIT.match(line):

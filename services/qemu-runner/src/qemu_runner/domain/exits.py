@@ -1,10 +1,17 @@
 """Why a machine's process ended: one pure function over what is known of it."""
 
+import re
 import signal
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from qemu_runner.domain.record import ExitReason, MachineExit, Run
+
+# QEMU obeys SIGTERM, SIGINT and SIGHUP and exits with 0, as if the guest had powered off; its own words.
+_TERMINATED: Final = re.compile(r"^\S+: terminating on signal (\d{1,2})\b", re.MULTILINE)
+_BY_SIGNAL: Final = "host-signal"
+_BY_MONITOR: Final = "host-qmp-quit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +41,13 @@ class Tails:
 
 def explain_end(run: Run, end: ProcessEnd, tails: Tails) -> MachineExit:
     """Return what an end that vm-host reported means for the machine."""
-    reason, message = _reason(run, end, tails)
-    return MachineExit(reason, message, end.time, end.code, end.signal, tails.stderr, tails.console)
+    obeyed = _TERMINATED.findall(tails.stderr)
+    number = int(obeyed[-1]) if obeyed and end.code == 0 else end.signal
+    reason, message = _reason(run, end, tails, number)
+    if run.ending and reason is ExitReason.KERNEL_PANIC:
+        # How the remains of a guest were ended says nothing of it.
+        return MachineExit(reason, message, end.time, None, None, tails.stderr, tails.console)
+    return MachineExit(reason, message, end.time, end.code, number, tails.stderr, tails.console)
 
 
 def explain_loss(run: Run, boot_id: str, now: datetime, tails: Tails) -> MachineExit:
@@ -47,18 +59,24 @@ def explain_loss(run: Run, boot_id: str, now: datetime, tails: Tails) -> Machine
     return MachineExit(reason, message, now, stderr_tail=tails.stderr, console_tail=tails.console)
 
 
-def _reason(run: Run, end: ProcessEnd, tails: Tails) -> tuple[ExitReason, str]:
+def _reason(run: Run, end: ProcessEnd, tails: Tails, number: int | None) -> tuple[ExitReason, str]:
+    if run.panicked:
+        return ExitReason.KERNEL_PANIC, "The guest's kernel panicked."
     if run.ending:
         return ExitReason.STOPPED, "The machine was stopped as asked."
     if end.host_shutdown:
         return ExitReason.HOST_SHUTDOWN, "vm-host was asked to stop and ended the machine."
     # QEMU exits with 1 when the guest panics; while nobody listened the console is the only witness.
-    if run.panicked or (end.code == 1 and run.confirmed and "Kernel panic" in tails.console):
+    if end.code == 1 and run.confirmed and "Kernel panic" in tails.console:
         return ExitReason.KERNEL_PANIC, "The guest's kernel panicked."
+    if number is not None:
+        return ExitReason.QEMU_KILLED, f"QEMU was ended by {_signal_name(number)}."
+    if run.shutdown_cause == _BY_SIGNAL:
+        return ExitReason.QEMU_KILLED, "QEMU was ended by a signal that it obeys."
+    if run.shutdown_cause == _BY_MONITOR:
+        return ExitReason.QEMU_EXITED, "QEMU was told to quit through its monitor."
     if end.code == 0:
         return ExitReason.GUEST_SHUTDOWN, "The guest powered itself off."
-    if end.signal is not None:
-        return ExitReason.QEMU_EXITED, f"QEMU was ended by {_signal_name(end.signal)}."
     return ExitReason.QEMU_EXITED, f"QEMU exited with code {end.code}."
 
 

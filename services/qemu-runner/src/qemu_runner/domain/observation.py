@@ -88,3 +88,7 @@ class Observation:
     start_time: datetime | None = None
     spec: MachineSpec | None = None
     network_fault: str = ""
+    boots: int = 0
+    boot_time: datetime | None = None
+    panicked: bool = False
+    io_error: str = ""

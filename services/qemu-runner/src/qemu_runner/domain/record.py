@@ -17,6 +17,7 @@ class ExitReason(StrEnum):
     GUEST_SHUTDOWN = "GUEST_SHUTDOWN"
     STOPPED = "STOPPED"
     QEMU_EXITED = "QEMU_EXITED"
+    QEMU_KILLED = "QEMU_KILLED"
     VM_HOST_EXITED = "VM_HOST_EXITED"
     HOST_SHUTDOWN = "HOST_SHUTDOWN"
     HOST_RESTARTED = "HOST_RESTARTED"
@@ -64,9 +65,11 @@ class Run:
         argv_hash: Hash of the normalised argument list.
         start_time: When it was spawned (UTC).
         console_offset: Where in the console log its output begins.
+        first_boot: Number of the boot that it began with.
         traceparent: Of the call that started it; the boot's spans belong to it.
         confirmed: Whether QEMU was seen to run the guest.
         panicked: Whether the guest was seen to panic.
+        shutdown_cause: QEMU's word for why it is shutting down (QAPI `ShutdownCause`); empty before.
         ending: Whether the runner was asked to end it.
         kernel_start: The guest's uptime 0 on the host's clock.
         phases: Phases of the boot so far.
@@ -85,9 +88,11 @@ class Run:
     argv_hash: str
     start_time: datetime
     console_offset: int = 0
+    first_boot: int = 0
     traceparent: str = ""
     confirmed: bool = False
     panicked: bool = False
+    shutdown_cause: str = ""
     ending: bool = False
     kernel_start: datetime | None = None
     phases: tuple[ReachedPhase, ...] = ()
@@ -124,6 +129,8 @@ class MachineRecord:
         layers: Its disk, topmost first.
         seed_hash: Of what the seed was made of.
         reset_request: Request id of the last reset, so that its repetition resets nothing.
+        boots: How often the guest has begun to boot, resets and reboots included.
+        boot_time: When it last did (UTC).
         run: Its process, while it has one that is not known to have ended.
         last_run: The process before, once it has ended.
         exit: How that ended; None while there is a process.
@@ -140,6 +147,8 @@ class MachineRecord:
     layers: tuple[Layer, ...] = ()
     seed_hash: str = ""
     reset_request: str = ""
+    boots: int = 0
+    boot_time: datetime | None = None
     run: Run | None = None
     last_run: Run | None = None
     exit: MachineExit | None = None
@@ -162,8 +171,13 @@ class MachineRecord:
         return replace(self, run=None, last_run=self.run, exit=how)
 
     def never_ran(self) -> "MachineRecord":
-        """Return the record after a start that came to nothing."""
-        return replace(self, run=None)
+        """Return the record after a start that came to nothing: no guest has begun to boot."""
+        return replace(self, run=None, boots=max(0, self.boots - 1))
+
+    def booted(self, moment: datetime) -> "MachineRecord":
+        """Return the record after the guest has begun to boot once more; no panic outlives a reset."""
+        run = None if self.run is None else replace(self.run, panicked=False)
+        return replace(self, run=run, boots=self.boots + 1, boot_time=moment)
 
     def with_run(self, run: Run) -> "MachineRecord":
         """Return the record with this state of its process."""

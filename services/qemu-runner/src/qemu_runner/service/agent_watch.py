@@ -48,6 +48,7 @@ class AgentWatch:
         self._opened = asyncio.Event()
         self._closed = asyncio.Event()
         self._ask_again = asyncio.Event()
+        self._connected = asyncio.Event()
 
     def port_changed(self, *, is_open: bool) -> None:
         """Take QEMU's word for whether the guest has the port open."""
@@ -57,6 +58,20 @@ class AgentWatch:
     def ask_again(self) -> None:
         """Ask the agent once more who the guest is: something changed in it."""
         self._ask_again.set()
+
+    async def answers(self, *, within_s: float) -> bool:
+        """Tell whether the agent answers now, or soon where the guest has its port open."""
+        if self._closed.is_set():
+            return False
+        try:
+            async with asyncio.timeout(within_s):
+                await self._connected.wait()
+                guest = self._live.guest
+                if guest is not None:
+                    await guest.ping()
+                return guest is not None
+        except (GuestError, TimeoutError):
+            return False
 
     async def run(self) -> None:
         """Follow the port; never returns."""
@@ -84,6 +99,7 @@ class AgentWatch:
         try:
             await self._first_answer(guest)
             self._live.guest = guest
+            self._connected.set()
             self._live.agent = AgentState(True, datetime.now(UTC), self._live.agent.info)
             await self._answered()
             await self._ask(guest)
@@ -127,6 +143,7 @@ class AgentWatch:
 
     def _disconnected(self) -> None:
         self._live.guest = None
+        self._connected.clear()
         if self._live.agent.connected:
             self._live.agent = AgentState(False, datetime.now(UTC), self._live.agent.info)
             self._changed()

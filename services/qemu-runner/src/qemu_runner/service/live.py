@@ -15,7 +15,7 @@ class Live:
         agent: What is known of the guest's agent.
         guest: The way to the agent, while the guest has its port open.
         network_fault: Why the guest has lost its network; empty: it has not.
-        shutdown_cause: QEMU's word for why it is shutting down; empty before.
+        io_error: What QEMU told of the disk that it stopped the guest for; empty while the guest runs.
     """
 
     def __init__(self, session: QmpSession, incarnation: int, run_state: str) -> None:
@@ -25,4 +25,4 @@ class Live:
         self.agent = AgentState()
         self.guest: GuestAgent | None = None
         self.network_fault = ""
-        self.shutdown_cause = ""
+        self.io_error = ""

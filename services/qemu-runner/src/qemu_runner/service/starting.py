@@ -138,6 +138,9 @@ class Starting:
         if live is None:
             raise VmHostUnavailableError("whether the machine runs is not known yet")
         state = await live.session.run_state()
+        if machine.run.panicked:
+            # It says that it runs: its CPUs turn in the kernel's last loop.
+            state = "guest-panicked"
         if state == "running":
             return True
         if state in WAITING:
@@ -202,6 +205,7 @@ class Starting:
                 argv_hash=argv_hash(argv, directory),
                 start_time=datetime.now(UTC),
                 console_offset=console_offset,
+                first_boot=record.boots + 1,
                 traceparent=traceparent,
             )
             listening = await self._files.listen(machine.machine_id)
@@ -209,7 +213,15 @@ class Starting:
                 stack.callback(listener.close)
             # From here on the machine counts as having a process: whoever comes later looks for it.
             await self._machines.update(
-                machine, lambda now: replace(now, incarnation=run.incarnation, run=run, exit=None)
+                machine,
+                lambda now: replace(
+                    now,
+                    incarnation=run.incarnation,
+                    run=run,
+                    exit=None,
+                    boots=run.first_boot,
+                    boot_time=run.start_time,
+                ),
             )
             fds = {name: listener.fileno() for name, listener in listening.items()}
             await self._spawn_children(machine, run, link, argv, fds, logs, passt, record.uid)

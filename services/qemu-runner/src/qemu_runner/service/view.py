@@ -35,6 +35,10 @@ def observe(
         start_time=run.start_time if run is not None else None,
         spec=record.spec,
         network_fault=live.network_fault if live is not None else "",
+        boots=record.boots,
+        boot_time=record.boot_time,
+        panicked=record.run is not None and record.run.panicked,
+        io_error=live.io_error if live is not None else "",
     )
 
 
@@ -44,7 +48,7 @@ def _nic(
     found: dict[str, Address] = {}
     if reserved := record.address_of(nic.mac):
         # Its own whether it runs or not.
-        found[reserved] = Address(reserved, "ipv4", "reserved")
+        found[reserved] = Address(reserved, "ipv4", "static" if nic.address else "reserved")
     if record.run is not None:
         if nic is record.spec.user_nic and record.user_index is not None:
             given = user_address(record.user_index)

@@ -8,7 +8,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Final
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from qemu_runner.domain.argv import AGENT_CHARDEV_ID, AGENT_PORT_ID
 from qemu_runner.domain.observation import PASST_EXITED
@@ -29,6 +30,8 @@ _LOG = logging.getLogger(__name__)
 _MOVES_RUN_STATE: Final = frozenset(
     {"STOP", "RESUME", "SHUTDOWN", "RESET", "GUEST_PANICKED", "SUSPEND", "WAKEUP", "BLOCK_IO_ERROR"}
 )
+
+_AGENT_DENIES_S: Final = 10.0
 
 MonitorLost = Callable[[Machine], Awaitable[None]]
 
@@ -89,6 +92,7 @@ class Watching:
             self._growth,
             self._sink,
             watch.ask_agent_again,
+            watch.panic_on_console,
         )
         directory = self._files.directory(machine.machine_id)
         macs = tuple(nic.mac for nic in machine.require().spec.nics)
@@ -153,11 +157,17 @@ class _Watch:
             case "VSERPORT_CHANGE" if data.get("id") == AGENT_PORT_ID:
                 self.agent.port_changed(is_open=bool(data["open"]))
             case "RESUME":
+                self._live.io_error = ""
                 await self._confirm()
             case "SHUTDOWN":
-                self._live.shutdown_cause = str(data.get("reason", ""))
+                cause = str(data.get("reason", ""))
+                await self._note(lambda run: replace(run, shutdown_cause=cause))
             case "GUEST_PANICKED":
-                await self._machines.update(self._machine, self._panicked)
+                await self._note(lambda run: replace(run, panicked=True))
+            case "RESET":
+                await self._begun_again()
+            case "BLOCK_IO_ERROR" if data.get("action") == "stop":
+                self._live.io_error = _disk_fault(data)
             case name if name == STREAM_DISCONNECTED_EVENT:
                 self._live.network_fault = PASST_EXITED
             case _:
@@ -168,22 +178,41 @@ class _Watch:
 
     async def _confirm(self) -> None:
         """Record that the guest was seen to run; no start waits for it, since it only explains an exit."""
+        await self._note(lambda run: replace(run, confirmed=True))
 
-        def confirmed(record: MachineRecord) -> MachineRecord:
+    async def panic_on_console(self) -> None:
+        """Believe the console's last word, unless the guest's agent answers: anybody can print that line."""
+        if await self.agent.answers(within_s=_AGENT_DENIES_S):
+            _LOG.info("panic on the console, and the agent answers", extra=self._named())
+            return
+        await self._note(lambda run: replace(run, panicked=True))
+
+    async def _begun_again(self) -> None:
+        """Count another boot; until the guest opens its agent's port again, nobody answers there."""
+        moment = datetime.now(UTC)
+        self._live.agent = replace(self._live.agent, connected=False, since=moment)
+        await self._change(lambda record: record.booted(moment))
+
+    async def _note(self, change: Callable[[Run], Run]) -> None:
+        """Record something of the run."""
+        await self._change(
+            lambda record: record if record.run is None else record.with_run(change(record.run))
+        )
+
+    async def _change(self, change: Callable[[MachineRecord], MachineRecord]) -> None:
+        def mine(record: MachineRecord) -> MachineRecord:
             if record.run is None or record.run.incarnation != self._live.incarnation:
                 return record
-            return record.with_run(replace(record.run, confirmed=True))
+            return change(record)
 
         try:
-            await self._machines.update(self._machine, confirmed)
+            await self._machines.update(self._machine, mine)
         except RunnerError as exc:
             # A full disk must not end what watches the machine.
-            _LOG.warning("run not confirmed", extra={"machine": self._machine.machine_id, "error": str(exc)})
+            _LOG.warning("not recorded", extra={**self._named(), "error": str(exc)})
 
-    def _panicked(self, record: MachineRecord) -> MachineRecord:
-        if record.run is None or record.run.incarnation != self._live.incarnation:
-            return record
-        return record.with_run(replace(record.run, panicked=True))
+    def _named(self) -> dict[str, str]:
+        return {"machine": self._machine.machine_id}
 
     async def _look(self) -> None:
         try:
@@ -191,3 +220,10 @@ class _Watch:
         except MonitorError as exc:
             # A machine that is ending answers no more; vm-host will tell.
             _LOG.debug("run state unknown", extra={"machine": self._machine.machine_id, "error": str(exc)})
+
+
+def _disk_fault(data: dict[str, Any]) -> str:
+    """Return what QEMU tells of a disk that it stopped the guest for (QAPI `BLOCK_IO_ERROR`)."""
+    what = "written" if data.get("operation") == "write" else "read"
+    why = "the host's disk is full" if data.get("nospace") else str(data.get("reason", "I/O error"))[:200]
+    return f"The disk could not be {what}: {why.rstrip('.')}."

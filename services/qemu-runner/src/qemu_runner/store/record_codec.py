@@ -73,6 +73,8 @@ def _record(document: dict[str, Any]) -> MachineRecord:
         ),
         seed_hash=document.get("seed_hash", ""),
         reset_request=document.get("reset_request", ""),
+        boots=int(document.get("boots", 0)),
+        boot_time=_time(document["boot_time"]) if document.get("boot_time") else None,
         run=_run(document.get("run")),
         last_run=_run(document.get("last_run")),
         exit=_exit(document.get("exit")),
@@ -89,7 +91,13 @@ def _spec(document: dict[str, Any]) -> MachineSpec:
         disk_bytes=int(document["disk_bytes"]),
         image=Image(image["stored_digest"], DiskFormat(image["format"]), int(image["virtual_size_bytes"])),
         nics=tuple(
-            Nic(nic["network"], nic["mac"], tuple(PortMapping(**port) for port in nic["ports"]))
+            Nic(
+                nic["network"],
+                nic["mac"],
+                tuple(PortMapping(**port) for port in nic["ports"]),
+                nic.get("address", ""),
+                nic.get("planned", ""),
+            )
             for nic in document["nics"]
         ),
         cluster_id=document.get("cluster_id", ""),

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from qcengine import base_images
+from qcengine import base_images, engine
 from qcengine.errors import EngineError
 
 _HEADER: Final = "# Written by `make up` and `make base-images`.\n"
@@ -75,6 +75,8 @@ class Project:
         configuration.touch(mode=0o600)
         configuration.write_text(pip_configuration(trusted="QC_CA" in values), encoding="utf-8")
         values["QC_PIP_CONF"] = str(configuration)
+        if not engine.builds_in_parallel():
+            values["COMPOSE_PARALLEL_LIMIT"] = "1"
         values["QC_MINIO_SOURCE"] = "build"
         if base != base_images.OFFICIAL:
             # Where no Python image can be pulled, no Go image can.

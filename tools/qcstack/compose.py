@@ -112,6 +112,10 @@ class ComposeStack:
         """Return the names of the project's services that have a build of their own."""
         return sorted(name for name, service in self._document().items() if "build" in service)
 
+    def images(self) -> list[str]:
+        """Return the names of the project's images."""
+        return sorted({str(service["image"]) for service in self._document().values()})
+
     def _image(self, service: str) -> str:
         return str(self._document()[service]["image"])
 

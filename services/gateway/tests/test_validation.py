@@ -176,21 +176,6 @@ async def test_nothing_is_asked_for_a_wrong_launch(client: ApiClient, rest: Stan
     assert rest.controller.requests == []
 
 
-@pytest.mark.parametrize("content", [b"{", b'{"foo": 1}'])
-async def test_an_unknown_operation_goes_before_a_wrong_body(
-    client: ApiClient, rest: Stand, content: bytes
-) -> None:
-    rest.controller.answers["GetOperation"] = not_found("op-none")
-    response = await client.post(
-        "/v1/operations/op-none/cancel", content=content, headers={"Content-Type": "application/json"}
-    )
-    assert response.status_code == 404
-
-
-async def test_a_known_operation_lets_a_wrong_body_be_told(client: ApiClient) -> None:
-    assert (await client.post("/v1/operations/op-1/cancel", json={"foo": 1})).status_code == 400
-
-
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -211,3 +196,18 @@ async def test_a_body_that_would_be_ignored_is_refused(
 
 async def test_an_empty_object_where_no_body_is_taken_says_nothing(client: ApiClient) -> None:
     assert (await client.request("DELETE", "/v1/instances/web-1", json={})).status_code == 202
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"foo": 1}'])
+async def test_an_unknown_operation_goes_before_a_wrong_body(
+    client: ApiClient, rest: Stand, content: bytes
+) -> None:
+    rest.controller.answers["GetOperation"] = not_found("op-none")
+    response = await client.post(
+        "/v1/operations/op-none/cancel", content=content, headers={"Content-Type": "application/json"}
+    )
+    assert response.status_code == 404
+
+
+async def test_a_known_operation_lets_a_wrong_body_be_told(client: ApiClient) -> None:
+    assert (await client.post("/v1/operations/op-1/cancel", json={"foo": 1})).status_code == 400

@@ -15,6 +15,7 @@ from controller.domain.capacity import Overcommit
 from controller.domain.restarting import RestartRules
 from controller.operations import RetentionSettings
 
+_LEASE_DELETE_AFTER_S: Final = 600.0
 # A retry that comes a little later must find its key, a reader that pauses its cursor.
 _LEAST_KEPT: Final = timedelta(minutes=1)
 _SQLITE: Final = "sqlite:///"
@@ -32,9 +33,10 @@ class Settings:
     readiness_deadline_s: float
     operation_deadline_s: float
     operation_slots: int
-    restart_rules: RestartRules = field(default_factory=RestartRules)
     overcommit: Overcommit = field(default_factory=Overcommit)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
+    restart_rules: RestartRules = field(default_factory=RestartRules)
+    lease_delete_after_s: float = _LEASE_DELETE_AFTER_S
 
 
 def parse_settings(message: ControllerSettings) -> Settings:
@@ -61,9 +63,12 @@ def parse_settings(message: ControllerSettings) -> Settings:
         readiness_deadline_s=_duration("readinessDeadline", message.readiness_deadline, 180.0),
         operation_deadline_s=_duration("operationDeadline", message.operation_deadline, 300.0),
         operation_slots=message.operation_slots or 8,
-        restart_rules=_restart_rules(message.policies),
         overcommit=_overcommit(message.capacity),
         retention=_retention(message.retention),
+        restart_rules=_restart_rules(message.policies),
+        lease_delete_after_s=_duration(
+            "policies.leaseDeleteAfter", message.policies.lease_delete_after, _LEASE_DELETE_AFTER_S
+        ),
     )
 
 

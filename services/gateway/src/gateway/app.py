@@ -28,6 +28,7 @@ from gateway.fresh_context import FreshContext
 from gateway.health import Health
 from gateway.images import Images
 from gateway.instances import Instances
+from gateway.leases import Leases
 from gateway.metrics import HttpMetrics
 from gateway.mutations import Mutations
 from gateway.nodes import Nodes
@@ -75,6 +76,7 @@ def rest_app(
         Images(peers),
         operations,
         Events(peers, closing, heartbeat_s=heartbeat_s),
+        Leases(peers, closing),
         Nodes(peers),
         Health(peers, contract, registry),
     )
@@ -107,7 +109,13 @@ async def _hand_on(request: Request, error: Exception) -> Response:
 
 
 def _handlers(
-    instances: Instances, images: Images, operations: Operations, events: Events, nodes: Nodes, health: Health
+    instances: Instances,
+    images: Images,
+    operations: Operations,
+    events: Events,
+    leases: Leases,
+    nodes: Nodes,
+    health: Health,
 ) -> dict[str, Handler]:
     """Return the handler of every operationId."""
     return {
@@ -126,6 +134,8 @@ def _handlers(
         "getOperationBundle": operations.bundle,
         "readConsole": instances.console,
         "execInstance": instances.execute,
+        "renewLease": leases.renew,
+        "holdLease": leases.hold,
         "uploadImage": images.put,
         "uploadImageForm": images.post_form,
         "listImages": images.list,

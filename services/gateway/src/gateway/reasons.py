@@ -91,6 +91,12 @@ REASONS: Final[dict[str, Reason]] = {
     "INSTANCE_EXPIRED": Reason(
         409, "The instance's time has run out", "PATCH `ttl` or `expireTime`: later, or null for no end."
     ),
+    "INSTANCE_WITHOUT_LEASE": Reason(
+        409, "The instance has no lease", 'Give it one: PATCH {"lease": "60s"}.'
+    ),
+    "LEASE_LOST": Reason(
+        409, "The lease ran out", "PATCH `lease` (null for none) or start it, before it is deleted."
+    ),
     "OPERATION_IN_PROGRESS": Reason(
         409,
         "Another operation is running on the instance",

@@ -14,6 +14,7 @@ _WORDS = {
     "ttl": "ttl",
     "expireTime": "expire_time",
     "onExpire": "on_expire",
+    "lease": "lease",
 }
 _SWITCHES = ("autostart", "protected")
 
@@ -39,6 +40,7 @@ def launch_request(call: Call) -> pb.LaunchInstanceRequest:
         ttl=str(body.get("ttl", "")),
         expire_time=body.get("expireTime", ""),
         on_expire=body.get("onExpire", ""),
+        lease=str(body.get("lease", "")),
         protected=body.get("protected", False),
         validate_only=call.query.get("validateOnly", False),
         options=options_of(call),

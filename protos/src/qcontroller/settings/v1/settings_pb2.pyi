@@ -224,6 +224,7 @@ class PolicySettings(_message.Message):
     RESTART_DELAY_MAX_FIELD_NUMBER: _builtins.int
     RESTART_RESET_FIELD_NUMBER: _builtins.int
     RESTART_LIMIT_FIELD_NUMBER: _builtins.int
+    LEASE_DELETE_AFTER_FIELD_NUMBER: _builtins.int
     restart_delay: _builtins.str
     """Before the first restart; doubled with each further one. Empty: "1s"."""
     restart_delay_max: _builtins.str
@@ -232,6 +233,8 @@ class PolicySettings(_message.Message):
     """A run of this length is stable: restarts are counted from 0 again. Empty: "10m"."""
     restart_limit: _builtins.int
     """Restarts without a stable run after which no more are tried; 0: 10."""
+    lease_delete_after: _builtins.str
+    """How long an instance whose lease was lost is kept, stopped; empty: "10m"."""
     def __init__(
         self,
         *,
@@ -239,10 +242,11 @@ class PolicySettings(_message.Message):
         restart_delay_max: _builtins.str = ...,
         restart_reset: _builtins.str = ...,
         restart_limit: _builtins.int = ...,
+        lease_delete_after: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["restart_delay", b"restart_delay", "restart_delay_max", b"restart_delay_max", "restart_limit", b"restart_limit", "restart_reset", b"restart_reset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_delete_after", b"lease_delete_after", "restart_delay", b"restart_delay", "restart_delay_max", b"restart_delay_max", "restart_limit", b"restart_limit", "restart_reset", b"restart_reset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Final, NewType
 
 from controller.domain.condition import Condition
+from controller.domain.lease import Lease
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import LIVE_PUBLISHING, Machine, MachineNic, NicView, publishing_nic
 from controller.domain.policy import Policies, Restarts
@@ -106,6 +107,7 @@ class Instance:
     operation: str = ""
     policies: Policies = field(default_factory=Policies)
     restarts: Restarts = field(default_factory=Restarts)
+    lease: Lease | None = None
     failure: Failure | None = None
 
     @property
@@ -116,8 +118,8 @@ class Instance:
     @property
     def timed(self) -> bool:
         """Whether a policy waits for a moment to come."""
-        restarts = self.restarts
-        return self.policies.expire_time is not None or restarts.next_time is not None or restarts.count > 0
+        ends = self.policies.expire_time is not None or self.lease is not None
+        return ends or self.restarts.next_time is not None or self.restarts.count > 0
 
     @property
     def disk_bytes(self) -> int:

@@ -167,6 +167,7 @@ class Launching:
             desired_power=DesiredPower.RUNNING if wish.start else DesiredPower.STOPPED,
             create_time=now,
             policies=wish.policies.applied(Policies(), now),
+            lease=wish.policies.lease_of(None, now),
         )
 
 

@@ -41,6 +41,7 @@ from controller.operations import AlreadyThere, Clock, Operation, Submission, re
 from controller.plans.workbench import machine_spec
 from controller.records import instance_rows
 from controller.records.instance_rows import Secrets
+from controller.records.lease_rows import write_lease
 from controller.records.stored_json import to_stored
 
 PORTS_NOTE = "Published ports take effect at the next start."
@@ -190,6 +191,9 @@ class Updating:
                 instance_rows.want_secrets(conn, changed.id, hidden)
             wanted = replace(changed, generation=changed.generation + 1, operation=operation.id)
             instance_rows.save_labels(conn, wanted)
+            found = instance_rows.find(conn, wanted.id)
+            if found is None or found.lease != wanted.lease:
+                write_lease(conn, wanted.id, wanted.lease)
             self._changes.save(conn, wanted, operation)
 
         return accepted
@@ -203,6 +207,7 @@ class Updating:
             raise RequestInvalid(faults)
         require_idle(conn, instance.id)
         changed = _patched(patch, instance)
+        changed = replace(changed, lease=patch.policies.lease_of(instance.lease, now))
         if changed.resources != instance.resources and not admits(instance.state, Verb.RESIZE):
             raise conflict(instance, "Changing cpus, memory or disk")
         if patch.seed is not None and not admits(instance.state, Verb.RESIZE):

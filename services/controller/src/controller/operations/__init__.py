@@ -29,7 +29,7 @@ from controller.operations.errors import (
     SubmitRefused,
     UnknownKind,
 )
-from controller.operations.failpoints import FailPoints, armed_by
+from controller.operations.failpoints import FailPoints
 from controller.operations.feed import Event, Feed, Gap, Tail, everything
 from controller.operations.files import kept as kept_files
 from controller.operations.listing import OperationFilter, OperationPage
@@ -115,7 +115,6 @@ __all__ = [
     "UndoScope",
     "UnknownKind",
     "active_operation",
-    "armed_by",
     "everything",
     "forget_subject",
     "kept_files",

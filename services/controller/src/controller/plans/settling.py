@@ -45,8 +45,11 @@ class Settling:
             return
         if outcome is State.SUCCEEDED:
             self._carried_out(conn, operation, Event.IS_RUNNING)
-        elif outcome is State.FAILED and (_was_spawned(operation) or operation.initiator is Initiator.SYSTEM):
+        elif outcome is State.FAILED and _was_spawned(operation):
             self._came_to_nothing(conn, operation, error)
+        elif outcome is State.FAILED and operation.initiator is Initiator.SYSTEM:
+            # Not as the machine was before: that would call for the same start again, at once and for ever.
+            self._failed(conn, operation, error, None)
         elif outcome is State.CANCELLED:
             self._changes.move(conn, operation, Event.IS_OFF)
             self._want(conn, operation, DesiredPower.STOPPED)
@@ -147,7 +150,7 @@ class Settling:
             self._changes.save(conn, replace(moved, observed_generation=moved.generation), operation)
 
     def _follow(self, conn: Connection, operation: Operation, verdict: Verdict) -> Instance | None:
-        """Move the state by what was seen of the machine, and return the instance as it is then."""
+        """Move the state by what was seen of the machine."""
         found = instance_rows.find(conn, operation.subject)
         end = None if found is None or found.machine is None else found.machine.exit
         kept = None

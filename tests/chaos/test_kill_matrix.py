@@ -9,14 +9,15 @@ from killmatrix.__main__ import play
 from qcontroller.controller.v1 import instance_pb2 as pb
 from qcontroller.runner.v1 import runner_pb2
 
-SEED, CELLS = 20, 300
+SEED, CELLS, OPERATIONS = 20, 200, 25
 ONE = "7d0c0000-0000-4000-8000-000000000001"
 
 
 async def test_a_sample_of_the_matrix_holds() -> None:
-    report = await play(CELLS, SEED)
+    report = await play(CELLS, SEED, operations=OPERATIONS)
     assert report.total >= CELLS
-    assert {cell.kind for cell in report.cells} >= {"launch", "start", "stop", "restart", "delete"}
+    assert report.outcomes["SUCCEEDED"] > 0
+    assert len({cell.fault for cell in report.cells}) > 1
 
 
 def instance(state: str, operation: str = "") -> pb.Instance:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -29,6 +29,7 @@ from controller.domain.machine import (
     absent,
 )
 from controller.domain.node import Check, CheckStatus, Dependency, Host, Leak, Node, NodeState
+from controller.domain.orphan import Unclaimed
 from controller.errors import (
     ImageDigestMismatch,
     ImageNotFound,
@@ -104,6 +105,7 @@ class FakeRunner:
     snapshot: dict[str, Machine] | None = None
     revision: int = 0
     default: str = "user"
+    unreadable: dict[str, str] = field(default_factory=dict)
     form: Node = NODE
 
     def at(self, call: str) -> asyncio.Event:
@@ -144,7 +146,9 @@ class FakeRunner:
             kept = before.phase in {MachinePhase.EXITED, MachinePhase.ACTIVE}
             phase = before.phase if kept else MachinePhase.PREPARED
             nics = tuple(_nic(nic, before.nics) for nic in spec.nics)
-            return self._set(replace(before, phase=phase, record=spec.record, nics=nics))
+            return self._set(
+                replace(before, phase=phase, record=spec.record, nics=nics, cluster_id=spec.cluster_id)
+            )
 
     async def start(self, fencing: Fencing) -> Machine:
         async with self._act("start", fencing):
@@ -183,6 +187,11 @@ class FakeRunner:
                 return before
             await stage("quit" if force else "powerdown")
             return self._set(_ended(before, "STOPPED"))
+
+    async def claim(self, fencing: Fencing, name: str, cluster_id: str, record: str) -> Machine:
+        async with self._act("claim", fencing):
+            before = self.machines[fencing.machine_id]
+            return self._set(replace(before, cluster_id=cluster_id, record=record))
 
     async def pause(self, fencing: Fencing) -> Machine:
         async with self._act("pause", fencing):
@@ -251,6 +260,20 @@ class FakeRunner:
 
     async def leaks(self) -> list[Leak]:
         return [Leak("tap", "qc1", "", None)]
+
+    async def unclaimed(self, claimed: Collection[str]) -> list[Unclaimed]:
+        await self._enter("unclaimed")
+        return [
+            Unclaimed(
+                replace(machine, fence=self.fences.get(machine.id, 0)),
+                datetime.now(UTC),
+                4096,
+                self.unreadable.get(machine.id, ""),
+                machine.phase is MachinePhase.ACTIVE,
+            )
+            for machine in self.machines.values()
+            if machine.id not in claimed
+        ]
 
     async def doctor(self) -> list[Check]:
         return [Check("tun", CheckStatus.PASS, "fine", "")]
@@ -326,12 +349,13 @@ class FakeStore:
 
     pins: dict[str, str] = field(default_factory=dict)
     away: bool = False
+    gone: bool = False
     events: "asyncio.Queue[ImageEvent]" = field(default_factory=asyncio.Queue)
     cursors: list[str] = field(default_factory=list)
 
     async def find(self, name: str) -> StoreImage:
         self._there()
-        if name != "tiny":
+        if name != "tiny" or self.gone:
             raise ImageNotFound(name)
         return StoreImage(InstanceImage("tiny", DIGEST, DIGEST, "qcow2", 64 << 20), "x86_64")
 

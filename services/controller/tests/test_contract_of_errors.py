@@ -10,6 +10,7 @@ from controller import errors
 from controller.database import errors as database_errors
 from controller.domain.condition import View, derive
 from controller.domain.instance import DesiredPower, Failure, Instance, InstanceId, InstanceImage, Resources
+from controller.domain.lease import Lease
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import (
     Address,
@@ -23,6 +24,7 @@ from controller.domain.machine import (
     NicView,
     Port,
 )
+from controller.domain.policy import Policies, Restarts
 from controller.domain.readiness import Readiness
 from controller.operations import errors as operation_errors
 from controller.problems import TABLE, translate
@@ -44,6 +46,7 @@ INTERNAL = {
     operation_errors.UnknownKind,
     operation_errors.EngineStopped,
     operation_errors.LostLease,
+    operation_errors.ShutOut,
     operation_errors.StepError,
     operation_errors.Permanent,
     operation_errors.Retryable,
@@ -115,6 +118,9 @@ def an_instance() -> Instance:
         machine=machine,
         conditions=derive(View(machine, True, Readiness(), True, 1.0), (), NOW),
         failure=Failure("QEMU_EXITED", "gone", NOW, 3, "SIGKILL", "stderr", "console"),
+        policies=Policies(expire_time=NOW, protected=True),
+        restarts=Restarts(1, NOW, NOW),
+        lease=Lease(60.0, 1, NOW, NOW),
     )
 
 

@@ -160,6 +160,10 @@ class FakeController(
         mutation = instance_pb2.Mutation(operation=operation(), instance=instance(request.name))
         return self.answer("Launch", request, lambda: instance_pb2.LaunchInstanceResponse(mutation=mutation))
 
+    async def ImportInstance(self, request: Any, context: Any) -> Any:
+        mutation = instance_pb2.Mutation(operation=operation("import"), instance=instance())
+        return self.answer("Import", request, lambda: instance_pb2.ImportInstanceResponse(mutation=mutation))
+
     async def GetInstance(self, request: Any, context: Any) -> Any:
         if request.name == "absent":
             raise not_found(request.name)
@@ -275,6 +279,23 @@ class FakeController(
         leak = host_pb2.Leak(kind="tap", name="qct0", owner="qcontroller", since=NOW)
         return host_pb2.ListLeaksResponse(leaks=[leak])
 
+    async def ListOrphans(self, request: Any, context: Any) -> Any:
+        orphan = host_pb2.Orphan(
+            id="7d0c0c0c-0000-4000-8000-000000000000",
+            name="web-1",
+            running=True,
+            since=NOW,
+            size_bytes=2**33,
+            reason="OTHER_DATABASE",
+            message="It was made under another database of a controller.",
+            importable=True,
+        )
+        return self.answer("ListOrphans", request, lambda: host_pb2.ListOrphansResponse(orphans=[orphan]))
+
+    async def DeleteOrphan(self, request: Any, context: Any) -> Any:
+        mutation = instance_pb2.Mutation(operation=operation("discard"))
+        return self.answer("DeleteOrphan", request, lambda: host_pb2.DeleteOrphanResponse(mutation=mutation))
+
     async def RunDoctor(self, request: Any, context: Any) -> Any:
         check = host_pb2.Check(name="tun", status=host_pb2.CHECK_STATUS_WARN, detail="d", fix="f")
         return host_pb2.RunDoctorResponse(checks=[check])
@@ -375,6 +396,15 @@ def node() -> host_pb2.Node:
         cpus=host_pb2.CpuCapacity(total=2),
         memory=host_pb2.MemoryCapacity(total=24000),
         disk=host_pb2.DiskCapacity(total=80000, free=52000),
+        vm_hosts=[
+            host_pb2.VmHost(
+                name="vm-host",
+                generation="1",
+                qemu_version="7.2.22",
+                state=host_pb2.NODE_STATE_READY,
+                since=NOW,
+            )
+        ],
     )
 
 

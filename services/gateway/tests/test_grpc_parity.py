@@ -47,6 +47,10 @@ TWINS = [
     ("Node", host_pb2.Node, set()),
     ("NodeList", host_pb2.ListNodesResponse, set()),
     ("Leaks", host_pb2.ListLeaksResponse, set()),
+    ("Import", instance_pb2.ImportInstanceRequest, {"options"}),
+    ("Orphans", host_pb2.ListOrphansResponse, set()),
+    ("Orphan", host_pb2.Orphan, set()),
+    ("VmHost", host_pb2.VmHost, set()),
     ("Doctor", host_pb2.RunDoctorResponse, set()),
 ]
 ENUMS = [

@@ -29,11 +29,12 @@ from qemu_runner.errors import ImageNotFoundError, ImageStoreUnavailableError
 from qemu_runner.ports import BlobInfo
 from qemu_runner.service.actions import Body, Emit
 from qemu_runner.service.machines import Machine
+from qemu_runner.service.vm_hosts import VmHostState
 from qemu_runner.servicer import Services
 from qemu_runner.settings import Configuration
 from qemu_runner.user_network import PasstNetwork, SlirpNetwork, UserBackend
 from user_network_fakes import FakeBinding, FakeGuard, FakeHost, FakeNamespace, FakeProbe
-from vm_host_fake import FakeVmHost, FakeVmHostClient
+from vm_host_fake import OFFER, FakeVmHost, FakeVmHostClient
 
 DEADLINE_S = 5.0
 IMAGE_BYTES = b"not really a disk" * 100
@@ -213,6 +214,7 @@ class World:
 
     directory: Path
     vm_host: QemuHost = field(default_factory=QemuHost)
+    second: QemuHost | None = None
     blobs: FakeBlobs = field(default_factory=FakeBlobs)
     guard: FakeGuard = field(default_factory=FakeGuard)
     binding: FakeBinding = field(default_factory=FakeBinding)
@@ -228,6 +230,24 @@ class World:
     last_words: StopRecord | None = None
     word_within_s: float = 0.0
 
+    @property
+    def vm_hosts(self) -> list[QemuHost]:
+        """Those that the settings name, in their order."""
+        return [self.vm_host] if self.second is None else [self.vm_host, self.second]
+
+    def add_second(self, generation: str, version: str = "10.0.0") -> QemuHost:
+        """Name another vm-host in the settings, whose QEMU is newer."""
+        self.second = QemuHost()
+        self.second.socket_path = self.vm_host.socket_path.with_name("vm-host-b.sock")
+        types = ("pc-q35-7.2", "pc-q35-10.0")
+        offer = replace(OFFER, version=version, machine_types=types, machine_aliases={"q35": types[-1]})
+        self.second.hello = replace(self.second.hello, generation=generation, qemu=(offer,))
+        return self.second
+
+    def _door(self, path: Path) -> QemuHostClient:
+        (host,) = (host for host in self.vm_hosts if host.socket_path == path)
+        return host.client()
+
     @asynccontextmanager
     async def runner(self) -> AsyncIterator["Runner"]:
         """Run the core; leaving is what a restart of the service is."""
@@ -236,7 +256,7 @@ class World:
             node="node-1",
             state_dir=self.directory,
             image_store="",
-            vm_hosts=(self.vm_host.socket_path,),
+            vm_hosts=tuple(host.socket_path for host in self.vm_hosts),
             accelerator=AcceleratorMode.AUTO,
             uid_base=0,
             uid_count=0,
@@ -260,7 +280,7 @@ class World:
                     user_network=SlirpNetwork(subnet, self.namespace) if by_slirp else passt,
                     nat=self.nat if self.nat_enabled else None,
                     bridges=self.bridges,
-                    door=lambda _path: self.vm_host.client(),
+                    door=self._door,
                     last_words=lambda _path: self.last_words,
                     sink=self._phase,
                     word_within_s=self.word_within_s,
@@ -272,8 +292,9 @@ class World:
         self.phases.append(phase)
 
     def close(self) -> None:
-        for qemu in self.vm_host.qemus.values():
-            qemu.close()
+        for host in self.vm_hosts:
+            for qemu in host.qemus.values():
+                qemu.close()
 
 
 @dataclass
@@ -331,6 +352,15 @@ class Runner:
         if machine is None:
             return self.services.machines.absent(machine_id)
         return self.services.machines.observation(machine)
+
+    async def until_vm_host(self, host: QemuHost, *, there: bool = True) -> None:
+        """Wait until a vm-host answers, or does not any more."""
+        async with asyncio.timeout(DEADLINE_S):
+            async for _ in self.services.machines.watch():
+                views = (await self.services.host.node()).vm_hosts
+                answering = {view.name for view in views if view.state is not VmHostState.UNREACHABLE}
+                if (host.socket_path.stem in answering) is there:
+                    return
 
     async def until(self, machine_id: MachineId, condition: Callable[[Observation], bool]) -> Observation:
         """Wait for an observation by the watch that the controller uses."""

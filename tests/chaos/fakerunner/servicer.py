@@ -105,6 +105,18 @@ class FakeMachineServicer(runner_pb2_grpc.MachineServiceServicer):
             yield part  # type: ignore[misc]  # a stop tells of its steps
         yield pb.StopMachineResponse(machine=life.seen(machine_id))
 
+    async def ClaimMachine(self, request: pb.ClaimMachineRequest, _context: Any) -> pb.ClaimMachineResponse:
+        life, fencing = self._life(), request.fencing
+
+        def act() -> None:
+            spec = pb.MachineSpec()
+            spec.CopyFrom(_known(life, fencing.machine_id).spec)
+            spec.name, spec.cluster_id = request.name, request.cluster_id
+            spec.instance_record = request.instance_record
+            life.host.record(fencing.machine_id, spec)
+
+        return pb.ClaimMachineResponse(machine=await self._act(life, "claim", fencing, act))
+
     async def PauseMachine(self, request: pb.PauseMachineRequest, _context: Any) -> pb.PauseMachineResponse:
         life, fencing = self._life(), request.fencing
         machine = await self._act(life, "pause", fencing, lambda: _move(life, fencing, "paused"))
@@ -244,6 +256,23 @@ class FakeHostServicer(runner_pb2_grpc.HostServiceServicer):
         host = self._life().host
         left = sorted(host.directories - host.machines.keys())
         return pb.ListHostLeaksResponse(leaks=[host_pb2.Leak(kind="directory", name=name) for name in left])
+
+    async def ListUnclaimedMachines(
+        self, request: pb.ListUnclaimedMachinesRequest, _context: Any
+    ) -> pb.ListUnclaimedMachinesResponse:
+        claimed = set(request.claimed_ids)
+        return pb.ListUnclaimedMachinesResponse(
+            machines=[
+                pb.UnclaimedMachine(
+                    directory=machine.machine_id,
+                    machine=machine,
+                    disk_bytes=4096,
+                    running=machine.phase == _ACTIVE,
+                )
+                for machine in self._life().all()
+                if machine.machine_id not in claimed
+            ]
+        )
 
     async def RunHostDoctor(
         self, _request: pb.RunHostDoctorRequest, _context: Any

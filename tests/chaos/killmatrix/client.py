@@ -30,7 +30,8 @@ _AGAIN: Final = frozenset(
         "DATABASE_UNAVAILABLE",
     }
 )
-_PATIENCE_S: Final = 60.0
+# Past the deadline of every operation: what has not ended then never will.
+_PATIENCE_S: Final = 420.0
 _PAUSE_S: Final = 0.02
 _CALL_S: Final = 30.0
 

@@ -17,7 +17,7 @@ from killmatrix.report import Report
 from killmatrix.world import World
 
 _FEWEST, _MOST = 50, 130
-_REST_S: Final = 30.0
+_REST_S: Final = 120.0
 _HOUR_S: Final = 3600.0
 # A strike that waits for a certain call takes any after this many others.
 _PATIENCE_CALLS: Final = 200

@@ -50,6 +50,10 @@ class Subject(Protocol):
         """Return a number that grows whenever `service` is started."""
         ...
 
+    def kill(self, service: str) -> None:
+        """End `service` by SIGKILL; something starts it again."""
+        ...
+
     def kill_and_wait_restarted(self, service: str) -> None:
         """End `service` by SIGKILL and wait until the stack is ready again with a new one."""
         ...

@@ -22,12 +22,15 @@ from controller.instances.bundles import Bundles
 from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
 from controller.instances.evidence import Evidence
+from controller.instances.fences import Fences
 from controller.instances.fleet import Fleet
 from controller.instances.guests import Guests
 from controller.instances.image_feed import ImageFeed
+from controller.instances.importing import Importing
 from controller.instances.launching import Launching
 from controller.instances.nodes import Nodes
 from controller.instances.observations import Observations
+from controller.instances.orphans import Orphans
 from controller.instances.queries import Queries
 from controller.instances.readiness_timer import ReadinessTimer
 from controller.instances.reconciler import Reconciler
@@ -35,9 +38,15 @@ from controller.instances.runner_watch import RunnerWatch
 from controller.instances.submitting import Submitting
 from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs
-from controller.operations import Clock, Engine, EngineSettings, Outbox, SystemClock
+from controller.operations import (
+    Clock,
+    Engine,
+    EngineSettings,
+    Outbox,
+    SystemClock,
+    cluster_id,
+)
 from controller.operations.failpoints import FailPoints
-from controller.operations.rows import meta
 from controller.plans.kinds import build_plans
 from controller.plans.workbench import Workbench
 from controller.policies.enforcer import Enforcer
@@ -89,7 +98,7 @@ async def serve(
     """Put the parts together on top of a database and peers, and serve until the context is left."""
     clock = clock or SystemClock()
     rules = settings.restart_rules
-    cluster_id = await database.read(lambda conn: conn.execute(select(meta.c.db_epoch)).scalar_one())
+    identity = await database.read(cluster_id)
     fleet = Fleet(runners, clock)
     await database.write(lambda conn: capacity_rows.know_nodes(conn, [runner.node for runner in runners]))
     changes = Changes(fleet, clock, rules)
@@ -97,7 +106,7 @@ async def serve(
     capacity = Capacity(database, fleet, settings.overcommit)
     observations = Observations(database, fleet, capacity, changes, outbox)
     evidence = Evidence(database, fleet)
-    bench = Workbench(database, fleet, store, changes, observations, evidence, cluster_id)
+    bench = Workbench(database, fleet, store, changes, observations, evidence, identity)
     engine = Engine(
         database,
         build_plans(bench, settings.operation_deadline_s),
@@ -111,6 +120,7 @@ async def serve(
     )
     submitting = Submitting(database, engine)
     queries = Queries(database, fleet, engine.feed, clock)
+    orphans = Orphans(database, fleet, clock, identity)
     images = ImageFeed(database, store, outbox, clock)
     times = FilingSettings(settings.stop_timeout_s, settings.operation_deadline_s)
     enforcer = Enforcer(
@@ -124,7 +134,8 @@ async def serve(
     leases = Leases(database, clock, enforcer.renewed)
     parts = InstanceParts(
         queries=queries,
-        launching=Launching(database, fleet, store, changes, capacity, submitting, clock, cluster_id),
+        importing=Importing(database, fleet, orphans, changes, submitting, clock),
+        launching=Launching(database, fleet, store, changes, capacity, submitting, clock, identity),
         verbs=Verbs(
             database,
             fleet,
@@ -132,26 +143,27 @@ async def serve(
             capacity,
             submitting,
             settings.operation_deadline_s,
-            cluster_id,
+            identity,
             clock,
         ),
-        updating=Updating(database, fleet, changes, capacity, submitting, cluster_id, clock, rules),
+        updating=Updating(database, fleet, changes, capacity, submitting, identity, clock, rules),
         guests=Guests(queries, fleet),
         leases=leases,
         stop_timeout_s=settings.stop_timeout_s,
         readiness_deadline_s=settings.readiness_deadline_s,
     )
     reconciler = Reconciler(database, engine, observations, clock)
+    fences = Fences(database, identity)
     timer = ReadinessTimer(database, fleet, observations, clock)
     loops: list[Coroutine[Any, Any, None]] = [
         reconciler.run(),
         timer.run(),
         enforcer.run(),
         images.run(),
-        *(RunnerWatch(runner, observations, clock).run() for runner in runners),
+        *(RunnerWatch(runner, observations, fences, clock).run() for runner in runners),
     ]
     nodes = Nodes(database, fleet, capacity, store, images)
-    services = _services(parts, engine, nodes, Bundles(database, engine, evidence, nodes, clock))
+    services = _services(parts, engine, nodes, orphans, Bundles(database, engine, evidence, nodes, clock))
     async with AsyncExitStack() as stack:
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         running = asyncio.create_task(engine.run(), name="operations engine")
@@ -169,10 +181,10 @@ async def serve(
 
 
 def _services(
-    parts: InstanceParts, engine: Engine, nodes: Nodes, bundles: Bundles
+    parts: InstanceParts, engine: Engine, nodes: Nodes, orphans: Orphans, bundles: Bundles
 ) -> list[tuple[str, Register]]:
     instances, operations = InstanceServicer(parts), OperationServicer(engine, bundles)
-    events, hosts = EventServicer(engine), NodeServicer(nodes)
+    events, hosts = EventServicer(engine), NodeServicer(nodes, orphans, parts.importing)
     package = "qcontroller.controller.v1"
     return [
         (

@@ -14,6 +14,10 @@
     ├── ImageNotFound
     ├── ImageDigestMismatch        the name points to other bytes than were asked for
     ├── NodeNotFound
+    ├── OrphanNotFound             the node has no such quarantined machine
+    ├── OrphanNotImportable        its record does not suffice
+    ├── OrphanRunning              it runs, and is removed by force only
+    ├── MachineAlreadyManaged      an instance stands for it
     ├── HostCapacityExhausted      the node cannot hold that much more
     ├── AgentUnavailable           the guest agent does not answer
     ├── WaitTimeout                a condition did not become true in time
@@ -57,10 +61,10 @@ class InstanceNotFound(ControllerError):
 
 
 class InstanceAlreadyExists(ControllerError):
-    """The name is taken."""
+    """The name is taken; `hint` says what else could be done."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"There is an instance {name!r} already.")
+    def __init__(self, name: str, hint: str = "") -> None:
+        super().__init__(" ".join(filter(None, (f"There is an instance {name!r} already.", hint))))
         self.name = name
 
 
@@ -150,6 +154,40 @@ class NodeNotFound(ControllerError):
     def __init__(self, node: str) -> None:
         super().__init__(f"There is no node {node!r}.")
         self.node = node
+
+
+class OrphanNotFound(ControllerError):
+    """The node has no quarantined machine of this id."""
+
+    def __init__(self, node: str, machine_id: str) -> None:
+        super().__init__(f"{node} has no orphan {machine_id!r}.")
+        self.node = node
+        self.machine_id = machine_id
+
+
+class OrphanNotImportable(ControllerError):
+    """No instance can be made of the quarantined machine."""
+
+    def __init__(self, machine_id: str, why: str) -> None:
+        super().__init__(f"{machine_id} cannot be imported. {why}")
+        self.machine_id = machine_id
+
+
+class OrphanRunning(ControllerError):
+    """The quarantined machine runs: somebody may be using it."""
+
+    def __init__(self, node: str, machine_id: str) -> None:
+        super().__init__(f"{machine_id} runs on {node}: it is removed with force only.")
+        self.machine_id = machine_id
+
+
+class MachineAlreadyManaged(ControllerError):
+    """An instance stands for the machine."""
+
+    def __init__(self, machine_id: str, instance: str) -> None:
+        super().__init__(f"{machine_id} is no orphan: it is the machine of instance {instance!r}.")
+        self.machine_id = machine_id
+        self.instance = instance
 
 
 class HostCapacityExhausted(ControllerError):

@@ -3,7 +3,7 @@
 Each has two implementations: the gRPC client in `adapters` and the fake of the unit tests.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from controller.domain.machine import (
     MachineSpec,
 )
 from controller.domain.node import Check, Host, Leak, Node
+from controller.domain.orphan import Unclaimed
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,9 @@ class Runner(Protocol):
     ) -> Machine:
         """Have no process; `stage` is told powerdown, quit and kill as they begin."""
 
+    async def claim(self, fencing: Fencing, name: str, cluster_id: str, record: str) -> Machine:
+        """Have the machine's record say whose it is now; neither process nor other files are touched."""
+
     async def pause(self, fencing: Fencing) -> Machine:
         """Have the guest's CPUs stand still."""
 
@@ -108,6 +112,9 @@ class Runner(Protocol):
 
     async def leaks(self) -> list[Leak]:
         """List objects that nobody claims."""
+
+    async def unclaimed(self, claimed: Collection[str]) -> list[Unclaimed]:
+        """List the machines that are there beside the `claimed` ones."""
 
     async def doctor(self) -> list[Check]:
         """Run the host's checks."""

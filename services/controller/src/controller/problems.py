@@ -86,6 +86,26 @@ TABLE: Final[Mapping[type[Exception], _Row]] = MappingProxyType(
             lambda e: {"image": e.image, "expected": e.expected, "actual": e.actual},
         ),
         errors.NodeNotFound: (StatusCode.NOT_FOUND, "NODE_NOT_FOUND", lambda e: {"node": e.node}),
+        errors.OrphanNotFound: (
+            StatusCode.NOT_FOUND,
+            "ORPHAN_NOT_FOUND",
+            lambda e: {"node": e.node, "id": e.machine_id},
+        ),
+        errors.OrphanNotImportable: (
+            StatusCode.FAILED_PRECONDITION,
+            "ORPHAN_NOT_IMPORTABLE",
+            lambda e: {"id": e.machine_id},
+        ),
+        errors.OrphanRunning: (
+            StatusCode.FAILED_PRECONDITION,
+            "ORPHAN_RUNNING",
+            lambda e: {"id": e.machine_id},
+        ),
+        errors.MachineAlreadyManaged: (
+            StatusCode.FAILED_PRECONDITION,
+            "MACHINE_ALREADY_MANAGED",
+            lambda e: {"id": e.machine_id, "instance": e.instance},
+        ),
         errors.HostCapacityExhausted: (
             StatusCode.RESOURCE_EXHAUSTED,
             "HOST_CAPACITY_EXHAUSTED",

@@ -56,6 +56,12 @@ async def test_a_running_instance_is_deleted_by_force_only(cloud: Cloud) -> None
     await cloud.done(await cloud.ask("Delete", force=True))
 
 
+async def test_what_a_call_has_answered_is_not_asked_for_again(cloud: Cloud) -> None:
+    """A launch looks before it prepares, before it starts, and once more at the end."""
+    await cloud.launch()
+    assert cloud.runner.calls.count("get") == 3
+
+
 async def test_the_stop_shows_what_it_did_to_the_guest(cloud: Cloud) -> None:
     await cloud.launch()
     operation = await cloud.done(await cloud.ask("Stop"))

@@ -77,7 +77,7 @@ def rest_app(
         operations,
         Events(peers, closing, heartbeat_s=heartbeat_s),
         Leases(peers, closing),
-        Nodes(peers),
+        Nodes(peers, mutations),
         Health(peers, contract, registry),
     )
     max_body_bytes = settings.max_body_bytes or _MAX_BODY_BYTES
@@ -120,6 +120,7 @@ def _handlers(
     """Return the handler of every operationId."""
     return {
         "launchInstance": instances.launch,
+        "importInstance": instances.take,
         "listInstances": instances.list,
         "getInstance": instances.get,
         "updateInstance": instances.update,
@@ -149,6 +150,8 @@ def _handlers(
         "listNodes": nodes.list,
         "getNode": nodes.get,
         "listLeaks": nodes.leaks,
+        "listOrphans": nodes.orphans,
+        "deleteOrphan": nodes.delete_orphan,
         "runDoctor": nodes.doctor,
         "getHealth": health.alive,
         "getReadiness": health.ready,

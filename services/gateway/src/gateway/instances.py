@@ -48,6 +48,14 @@ class Instances:
             return json_response(to_json(answer.plan))
         return await self._mutations.answer(call, answer.mutation)
 
+    async def take(self, call: Call) -> Response:
+        """POST /v1/instances/import."""
+        body = call.body
+        request = pb.ImportInstanceRequest(
+            node=body["node"], id=body["id"], name=body.get("name", ""), options=options_of(call)
+        )
+        return await self._answer(call, await ask(CONTROLLER, self._stub.ImportInstance, request))
+
     async def list(self, call: Call) -> Response:
         """GET /v1/instances."""
         states = pb.DESCRIPTOR.enum_types_by_name["InstanceState"]

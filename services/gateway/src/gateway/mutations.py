@@ -14,6 +14,9 @@ from gateway.convert import operation_json, to_json
 from gateway.errors import OperationFailedError, PeerUnavailableError
 
 _RETRIES: Final = 5
+# Kinds after which there is no instance to show, and kinds after which there is a new one.
+_LEAVING_NOTHING: Final = frozenset({"delete", "discard"})
+_MAKING: Final = frozenset({"launch", "import"})
 _UNFINISHED: Final = (
     operation_pb2.OPERATION_STATE_PENDING,
     operation_pb2.OPERATION_STATE_RUNNING,
@@ -88,11 +91,11 @@ class Mutations:
     async def _done(
         self, operation: operation_pb2.Operation, headers: dict[str, str], notes: Sequence[str]
     ) -> Response:
-        if operation.kind == "delete":
+        if operation.kind in _LEAVING_NOTHING:
             return Response(status_code=204, headers=headers)
         request = instance_pb2.GetInstanceRequest(name=operation.instance)
         answer = await ask(CONTROLLER, self._peers.instances.GetInstance, request)
-        if operation.kind == "launch":
+        if operation.kind in _MAKING:
             headers |= {"Location": f"/v1/instances/{operation.instance}"}
             return self._instance(answer.instance, headers, notes, status=201)
         return self._instance(answer.instance, headers, notes)

@@ -72,6 +72,9 @@ REASONS: Final[dict[str, Reason]] = {
         404, "There is no such operation", "Finished operations are kept for 30 days."
     ),
     "NODE_NOT_FOUND": Reason(404, "There is no such node", "List the nodes: GET /v1/nodes."),
+    "ORPHAN_NOT_FOUND": Reason(
+        404, "There is no such orphan", "List the node's orphans: GET /v1/nodes/{node}/orphans."
+    ),
     "CURSOR_EXPIRED": Reason(
         410, "The cursor is too old", "List the resources again, then watch without a cursor."
     ),
@@ -85,6 +88,13 @@ REASONS: Final[dict[str, Reason]] = {
     "INSTANCE_STATE_CONFLICT": Reason(
         409, "The instance's state does not allow this", "`metadata.allowed` lists what the state allows."
     ),
+    "MACHINE_ALREADY_MANAGED": Reason(
+        409, "An instance stands for the machine", "Use the instance that `metadata` names."
+    ),
+    "ORPHAN_NOT_IMPORTABLE": Reason(
+        409, "No instance can be made of the machine", "The detail says why; its disk is on the node."
+    ),
+    "ORPHAN_RUNNING": Reason(409, "The orphan runs", "Import it, or remove it with force."),
     "INSTANCE_PROTECTED": Reason(
         409, "The instance is protected", 'Take the protection away first: PATCH {"protected": false}.'
     ),
@@ -154,7 +164,11 @@ REASONS: Final[dict[str, Reason]] = {
     "MACHINE_STATE_CONFLICT": Reason(
         409, "The machine's state does not allow this", "Read the instance again and repeat what it allows."
     ),
-    "STALE_FENCE": Reason(409, "A later operation has the machine", "Look at the instance's operations."),
+    "STALE_FENCE": Reason(
+        409,
+        "A later operation has the machine",
+        "Look at the instance's operations; another controller may have imported the machine.",
+    ),
     "FOREIGN_OBJECT": Reason(
         409, "An object of another owner is in the way", "See the detail and the node's leaks; remove it."
     ),

@@ -21,9 +21,7 @@ from qemu_runner.adapters.vm_host import StopRecord, VmHostClient, read_stop_rec
 from qemu_runner.adapters.vm_host.codec import AnswerInvalid
 from qemu_runner.bridge_network import BridgeNetwork
 from qemu_runner.bridge_network.wiring import BridgeSettings, build_bridge_network
-from qemu_runner.domain.record import Run
 from qemu_runner.error_table import translate
-from qemu_runner.errors import VmHostUnavailableError
 from qemu_runner.existing_bridge import ExistingBridges
 from qemu_runner.existing_bridge.wiring import build_existing_bridges
 from qemu_runner.ports import BlobSource, LastWords, VmHostDoor
@@ -44,10 +42,12 @@ from qemu_runner.service.networking import Networking
 from qemu_runner.service.planning import Planning
 from qemu_runner.service.power import Power
 from qemu_runner.service.preparation import Preparation, UidRange
+from qemu_runner.service.quarantine import Quarantine
 from qemu_runner.service.removal import Removal
 from qemu_runner.service.starting import Starting
 from qemu_runner.service.tasks import Tasks
 from qemu_runner.service.vm_host_link import VmHostLink
+from qemu_runner.service.vm_hosts import VmHosts
 from qemu_runner.service.watching import Watching
 from qemu_runner.servicer import HostServicer, MachineServicer, Services
 from qemu_runner.settings import Configuration, parse_settings
@@ -147,6 +147,7 @@ async def running_core(
         capacity = Capacity(host_size(configuration.cpus, configuration.memory_mib), machines.records)
         exits = Exits(machines, files, networking)
         links: list[VmHostLink] = []
+        vm_hosts = VmHosts(links, machines.records)
 
         async def monitor_lost(machine: Machine) -> None:
             await adoption.monitor_lost(machine)
@@ -160,14 +161,14 @@ async def running_core(
             monitor_lost,
             tasks,
         )
-        adoption = Adoption(machines, files, exits, watching, hub, lambda run: _link_of(links, run), tasks)
+        adoption = Adoption(machines, files, exits, watching, hub, vm_hosts.of, tasks)
         links += [VmHostLink(path, door, adoption, last_words) for path in configuration.vm_hosts]
-        ending = Ending(machines, lambda run: _link_of(links, run), adoption.settle, links)
+        ending = Ending(machines, vm_hosts.of, adoption.settle, links)
         services = Services(
             machines=machines,
             actions=actions,
             planning=Planning(
-                machines, files, networking, capacity, lambda: links[-1], configuration.accelerator
+                machines, files, networking, capacity, vm_hosts.newest, configuration.accelerator
             ),
             preparation=Preparation(machines, files, images, networking, _uids(configuration)),
             starting=Starting(
@@ -178,13 +179,14 @@ async def running_core(
                 exits,
                 ending,
                 watching,
-                lambda: links[-1],
+                vm_hosts.newest,
                 adoption.settle,
                 configuration.accelerator,
             ),
             ending=ending,
             power=Power(machines),
             removal=Removal(machines, files, images, networking, ending),
+            quarantine=Quarantine(machines, store),
             watching=watching,
             guests=Guests(machines),
             evidence=Evidence(machines, files),
@@ -196,11 +198,11 @@ async def running_core(
                 images,
                 networking,
                 capacity,
-                links,
+                vm_hosts,
                 configuration.accelerator,
                 actions.is_busy,
             ),
-            doctor=Doctor(configuration.state_dir, networking, links),
+            doctor=Doctor(configuration.state_dir, networking, vm_hosts),
         )
         running = [tasks.begin(link.run(), name=f"vm-host link {link.socket_path}") for link in links]
         async with asyncio.timeout(_SETTLE_S):
@@ -212,7 +214,7 @@ async def running_core(
         work = asyncio.ensure_future(_first_end(running))
         stack.callback(work.cancel)
         # Left first, while the links still tell what becomes of vm-host.
-        stack.push_async_callback(Leaving(machines, links, networking, word_within_s=word_within_s).leave)
+        stack.push_async_callback(Leaving(machines, vm_hosts, networking, word_within_s=word_within_s).leave)
         # The first launch need not wait for what can be known before.
         tasks.begin(_probe_early(user_network), name="probe of the user network")
         yield services, work
@@ -234,13 +236,6 @@ async def _first_end(tasks: Sequence[asyncio.Task[None]]) -> None:
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()
-
-
-def _link_of(links: Sequence[VmHostLink], run: Run) -> VmHostLink:
-    for link in links:
-        if str(link.socket_path) == run.vm_host:
-            return link
-    raise VmHostUnavailableError(f"{run.vm_host} is not among the settings any more")
 
 
 def _uids(configuration: Configuration) -> UidRange:

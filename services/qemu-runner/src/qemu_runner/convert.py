@@ -28,6 +28,8 @@ from qemu_runner.domain.progress import Part, StopStep, Transfer
 from qemu_runner.domain.record import MachineExit
 from qemu_runner.errors import SpecFault, SpecInvalidError
 from qemu_runner.service.host import DependencyState, HostLeak, NodeState
+from qemu_runner.service.quarantine import Unclaimed
+from qemu_runner.service.vm_hosts import VmHostState
 from qemu_runner.user_network import Check, CheckStatus
 
 _SEED_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -38,6 +40,11 @@ _PHASES: Final = {
     MachinePhase.PREPARED: runner_pb2.MACHINE_PHASE_PREPARED,
     MachinePhase.ACTIVE: runner_pb2.MACHINE_PHASE_ACTIVE,
     MachinePhase.EXITED: runner_pb2.MACHINE_PHASE_EXITED,
+}
+_VM_HOST_STATES: Final = {
+    VmHostState.READY: host_pb2.NODE_STATE_READY,
+    VmHostState.DRAINING: host_pb2.NODE_STATE_DRAINING,
+    VmHostState.UNREACHABLE: host_pb2.NODE_STATE_UNREACHABLE,
 }
 _STEPS: Final = {
     StopStep.POWERDOWN: runner_pb2.STOP_STEP_POWERDOWN,
@@ -127,7 +134,13 @@ def seed_of(message: runner_pb2.MachineSeed) -> Seed:
     """
     if message.instance_id and not _SEED_ID.fullmatch(message.instance_id):
         raise SpecInvalidError((SpecFault("/seed/instanceId", "must be letters, digits and hyphens."),))
-    return Seed(message.user_data, message.network_config, message.hostname, message.instance_id)
+    return Seed(
+        message.user_data,
+        message.network_config,
+        message.hostname,
+        message.instance_id,
+        keep=message.keep,
+    )
 
 
 def machine_message(seen: Observation) -> runner_pb2.Machine:
@@ -157,6 +170,18 @@ def machine_message(seen: Observation) -> runner_pb2.Machine:
     if seen.spec is not None:
         message.spec.CopyFrom(_spec(seen.spec))
     return message
+
+
+def unclaimed_message(found: Unclaimed) -> runner_pb2.UnclaimedMachine:
+    """Return what is told of a machine that the caller does not know."""
+    return runner_pb2.UnclaimedMachine(
+        directory=found.observation.machine_id,
+        machine=machine_message(found.observation),
+        since=_time(found.since),
+        disk_bytes=found.disk_bytes,
+        fault=found.fault,
+        running=found.running,
+    )
 
 
 def prepare_message(part: Part) -> runner_pb2.PrepareMachineResponse:
@@ -193,6 +218,18 @@ def node_message(node: NodeState) -> host_pb2.Node:
         memory=host_pb2.MemoryCapacity(total=node.size.memory_mib, allocated=node.allocated.memory_mib),
         disk=host_pb2.DiskCapacity(total=node.disk_total_mib, free=node.disk_free_mib),
         message=node.message,
+        vm_hosts=[
+            host_pb2.VmHost(
+                name=view.name,
+                generation=view.generation,
+                qemu_version=view.qemu_version,
+                state=_VM_HOST_STATES[view.state],
+                machines=view.machines,
+                since=_time(view.since),
+                message=view.message,
+            )
+            for view in node.vm_hosts
+        ],
     )
 
 

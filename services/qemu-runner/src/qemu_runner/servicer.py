@@ -23,6 +23,7 @@ from qemu_runner.service.machines import Machine, Machines
 from qemu_runner.service.planning import Planning
 from qemu_runner.service.power import Power
 from qemu_runner.service.preparation import Preparation
+from qemu_runner.service.quarantine import Quarantine
 from qemu_runner.service.removal import Removal
 from qemu_runner.service.starting import Starting
 from qemu_runner.service.watching import Watching
@@ -40,6 +41,7 @@ class Services:
     ending: Ending
     power: Power
     removal: Removal
+    quarantine: Quarantine
     watching: Watching
     guests: Guests
     evidence: Evidence
@@ -116,6 +118,17 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
                     yield convert.stop_message(part)
             yield runner_pb2.StopMachineResponse(machine=self._message(machine))
 
+    async def ClaimMachine(
+        self, request: runner_pb2.ClaimMachineRequest, _context: Any
+    ) -> runner_pb2.ClaimMachineResponse:
+        async def body(machine: Machine, _emit: Emit) -> None:
+            await self._services.quarantine.claim(
+                machine, request.name, request.cluster_id, request.instance_record
+            )
+
+        seen = await self._services.actions.perform("claim", convert.fencing_of(request.fencing), body)
+        return runner_pb2.ClaimMachineResponse(machine=convert.machine_message(seen))
+
     async def PauseMachine(
         self, request: runner_pb2.PauseMachineRequest, _context: Any
     ) -> runner_pb2.PauseMachineResponse:
@@ -167,6 +180,8 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
             if request.fence:
                 async with machine.lock:
                     await self._services.machines.raise_fence(machine, request.fence)
+            else:
+                await self._services.machines.learn_fence(machine)
             return runner_pb2.GetMachineResponse(machine=self._message(machine))
 
     async def ListMachines(
@@ -253,6 +268,14 @@ class HostServicer(runner_pb2_grpc.HostServiceServicer):
     ) -> runner_pb2.ListHostLeaksResponse:
         leaks = await self._services.host.leaks()
         return runner_pb2.ListHostLeaksResponse(leaks=convert.leak_messages(leaks))
+
+    async def ListUnclaimedMachines(
+        self, request: runner_pb2.ListUnclaimedMachinesRequest, _context: Any
+    ) -> runner_pb2.ListUnclaimedMachinesResponse:
+        found = await self._services.quarantine.unclaimed(frozenset(request.claimed_ids))
+        return runner_pb2.ListUnclaimedMachinesResponse(
+            machines=[convert.unclaimed_message(each) for each in found]
+        )
 
     async def RunHostDoctor(
         self, _request: runner_pb2.RunHostDoctorRequest, _context: Any

@@ -27,6 +27,13 @@ class Link:
         self.stopping = asyncio.Event()
 
 
+class VmHosts(list[Link]):
+    """The first of two has machines; one is all there is."""
+
+    def with_machines(self) -> list[Link]:
+        return self[:1]
+
+
 class Network:
     def __init__(self) -> None:
         self.removed = False
@@ -36,7 +43,7 @@ class Network:
 
 
 def leaving(machines: Fleet, link: Link, network: Network) -> Leaving:
-    return Leaving(machines, [link], network, word_within_s=0.05)  # type: ignore[arg-type, list-item]
+    return Leaving(machines, VmHosts([link]), network, word_within_s=0.05)  # type: ignore[arg-type]
 
 
 async def test_without_machines_the_guard_goes_at_once() -> None:
@@ -67,3 +74,11 @@ async def test_when_vm_host_stops_the_guard_goes_behind_the_last_machine() -> No
     machine.end()
     await work
     assert network.removed
+
+
+async def test_an_older_vm_host_that_ended_empty_takes_nothing_down() -> None:
+    network, newer, older = Network(), Link(), Link()
+    older.stopping.set()
+    vm_hosts, machines = VmHosts([newer, older]), Fleet([Machine(runs=True)])
+    await Leaving(machines, vm_hosts, network, word_within_s=0.05).leave()  # type: ignore[arg-type]
+    assert not network.removed

@@ -23,62 +23,75 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from qcontroller.controller.v1 import instance_pb2 as qcontroller_dot_controller_dot_v1_dot_instance__pb2
 from qcontroller.event.v1 import event_pb2 as qcontroller_dot_event_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$qcontroller/controller/v1/host.proto\x12\x19qcontroller.controller.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a qcontroller/event/v1/event.proto\"F\n\x12WatchEventsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x11\n\tinstances\x18\x02 \x03(\t\x12\r\n\x05types\x18\x03 \x03(\t\"A\n\x13WatchEventsResponse\x12*\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1b.qcontroller.event.v1.Event\";\n\x0b\x41\x63\x63\x65lerator\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06usable\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\">\n\x0b\x43puCapacity\x12\r\n\x05total\x18\x01 \x01(\r\x12\x11\n\tallocated\x18\x02 \x01(\r\x12\r\n\x05limit\x18\x03 \x01(\r\"A\n\x0eMemoryCapacity\x12\r\n\x05total\x18\x01 \x01(\r\x12\x11\n\tallocated\x18\x02 \x01(\r\x12\r\n\x05limit\x18\x03 \x01(\r\"M\n\x0c\x44iskCapacity\x12\r\n\x05total\x18\x01 \x01(\r\x12\x0c\n\x04\x66ree\x18\x02 \x01(\r\x12\x11\n\tallocated\x18\x03 \x01(\r\x12\r\n\x05limit\x18\x04 \x01(\r\"\x8f\x03\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x05state\x18\x02 \x01(\x0e\x32$.qcontroller.controller.v1.NodeState\x12\x0c\n\x04\x61rch\x18\x03 \x01(\t\x12\x14\n\x0cqemu_version\x18\x04 \x01(\t\x12<\n\x0c\x61\x63\x63\x65lerators\x18\x05 \x03(\x0b\x32&.qcontroller.controller.v1.Accelerator\x12\x13\n\x0b\x61\x63\x63\x65lerator\x18\x06 \x01(\t\x12\x14\n\x0cspeed_factor\x18\x07 \x01(\x01\x12\x34\n\x04\x63pus\x18\x08 \x01(\x0b\x32&.qcontroller.controller.v1.CpuCapacity\x12\x39\n\x06memory\x18\t \x01(\x0b\x32).qcontroller.controller.v1.MemoryCapacity\x12\x35\n\x04\x64isk\x18\n \x01(\x0b\x32\'.qcontroller.controller.v1.DiskCapacity\x12\x0f\n\x07message\x18\x0b \x01(\t\"\\\n\x04Leak\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\x05\x43heck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\x06status\x18\x02 \x01(\x0e\x32&.qcontroller.controller.v1.CheckStatus\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0b\n\x03\x66ix\x18\x04 \x01(\t\"9\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x11ListNodesResponse\x12.\n\x05nodes\x18\x01 \x03(\x0b\x32\x1f.qcontroller.controller.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x0eGetNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x0fGetNodeResponse\x12-\n\x04node\x18\x01 \x01(\x0b\x32\x1f.qcontroller.controller.v1.Node\" \n\x10ListLeaksRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"C\n\x11ListLeaksResponse\x12.\n\x05leaks\x18\x01 \x03(\x0b\x32\x1f.qcontroller.controller.v1.Leak\" \n\x10RunDoctorRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"E\n\x11RunDoctorResponse\x12\x30\n\x06\x63hecks\x18\x01 \x03(\x0b\x32 .qcontroller.controller.v1.Check\"a\n\nDependency\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02up\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"\x15\n\x13GetReadinessRequest\"S\n\x14GetReadinessResponse\x12;\n\x0c\x64\x65pendencies\x18\x01 \x03(\x0b\x32%.qcontroller.controller.v1.Dependency*r\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_STATE_READY\x10\x01\x12\x17\n\x13NODE_STATE_DRAINING\x10\x02\x12\x1a\n\x16NODE_STATE_UNREACHABLE\x10\x03*p\n\x0b\x43heckStatus\x12\x1c\n\x18\x43HECK_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HECK_STATUS_PASS\x10\x01\x12\x15\n\x11\x43HECK_STATUS_WARN\x10\x02\x12\x15\n\x11\x43HECK_STATUS_FAIL\x10\x03\x32~\n\x0c\x45ventService\x12n\n\x0bWatchEvents\x12-.qcontroller.controller.v1.WatchEventsRequest\x1a..qcontroller.controller.v1.WatchEventsResponse0\x01\x32\x98\x04\n\x0bNodeService\x12\x66\n\tListNodes\x12+.qcontroller.controller.v1.ListNodesRequest\x1a,.qcontroller.controller.v1.ListNodesResponse\x12`\n\x07GetNode\x12).qcontroller.controller.v1.GetNodeRequest\x1a*.qcontroller.controller.v1.GetNodeResponse\x12\x66\n\tListLeaks\x12+.qcontroller.controller.v1.ListLeaksRequest\x1a,.qcontroller.controller.v1.ListLeaksResponse\x12\x66\n\tRunDoctor\x12+.qcontroller.controller.v1.RunDoctorRequest\x1a,.qcontroller.controller.v1.RunDoctorResponse\x12o\n\x0cGetReadiness\x12..qcontroller.controller.v1.GetReadinessRequest\x1a/.qcontroller.controller.v1.GetReadinessResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$qcontroller/controller/v1/host.proto\x12\x19qcontroller.controller.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(qcontroller/controller/v1/instance.proto\x1a qcontroller/event/v1/event.proto\"F\n\x12WatchEventsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x11\n\tinstances\x18\x02 \x03(\t\x12\r\n\x05types\x18\x03 \x03(\t\"A\n\x13WatchEventsResponse\x12*\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1b.qcontroller.event.v1.Event\";\n\x0b\x41\x63\x63\x65lerator\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06usable\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\">\n\x0b\x43puCapacity\x12\r\n\x05total\x18\x01 \x01(\r\x12\x11\n\tallocated\x18\x02 \x01(\r\x12\r\n\x05limit\x18\x03 \x01(\r\"A\n\x0eMemoryCapacity\x12\r\n\x05total\x18\x01 \x01(\r\x12\x11\n\tallocated\x18\x02 \x01(\r\x12\r\n\x05limit\x18\x03 \x01(\r\"M\n\x0c\x44iskCapacity\x12\r\n\x05total\x18\x01 \x01(\r\x12\x0c\n\x04\x66ree\x18\x02 \x01(\r\x12\x11\n\tallocated\x18\x03 \x01(\r\x12\r\n\x05limit\x18\x04 \x01(\r\"\xc3\x01\n\x06VmHost\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\t\x12\x14\n\x0cqemu_version\x18\x03 \x01(\t\x12\x33\n\x05state\x18\x04 \x01(\x0e\x32$.qcontroller.controller.v1.NodeState\x12\x10\n\x08machines\x18\x05 \x01(\r\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\x07 \x01(\t\"\xc4\x03\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x05state\x18\x02 \x01(\x0e\x32$.qcontroller.controller.v1.NodeState\x12\x0c\n\x04\x61rch\x18\x03 \x01(\t\x12\x14\n\x0cqemu_version\x18\x04 \x01(\t\x12<\n\x0c\x61\x63\x63\x65lerators\x18\x05 \x03(\x0b\x32&.qcontroller.controller.v1.Accelerator\x12\x13\n\x0b\x61\x63\x63\x65lerator\x18\x06 \x01(\t\x12\x14\n\x0cspeed_factor\x18\x07 \x01(\x01\x12\x34\n\x04\x63pus\x18\x08 \x01(\x0b\x32&.qcontroller.controller.v1.CpuCapacity\x12\x39\n\x06memory\x18\t \x01(\x0b\x32).qcontroller.controller.v1.MemoryCapacity\x12\x35\n\x04\x64isk\x18\n \x01(\x0b\x32\'.qcontroller.controller.v1.DiskCapacity\x12\x0f\n\x07message\x18\x0b \x01(\t\x12\x33\n\x08vm_hosts\x18< \x03(\x0b\x32!.qcontroller.controller.v1.VmHost\"\\\n\x04Leak\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa7\x01\n\x06Orphan\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07running\x18\x03 \x01(\x08\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x12\n\nimportable\x18\x08 \x01(\x08\"\"\n\x12ListOrphansRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"I\n\x13ListOrphansResponse\x12\x32\n\x07orphans\x18\x01 \x03(\x0b\x32!.qcontroller.controller.v1.Orphan\"{\n\x13\x44\x65leteOrphanRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12;\n\x07options\x18\x04 \x01(\x0b\x32*.qcontroller.controller.v1.MutationOptions\"M\n\x14\x44\x65leteOrphanResponse\x12\x35\n\x08mutation\x18\x01 \x01(\x0b\x32#.qcontroller.controller.v1.Mutation\"j\n\x05\x43heck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\x06status\x18\x02 \x01(\x0e\x32&.qcontroller.controller.v1.CheckStatus\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0b\n\x03\x66ix\x18\x04 \x01(\t\"9\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x11ListNodesResponse\x12.\n\x05nodes\x18\x01 \x03(\x0b\x32\x1f.qcontroller.controller.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x0eGetNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x0fGetNodeResponse\x12-\n\x04node\x18\x01 \x01(\x0b\x32\x1f.qcontroller.controller.v1.Node\" \n\x10ListLeaksRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"C\n\x11ListLeaksResponse\x12.\n\x05leaks\x18\x01 \x03(\x0b\x32\x1f.qcontroller.controller.v1.Leak\" \n\x10RunDoctorRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"E\n\x11RunDoctorResponse\x12\x30\n\x06\x63hecks\x18\x01 \x03(\x0b\x32 .qcontroller.controller.v1.Check\"a\n\nDependency\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02up\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"\x15\n\x13GetReadinessRequest\"S\n\x14GetReadinessResponse\x12;\n\x0c\x64\x65pendencies\x18\x01 \x03(\x0b\x32%.qcontroller.controller.v1.Dependency*r\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_STATE_READY\x10\x01\x12\x17\n\x13NODE_STATE_DRAINING\x10\x02\x12\x1a\n\x16NODE_STATE_UNREACHABLE\x10\x03*p\n\x0b\x43heckStatus\x12\x1c\n\x18\x43HECK_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HECK_STATUS_PASS\x10\x01\x12\x15\n\x11\x43HECK_STATUS_WARN\x10\x02\x12\x15\n\x11\x43HECK_STATUS_FAIL\x10\x03\x32~\n\x0c\x45ventService\x12n\n\x0bWatchEvents\x12-.qcontroller.controller.v1.WatchEventsRequest\x1a..qcontroller.controller.v1.WatchEventsResponse0\x01\x32\xf7\x05\n\x0bNodeService\x12\x66\n\tListNodes\x12+.qcontroller.controller.v1.ListNodesRequest\x1a,.qcontroller.controller.v1.ListNodesResponse\x12`\n\x07GetNode\x12).qcontroller.controller.v1.GetNodeRequest\x1a*.qcontroller.controller.v1.GetNodeResponse\x12\x66\n\tListLeaks\x12+.qcontroller.controller.v1.ListLeaksRequest\x1a,.qcontroller.controller.v1.ListLeaksResponse\x12l\n\x0bListOrphans\x12-.qcontroller.controller.v1.ListOrphansRequest\x1a..qcontroller.controller.v1.ListOrphansResponse\x12o\n\x0c\x44\x65leteOrphan\x12..qcontroller.controller.v1.DeleteOrphanRequest\x1a/.qcontroller.controller.v1.DeleteOrphanResponse\x12\x66\n\tRunDoctor\x12+.qcontroller.controller.v1.RunDoctorRequest\x1a,.qcontroller.controller.v1.RunDoctorResponse\x12o\n\x0cGetReadiness\x12..qcontroller.controller.v1.GetReadinessRequest\x1a/.qcontroller.controller.v1.GetReadinessResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qcontroller.controller.v1.host_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NODESTATE']._serialized_start=1814
-  _globals['_NODESTATE']._serialized_end=1928
-  _globals['_CHECKSTATUS']._serialized_start=1930
-  _globals['_CHECKSTATUS']._serialized_end=2042
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=134
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=204
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=206
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=271
-  _globals['_ACCELERATOR']._serialized_start=273
-  _globals['_ACCELERATOR']._serialized_end=332
-  _globals['_CPUCAPACITY']._serialized_start=334
-  _globals['_CPUCAPACITY']._serialized_end=396
-  _globals['_MEMORYCAPACITY']._serialized_start=398
-  _globals['_MEMORYCAPACITY']._serialized_end=463
-  _globals['_DISKCAPACITY']._serialized_start=465
-  _globals['_DISKCAPACITY']._serialized_end=542
-  _globals['_NODE']._serialized_start=545
-  _globals['_NODE']._serialized_end=944
-  _globals['_LEAK']._serialized_start=946
-  _globals['_LEAK']._serialized_end=1038
-  _globals['_CHECK']._serialized_start=1040
-  _globals['_CHECK']._serialized_end=1146
-  _globals['_LISTNODESREQUEST']._serialized_start=1148
-  _globals['_LISTNODESREQUEST']._serialized_end=1205
-  _globals['_LISTNODESRESPONSE']._serialized_start=1207
-  _globals['_LISTNODESRESPONSE']._serialized_end=1299
-  _globals['_GETNODEREQUEST']._serialized_start=1301
-  _globals['_GETNODEREQUEST']._serialized_end=1331
-  _globals['_GETNODERESPONSE']._serialized_start=1333
-  _globals['_GETNODERESPONSE']._serialized_end=1397
-  _globals['_LISTLEAKSREQUEST']._serialized_start=1399
-  _globals['_LISTLEAKSREQUEST']._serialized_end=1431
-  _globals['_LISTLEAKSRESPONSE']._serialized_start=1433
-  _globals['_LISTLEAKSRESPONSE']._serialized_end=1500
-  _globals['_RUNDOCTORREQUEST']._serialized_start=1502
-  _globals['_RUNDOCTORREQUEST']._serialized_end=1534
-  _globals['_RUNDOCTORRESPONSE']._serialized_start=1536
-  _globals['_RUNDOCTORRESPONSE']._serialized_end=1605
-  _globals['_DEPENDENCY']._serialized_start=1607
-  _globals['_DEPENDENCY']._serialized_end=1704
-  _globals['_GETREADINESSREQUEST']._serialized_start=1706
-  _globals['_GETREADINESSREQUEST']._serialized_end=1727
-  _globals['_GETREADINESSRESPONSE']._serialized_start=1729
-  _globals['_GETREADINESSRESPONSE']._serialized_end=1812
-  _globals['_EVENTSERVICE']._serialized_start=2044
-  _globals['_EVENTSERVICE']._serialized_end=2170
-  _globals['_NODESERVICE']._serialized_start=2173
-  _globals['_NODESERVICE']._serialized_end=2709
+  _globals['_NODESTATE']._serialized_start=2592
+  _globals['_NODESTATE']._serialized_end=2706
+  _globals['_CHECKSTATUS']._serialized_start=2708
+  _globals['_CHECKSTATUS']._serialized_end=2820
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=176
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=246
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=248
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=313
+  _globals['_ACCELERATOR']._serialized_start=315
+  _globals['_ACCELERATOR']._serialized_end=374
+  _globals['_CPUCAPACITY']._serialized_start=376
+  _globals['_CPUCAPACITY']._serialized_end=438
+  _globals['_MEMORYCAPACITY']._serialized_start=440
+  _globals['_MEMORYCAPACITY']._serialized_end=505
+  _globals['_DISKCAPACITY']._serialized_start=507
+  _globals['_DISKCAPACITY']._serialized_end=584
+  _globals['_VMHOST']._serialized_start=587
+  _globals['_VMHOST']._serialized_end=782
+  _globals['_NODE']._serialized_start=785
+  _globals['_NODE']._serialized_end=1237
+  _globals['_LEAK']._serialized_start=1239
+  _globals['_LEAK']._serialized_end=1331
+  _globals['_ORPHAN']._serialized_start=1334
+  _globals['_ORPHAN']._serialized_end=1501
+  _globals['_LISTORPHANSREQUEST']._serialized_start=1503
+  _globals['_LISTORPHANSREQUEST']._serialized_end=1537
+  _globals['_LISTORPHANSRESPONSE']._serialized_start=1539
+  _globals['_LISTORPHANSRESPONSE']._serialized_end=1612
+  _globals['_DELETEORPHANREQUEST']._serialized_start=1614
+  _globals['_DELETEORPHANREQUEST']._serialized_end=1737
+  _globals['_DELETEORPHANRESPONSE']._serialized_start=1739
+  _globals['_DELETEORPHANRESPONSE']._serialized_end=1816
+  _globals['_CHECK']._serialized_start=1818
+  _globals['_CHECK']._serialized_end=1924
+  _globals['_LISTNODESREQUEST']._serialized_start=1926
+  _globals['_LISTNODESREQUEST']._serialized_end=1983
+  _globals['_LISTNODESRESPONSE']._serialized_start=1985
+  _globals['_LISTNODESRESPONSE']._serialized_end=2077
+  _globals['_GETNODEREQUEST']._serialized_start=2079
+  _globals['_GETNODEREQUEST']._serialized_end=2109
+  _globals['_GETNODERESPONSE']._serialized_start=2111
+  _globals['_GETNODERESPONSE']._serialized_end=2175
+  _globals['_LISTLEAKSREQUEST']._serialized_start=2177
+  _globals['_LISTLEAKSREQUEST']._serialized_end=2209
+  _globals['_LISTLEAKSRESPONSE']._serialized_start=2211
+  _globals['_LISTLEAKSRESPONSE']._serialized_end=2278
+  _globals['_RUNDOCTORREQUEST']._serialized_start=2280
+  _globals['_RUNDOCTORREQUEST']._serialized_end=2312
+  _globals['_RUNDOCTORRESPONSE']._serialized_start=2314
+  _globals['_RUNDOCTORRESPONSE']._serialized_end=2383
+  _globals['_DEPENDENCY']._serialized_start=2385
+  _globals['_DEPENDENCY']._serialized_end=2482
+  _globals['_GETREADINESSREQUEST']._serialized_start=2484
+  _globals['_GETREADINESSREQUEST']._serialized_end=2505
+  _globals['_GETREADINESSRESPONSE']._serialized_start=2507
+  _globals['_GETREADINESSRESPONSE']._serialized_end=2590
+  _globals['_EVENTSERVICE']._serialized_start=2822
+  _globals['_EVENTSERVICE']._serialized_end=2948
+  _globals['_NODESERVICE']._serialized_start=2951
+  _globals['_NODESERVICE']._serialized_end=3710
 # @@protoc_insertion_point(module_scope)

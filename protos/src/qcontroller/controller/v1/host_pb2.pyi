@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from qcontroller.controller.v1 import instance_pb2 as _instance_pb2
 from qcontroller.event.v1 import event_pb2 as _event_pb2
 import builtins as _builtins
 import sys
@@ -222,6 +223,53 @@ class DiskCapacity(_message.Message):
 Global___DiskCapacity: _TypeAlias = DiskCapacity  # noqa: Y015
 
 @_typing.final
+class VmHost(_message.Message):
+    """VmHost is one parent of QEMU processes. New machines go to the newest; the others drain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    QEMU_VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MACHINES_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of its socket."""
+    generation: _builtins.str
+    """Label that its settings give it; empty while it is away."""
+    qemu_version: _builtins.str
+    state: Global___NodeState.ValueType
+    """READY takes new machines, DRAINING keeps those that it has, UNREACHABLE does not answer."""
+    machines: _builtins.int
+    """Machines that run on it."""
+    message: _builtins.str
+    """Why it takes no machines; empty if it does."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when it has been there, or away."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        generation: _builtins.str = ...,
+        qemu_version: _builtins.str = ...,
+        state: Global___NodeState.ValueType = ...,
+        machines: _builtins.int = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "machines", b"machines", "message", b"message", "name", b"name", "qemu_version", b"qemu_version", "since", b"since", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VmHost: _TypeAlias = VmHost  # noqa: Y015
+
+@_typing.final
 class Node(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -236,6 +284,7 @@ class Node(_message.Message):
     MEMORY_FIELD_NUMBER: _builtins.int
     DISK_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    VM_HOSTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: Global___NodeState.ValueType
     arch: _builtins.str
@@ -254,6 +303,10 @@ class Node(_message.Message):
     def memory(self) -> Global___MemoryCapacity: ...
     @_builtins.property
     def disk(self) -> Global___DiskCapacity: ...
+    @_builtins.property
+    def vm_hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___VmHost]:
+        """Oldest first."""
+
     def __init__(
         self,
         *,
@@ -268,10 +321,11 @@ class Node(_message.Message):
         memory: Global___MemoryCapacity | None = ...,
         disk: Global___DiskCapacity | None = ...,
         message: _builtins.str = ...,
+        vm_hosts: _abc.Iterable[Global___VmHost] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "disk", b"disk", "memory", b"memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "accelerators", b"accelerators", "arch", b"arch", "cpus", b"cpus", "disk", b"disk", "memory", b"memory", "message", b"message", "name", b"name", "qemu_version", b"qemu_version", "speed_factor", b"speed_factor", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "accelerators", b"accelerators", "arch", b"arch", "cpus", b"cpus", "disk", b"disk", "memory", b"memory", "message", b"message", "name", b"name", "qemu_version", b"qemu_version", "speed_factor", b"speed_factor", "state", b"state", "vm_hosts", b"vm_hosts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -306,6 +360,145 @@ class Leak(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Leak: _TypeAlias = Leak  # noqa: Y015
+
+@_typing.final
+class Orphan(_message.Message):
+    """Orphan is a machine on a node that no instance stands for: quarantined, never removed by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    IMPORTABLE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The machine's id; the instance's, once it is imported."""
+    name: _builtins.str
+    """As its record tells; empty where that cannot be read."""
+    running: _builtins.bool
+    size_bytes: _builtins.int
+    """What its files occupy on the disk."""
+    reason: _builtins.str
+    """OTHER_DATABASE, NOT_IN_DATABASE, DELETED, RECORD_INCOMPLETE or RECORD_UNREADABLE."""
+    message: _builtins.str
+    importable: _builtins.bool
+    """Whether its record suffices to import it."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When its record was last written."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        running: _builtins.bool = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        size_bytes: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        importable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "importable", b"importable", "message", b"message", "name", b"name", "reason", b"reason", "running", b"running", "since", b"since", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Orphan: _TypeAlias = Orphan  # noqa: Y015
+
+@_typing.final
+class ListOrphansRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOrphansRequest: _TypeAlias = ListOrphansRequest  # noqa: Y015
+
+@_typing.final
+class ListOrphansResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORPHANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def orphans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Orphan]: ...
+    def __init__(
+        self,
+        *,
+        orphans: _abc.Iterable[Global___Orphan] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["orphans", b"orphans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOrphansResponse: _TypeAlias = ListOrphansResponse  # noqa: Y015
+
+@_typing.final
+class DeleteOrphanRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    id: _builtins.str
+    force: _builtins.bool
+    """Also if it runs."""
+    @_builtins.property
+    def options(self) -> _instance_pb2.MutationOptions: ...
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        id: _builtins.str = ...,
+        force: _builtins.bool = ...,
+        options: _instance_pb2.MutationOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "id", b"id", "node", b"node", "options", b"options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteOrphanRequest: _TypeAlias = DeleteOrphanRequest  # noqa: Y015
+
+@_typing.final
+class DeleteOrphanResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mutation(self) -> _instance_pb2.Mutation: ...
+    def __init__(
+        self,
+        *,
+        mutation: _instance_pb2.Mutation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteOrphanResponse: _TypeAlias = DeleteOrphanResponse  # noqa: Y015
 
 @_typing.final
 class Check(_message.Message):

@@ -124,6 +124,16 @@ class NodeServiceStub:
                 request_serializer=qcontroller_dot_controller_dot_v1_dot_host__pb2.ListLeaksRequest.SerializeToString,
                 response_deserializer=qcontroller_dot_controller_dot_v1_dot_host__pb2.ListLeaksResponse.FromString,
                 _registered_method=True)
+        self.ListOrphans = channel.unary_unary(
+                '/qcontroller.controller.v1.NodeService/ListOrphans',
+                request_serializer=qcontroller_dot_controller_dot_v1_dot_host__pb2.ListOrphansRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_controller_dot_v1_dot_host__pb2.ListOrphansResponse.FromString,
+                _registered_method=True)
+        self.DeleteOrphan = channel.unary_unary(
+                '/qcontroller.controller.v1.NodeService/DeleteOrphan',
+                request_serializer=qcontroller_dot_controller_dot_v1_dot_host__pb2.DeleteOrphanRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_controller_dot_v1_dot_host__pb2.DeleteOrphanResponse.FromString,
+                _registered_method=True)
         self.RunDoctor = channel.unary_unary(
                 '/qcontroller.controller.v1.NodeService/RunDoctor',
                 request_serializer=qcontroller_dot_controller_dot_v1_dot_host__pb2.RunDoctorRequest.SerializeToString,
@@ -152,6 +162,18 @@ class NodeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListLeaks(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOrphans(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteOrphan(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,6 +208,16 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.ListLeaks,
                     request_deserializer=qcontroller_dot_controller_dot_v1_dot_host__pb2.ListLeaksRequest.FromString,
                     response_serializer=qcontroller_dot_controller_dot_v1_dot_host__pb2.ListLeaksResponse.SerializeToString,
+            ),
+            'ListOrphans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOrphans,
+                    request_deserializer=qcontroller_dot_controller_dot_v1_dot_host__pb2.ListOrphansRequest.FromString,
+                    response_serializer=qcontroller_dot_controller_dot_v1_dot_host__pb2.ListOrphansResponse.SerializeToString,
+            ),
+            'DeleteOrphan': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteOrphan,
+                    request_deserializer=qcontroller_dot_controller_dot_v1_dot_host__pb2.DeleteOrphanRequest.FromString,
+                    response_serializer=qcontroller_dot_controller_dot_v1_dot_host__pb2.DeleteOrphanResponse.SerializeToString,
             ),
             'RunDoctor': grpc.unary_unary_rpc_method_handler(
                     servicer.RunDoctor,
@@ -279,6 +311,60 @@ class NodeService:
             '/qcontroller.controller.v1.NodeService/ListLeaks',
             qcontroller_dot_controller_dot_v1_dot_host__pb2.ListLeaksRequest.SerializeToString,
             qcontroller_dot_controller_dot_v1_dot_host__pb2.ListLeaksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOrphans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.controller.v1.NodeService/ListOrphans',
+            qcontroller_dot_controller_dot_v1_dot_host__pb2.ListOrphansRequest.SerializeToString,
+            qcontroller_dot_controller_dot_v1_dot_host__pb2.ListOrphansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteOrphan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.controller.v1.NodeService/DeleteOrphan',
+            qcontroller_dot_controller_dot_v1_dot_host__pb2.DeleteOrphanRequest.SerializeToString,
+            qcontroller_dot_controller_dot_v1_dot_host__pb2.DeleteOrphanResponse.FromString,
             options,
             channel_credentials,
             insecure,

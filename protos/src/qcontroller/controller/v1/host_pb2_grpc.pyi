@@ -68,6 +68,8 @@ class NodeServiceStub:
     ListNodes: _grpc.UnaryUnaryMultiCallable[_host_pb2.ListNodesRequest, _host_pb2.ListNodesResponse]
     GetNode: _grpc.UnaryUnaryMultiCallable[_host_pb2.GetNodeRequest, _host_pb2.GetNodeResponse]
     ListLeaks: _grpc.UnaryUnaryMultiCallable[_host_pb2.ListLeaksRequest, _host_pb2.ListLeaksResponse]
+    ListOrphans: _grpc.UnaryUnaryMultiCallable[_host_pb2.ListOrphansRequest, _host_pb2.ListOrphansResponse]
+    DeleteOrphan: _grpc.UnaryUnaryMultiCallable[_host_pb2.DeleteOrphanRequest, _host_pb2.DeleteOrphanResponse]
     RunDoctor: _grpc.UnaryUnaryMultiCallable[_host_pb2.RunDoctorRequest, _host_pb2.RunDoctorResponse]
     GetReadiness: _grpc.UnaryUnaryMultiCallable[_host_pb2.GetReadinessRequest, _host_pb2.GetReadinessResponse]
 
@@ -77,6 +79,8 @@ class NodeServiceAsyncStub(NodeServiceStub):
     ListNodes: _aio.UnaryUnaryMultiCallable[_host_pb2.ListNodesRequest, _host_pb2.ListNodesResponse]  # type: ignore[assignment]
     GetNode: _aio.UnaryUnaryMultiCallable[_host_pb2.GetNodeRequest, _host_pb2.GetNodeResponse]  # type: ignore[assignment]
     ListLeaks: _aio.UnaryUnaryMultiCallable[_host_pb2.ListLeaksRequest, _host_pb2.ListLeaksResponse]  # type: ignore[assignment]
+    ListOrphans: _aio.UnaryUnaryMultiCallable[_host_pb2.ListOrphansRequest, _host_pb2.ListOrphansResponse]  # type: ignore[assignment]
+    DeleteOrphan: _aio.UnaryUnaryMultiCallable[_host_pb2.DeleteOrphanRequest, _host_pb2.DeleteOrphanResponse]  # type: ignore[assignment]
     RunDoctor: _aio.UnaryUnaryMultiCallable[_host_pb2.RunDoctorRequest, _host_pb2.RunDoctorResponse]  # type: ignore[assignment]
     GetReadiness: _aio.UnaryUnaryMultiCallable[_host_pb2.GetReadinessRequest, _host_pb2.GetReadinessResponse]  # type: ignore[assignment]
 
@@ -101,6 +105,20 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _host_pb2.ListLeaksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_host_pb2.ListLeaksResponse, _abc.Awaitable[_host_pb2.ListLeaksResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListOrphans(
+        self,
+        request: _host_pb2.ListOrphansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_host_pb2.ListOrphansResponse, _abc.Awaitable[_host_pb2.ListOrphansResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteOrphan(
+        self,
+        request: _host_pb2.DeleteOrphanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_host_pb2.DeleteOrphanResponse, _abc.Awaitable[_host_pb2.DeleteOrphanResponse]]: ...
 
     @_abc_1.abstractmethod
     def RunDoctor(

@@ -938,6 +938,59 @@ class LaunchInstanceResponse(_message.Message):
 Global___LaunchInstanceResponse: _TypeAlias = LaunchInstanceResponse  # noqa: Y015
 
 @_typing.final
+class ImportInstanceRequest(_message.Message):
+    """Takes a quarantined machine back: an instance of the same id is made from what its record tells."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    id: _builtins.str
+    """The orphan's."""
+    name: _builtins.str
+    """Empty: as recorded."""
+    @_builtins.property
+    def options(self) -> Global___MutationOptions: ...
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        options: Global___MutationOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name", "node", b"node", "options", b"options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportInstanceRequest: _TypeAlias = ImportInstanceRequest  # noqa: Y015
+
+@_typing.final
+class ImportInstanceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mutation(self) -> Global___Mutation: ...
+    def __init__(
+        self,
+        *,
+        mutation: Global___Mutation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportInstanceResponse: _TypeAlias = ImportInstanceResponse  # noqa: Y015
+
+@_typing.final
 class GetInstanceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

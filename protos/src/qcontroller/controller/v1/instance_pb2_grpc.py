@@ -40,6 +40,11 @@ class InstanceServiceStub:
                 request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.LaunchInstanceRequest.SerializeToString,
                 response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.LaunchInstanceResponse.FromString,
                 _registered_method=True)
+        self.ImportInstance = channel.unary_unary(
+                '/qcontroller.controller.v1.InstanceService/ImportInstance',
+                request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ImportInstanceRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ImportInstanceResponse.FromString,
+                _registered_method=True)
         self.GetInstance = channel.unary_unary(
                 '/qcontroller.controller.v1.InstanceService/GetInstance',
                 request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.GetInstanceRequest.SerializeToString,
@@ -122,6 +127,12 @@ class InstanceServiceServicer:
     """
 
     def LaunchInstance(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportInstance(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,6 +238,11 @@ def add_InstanceServiceServicer_to_server(servicer, server):
                     request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.LaunchInstanceRequest.FromString,
                     response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.LaunchInstanceResponse.SerializeToString,
             ),
+            'ImportInstance': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportInstance,
+                    request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ImportInstanceRequest.FromString,
+                    response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ImportInstanceResponse.SerializeToString,
+            ),
             'GetInstance': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInstance,
                     request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.GetInstanceRequest.FromString,
@@ -331,6 +347,33 @@ class InstanceService:
             '/qcontroller.controller.v1.InstanceService/LaunchInstance',
             qcontroller_dot_controller_dot_v1_dot_instance__pb2.LaunchInstanceRequest.SerializeToString,
             qcontroller_dot_controller_dot_v1_dot_instance__pb2.LaunchInstanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportInstance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.controller.v1.InstanceService/ImportInstance',
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.ImportInstanceRequest.SerializeToString,
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.ImportInstanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

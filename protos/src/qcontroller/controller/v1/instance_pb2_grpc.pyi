@@ -34,6 +34,7 @@ class InstanceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InstanceServiceAsyncStub: ...
     LaunchInstance: _grpc.UnaryUnaryMultiCallable[_instance_pb2.LaunchInstanceRequest, _instance_pb2.LaunchInstanceResponse]
+    ImportInstance: _grpc.UnaryUnaryMultiCallable[_instance_pb2.ImportInstanceRequest, _instance_pb2.ImportInstanceResponse]
     GetInstance: _grpc.UnaryUnaryMultiCallable[_instance_pb2.GetInstanceRequest, _instance_pb2.GetInstanceResponse]
     ListInstances: _grpc.UnaryUnaryMultiCallable[_instance_pb2.ListInstancesRequest, _instance_pb2.ListInstancesResponse]
     UpdateInstance: _grpc.UnaryUnaryMultiCallable[_instance_pb2.UpdateInstanceRequest, _instance_pb2.UpdateInstanceResponse]
@@ -58,6 +59,7 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     LaunchInstance: _aio.UnaryUnaryMultiCallable[_instance_pb2.LaunchInstanceRequest, _instance_pb2.LaunchInstanceResponse]  # type: ignore[assignment]
+    ImportInstance: _aio.UnaryUnaryMultiCallable[_instance_pb2.ImportInstanceRequest, _instance_pb2.ImportInstanceResponse]  # type: ignore[assignment]
     GetInstance: _aio.UnaryUnaryMultiCallable[_instance_pb2.GetInstanceRequest, _instance_pb2.GetInstanceResponse]  # type: ignore[assignment]
     ListInstances: _aio.UnaryUnaryMultiCallable[_instance_pb2.ListInstancesRequest, _instance_pb2.ListInstancesResponse]  # type: ignore[assignment]
     UpdateInstance: _aio.UnaryUnaryMultiCallable[_instance_pb2.UpdateInstanceRequest, _instance_pb2.UpdateInstanceResponse]  # type: ignore[assignment]
@@ -85,6 +87,13 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_pb2.LaunchInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.LaunchInstanceResponse, _abc.Awaitable[_instance_pb2.LaunchInstanceResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ImportInstance(
+        self,
+        request: _instance_pb2.ImportInstanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_pb2.ImportInstanceResponse, _abc.Awaitable[_instance_pb2.ImportInstanceResponse]]: ...
 
     @_abc_1.abstractmethod
     def GetInstance(

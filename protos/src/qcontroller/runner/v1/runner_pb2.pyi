@@ -178,12 +178,15 @@ class MachineSeed(_message.Message):
     NETWORK_CONFIG_FIELD_NUMBER: _builtins.int
     HOSTNAME_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
     user_data: _builtins.bytes
     """NoCloud files; an empty user_data is written as an empty cloud-config."""
     network_config: _builtins.bytes
     hostname: _builtins.str
     instance_id: _builtins.str
     """NoCloud's instance-id; empty: the machine's id. Another one has cloud-init run as at a first boot."""
+    keep: _builtins.bool
+    """The seed that the machine has stays as it is, whatever stands above; one is made of it where there is none."""
     def __init__(
         self,
         *,
@@ -191,10 +194,11 @@ class MachineSeed(_message.Message):
         network_config: _builtins.bytes = ...,
         hostname: _builtins.str = ...,
         instance_id: _builtins.str = ...,
+        keep: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "instance_id", b"instance_id", "network_config", b"network_config", "user_data", b"user_data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "instance_id", b"instance_id", "keep", b"keep", "network_config", b"network_config", "user_data", b"user_data"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -603,6 +607,59 @@ class StopMachineResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___StopMachineResponse: _TypeAlias = StopMachineResponse  # noqa: Y015
+
+@_typing.final
+class ClaimMachineRequest(_message.Message):
+    """Takes a machine into another controller's care: what machine.json says of its owner is written anew. Neither
+    its process nor its other files are touched.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FENCING_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_RECORD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    cluster_id: _builtins.str
+    instance_record: _builtins.str
+    @_builtins.property
+    def fencing(self) -> Global___Fencing: ...
+    def __init__(
+        self,
+        *,
+        fencing: Global___Fencing | None = ...,
+        name: _builtins.str = ...,
+        cluster_id: _builtins.str = ...,
+        instance_record: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fencing", b"fencing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "fencing", b"fencing", "instance_record", b"instance_record", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimMachineRequest: _TypeAlias = ClaimMachineRequest  # noqa: Y015
+
+@_typing.final
+class ClaimMachineResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def machine(self) -> Global___Machine: ...
+    def __init__(
+        self,
+        *,
+        machine: Global___Machine | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimMachineResponse: _TypeAlias = ClaimMachineResponse  # noqa: Y015
 
 @_typing.final
 class PauseMachineRequest(_message.Message):
@@ -1314,3 +1371,91 @@ class RunHostDoctorResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunHostDoctorResponse: _TypeAlias = RunHostDoctorResponse  # noqa: Y015
+
+@_typing.final
+class ListUnclaimedMachinesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLAIMED_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def claimed_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Machines that the caller knows."""
+
+    def __init__(
+        self,
+        *,
+        claimed_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claimed_ids", b"claimed_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUnclaimedMachinesRequest: _TypeAlias = ListUnclaimedMachinesRequest  # noqa: Y015
+
+@_typing.final
+class UnclaimedMachine(_message.Message):
+    """UnclaimedMachine is a machine, or a directory of one, that the caller did not name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTORY_FIELD_NUMBER: _builtins.int
+    MACHINE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    directory: _builtins.str
+    """Name of the directory: the machine's id."""
+    disk_bytes: _builtins.int
+    """What its files occupy on the disk."""
+    fault: _builtins.str
+    """Why its record cannot be read; empty if it can."""
+    running: _builtins.bool
+    """Whether it has a process, or may have one."""
+    @_builtins.property
+    def machine(self) -> Global___Machine:
+        """As observed; without a spec where its record cannot be read."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When its record, or else its directory, was last written."""
+
+    def __init__(
+        self,
+        *,
+        directory: _builtins.str = ...,
+        machine: Global___Machine | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        disk_bytes: _builtins.int = ...,
+        fault: _builtins.str = ...,
+        running: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory", b"directory", "disk_bytes", b"disk_bytes", "fault", b"fault", "machine", b"machine", "running", b"running", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnclaimedMachine: _TypeAlias = UnclaimedMachine  # noqa: Y015
+
+@_typing.final
+class ListUnclaimedMachinesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def machines(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnclaimedMachine]: ...
+    def __init__(
+        self,
+        *,
+        machines: _abc.Iterable[Global___UnclaimedMachine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machines", b"machines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUnclaimedMachinesResponse: _TypeAlias = ListUnclaimedMachinesResponse  # noqa: Y015

@@ -54,6 +54,11 @@ class MachineServiceStub:
                 request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.StopMachineRequest.SerializeToString,
                 response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.StopMachineResponse.FromString,
                 _registered_method=True)
+        self.ClaimMachine = channel.unary_unary(
+                '/qcontroller.runner.v1.MachineService/ClaimMachine',
+                request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ClaimMachineRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ClaimMachineResponse.FromString,
+                _registered_method=True)
         self.PauseMachine = channel.unary_unary(
                 '/qcontroller.runner.v1.MachineService/PauseMachine',
                 request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.PauseMachineRequest.SerializeToString,
@@ -133,6 +138,12 @@ class MachineServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StopMachine(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClaimMachine(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,6 +237,11 @@ def add_MachineServiceServicer_to_server(servicer, server):
                     servicer.StopMachine,
                     request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.StopMachineRequest.FromString,
                     response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.StopMachineResponse.SerializeToString,
+            ),
+            'ClaimMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClaimMachine,
+                    request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ClaimMachineRequest.FromString,
+                    response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ClaimMachineResponse.SerializeToString,
             ),
             'PauseMachine': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseMachine,
@@ -391,6 +407,33 @@ class MachineService:
             '/qcontroller.runner.v1.MachineService/StopMachine',
             qcontroller_dot_runner_dot_v1_dot_runner__pb2.StopMachineRequest.SerializeToString,
             qcontroller_dot_runner_dot_v1_dot_runner__pb2.StopMachineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClaimMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.runner.v1.MachineService/ClaimMachine',
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.ClaimMachineRequest.SerializeToString,
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.ClaimMachineResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -718,6 +761,11 @@ class HostServiceStub:
                 request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ListHostLeaksRequest.SerializeToString,
                 response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ListHostLeaksResponse.FromString,
                 _registered_method=True)
+        self.ListUnclaimedMachines = channel.unary_unary(
+                '/qcontroller.runner.v1.HostService/ListUnclaimedMachines',
+                request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ListUnclaimedMachinesRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ListUnclaimedMachinesResponse.FromString,
+                _registered_method=True)
         self.RunHostDoctor = channel.unary_unary(
                 '/qcontroller.runner.v1.HostService/RunHostDoctor',
                 request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.RunHostDoctorRequest.SerializeToString,
@@ -735,6 +783,12 @@ class HostServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListHostLeaks(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUnclaimedMachines(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -758,6 +812,11 @@ def add_HostServiceServicer_to_server(servicer, server):
                     servicer.ListHostLeaks,
                     request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ListHostLeaksRequest.FromString,
                     response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ListHostLeaksResponse.SerializeToString,
+            ),
+            'ListUnclaimedMachines': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUnclaimedMachines,
+                    request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ListUnclaimedMachinesRequest.FromString,
+                    response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ListUnclaimedMachinesResponse.SerializeToString,
             ),
             'RunHostDoctor': grpc.unary_unary_rpc_method_handler(
                     servicer.RunHostDoctor,
@@ -819,6 +878,33 @@ class HostService:
             '/qcontroller.runner.v1.HostService/ListHostLeaks',
             qcontroller_dot_runner_dot_v1_dot_runner__pb2.ListHostLeaksRequest.SerializeToString,
             qcontroller_dot_runner_dot_v1_dot_runner__pb2.ListHostLeaksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUnclaimedMachines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.runner.v1.HostService/ListUnclaimedMachines',
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.ListUnclaimedMachinesRequest.SerializeToString,
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.ListUnclaimedMachinesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,7 @@ class MachineServiceStub:
     PrepareMachine: _grpc.UnaryStreamMultiCallable[_runner_pb2.PrepareMachineRequest, _runner_pb2.PrepareMachineResponse]
     StartMachine: _grpc.UnaryUnaryMultiCallable[_runner_pb2.StartMachineRequest, _runner_pb2.StartMachineResponse]
     StopMachine: _grpc.UnaryStreamMultiCallable[_runner_pb2.StopMachineRequest, _runner_pb2.StopMachineResponse]
+    ClaimMachine: _grpc.UnaryUnaryMultiCallable[_runner_pb2.ClaimMachineRequest, _runner_pb2.ClaimMachineResponse]
     PauseMachine: _grpc.UnaryUnaryMultiCallable[_runner_pb2.PauseMachineRequest, _runner_pb2.PauseMachineResponse]
     ResumeMachine: _grpc.UnaryUnaryMultiCallable[_runner_pb2.ResumeMachineRequest, _runner_pb2.ResumeMachineResponse]
     ResetMachine: _grpc.UnaryUnaryMultiCallable[_runner_pb2.ResetMachineRequest, _runner_pb2.ResetMachineResponse]
@@ -54,6 +55,7 @@ class MachineServiceAsyncStub(MachineServiceStub):
     PrepareMachine: _aio.UnaryStreamMultiCallable[_runner_pb2.PrepareMachineRequest, _runner_pb2.PrepareMachineResponse]  # type: ignore[assignment]
     StartMachine: _aio.UnaryUnaryMultiCallable[_runner_pb2.StartMachineRequest, _runner_pb2.StartMachineResponse]  # type: ignore[assignment]
     StopMachine: _aio.UnaryStreamMultiCallable[_runner_pb2.StopMachineRequest, _runner_pb2.StopMachineResponse]  # type: ignore[assignment]
+    ClaimMachine: _aio.UnaryUnaryMultiCallable[_runner_pb2.ClaimMachineRequest, _runner_pb2.ClaimMachineResponse]  # type: ignore[assignment]
     PauseMachine: _aio.UnaryUnaryMultiCallable[_runner_pb2.PauseMachineRequest, _runner_pb2.PauseMachineResponse]  # type: ignore[assignment]
     ResumeMachine: _aio.UnaryUnaryMultiCallable[_runner_pb2.ResumeMachineRequest, _runner_pb2.ResumeMachineResponse]  # type: ignore[assignment]
     ResetMachine: _aio.UnaryUnaryMultiCallable[_runner_pb2.ResetMachineRequest, _runner_pb2.ResetMachineResponse]  # type: ignore[assignment]
@@ -94,6 +96,13 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _runner_pb2.StopMachineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_runner_pb2.StopMachineResponse], _abc.AsyncIterator[_runner_pb2.StopMachineResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ClaimMachine(
+        self,
+        request: _runner_pb2.ClaimMachineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runner_pb2.ClaimMachineResponse, _abc.Awaitable[_runner_pb2.ClaimMachineResponse]]: ...
 
     @_abc_1.abstractmethod
     def PauseMachine(
@@ -181,6 +190,7 @@ class HostServiceStub:
     def __new__(cls, channel: _aio.Channel) -> HostServiceAsyncStub: ...
     GetHost: _grpc.UnaryUnaryMultiCallable[_runner_pb2.GetHostRequest, _runner_pb2.GetHostResponse]
     ListHostLeaks: _grpc.UnaryUnaryMultiCallable[_runner_pb2.ListHostLeaksRequest, _runner_pb2.ListHostLeaksResponse]
+    ListUnclaimedMachines: _grpc.UnaryUnaryMultiCallable[_runner_pb2.ListUnclaimedMachinesRequest, _runner_pb2.ListUnclaimedMachinesResponse]
     RunHostDoctor: _grpc.UnaryUnaryMultiCallable[_runner_pb2.RunHostDoctorRequest, _runner_pb2.RunHostDoctorResponse]
 
 @_typing.type_check_only
@@ -188,6 +198,7 @@ class HostServiceAsyncStub(HostServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetHost: _aio.UnaryUnaryMultiCallable[_runner_pb2.GetHostRequest, _runner_pb2.GetHostResponse]  # type: ignore[assignment]
     ListHostLeaks: _aio.UnaryUnaryMultiCallable[_runner_pb2.ListHostLeaksRequest, _runner_pb2.ListHostLeaksResponse]  # type: ignore[assignment]
+    ListUnclaimedMachines: _aio.UnaryUnaryMultiCallable[_runner_pb2.ListUnclaimedMachinesRequest, _runner_pb2.ListUnclaimedMachinesResponse]  # type: ignore[assignment]
     RunHostDoctor: _aio.UnaryUnaryMultiCallable[_runner_pb2.RunHostDoctorRequest, _runner_pb2.RunHostDoctorResponse]  # type: ignore[assignment]
 
 class HostServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -204,6 +215,13 @@ class HostServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _runner_pb2.ListHostLeaksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_runner_pb2.ListHostLeaksResponse, _abc.Awaitable[_runner_pb2.ListHostLeaksResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListUnclaimedMachines(
+        self,
+        request: _runner_pb2.ListUnclaimedMachinesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runner_pb2.ListUnclaimedMachinesResponse, _abc.Awaitable[_runner_pb2.ListUnclaimedMachinesResponse]]: ...
 
     @_abc_1.abstractmethod
     def RunHostDoctor(

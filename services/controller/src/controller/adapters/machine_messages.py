@@ -1,5 +1,6 @@
 """Machines, nodes and specs between the runner's messages and the domain."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,7 +19,8 @@ from controller.domain.machine import (
     NicView,
     Port,
 )
-from controller.domain.node import Accelerator, Check, CheckStatus, Dependency, Leak, Node, NodeState
+from controller.domain.node import Accelerator, Check, CheckStatus, Dependency, Leak, Node, NodeState, VmHost
+from controller.domain.orphan import Unclaimed
 
 _PHASE_PREFIX = "MACHINE_PHASE_"
 _NODE_PREFIX = "NODE_STATE_"
@@ -46,6 +48,7 @@ def machine_of(message: runner_pb2.Machine) -> Machine:
         revision=message.revision,
         network_fault=message.network_fault,
         fence=message.fence,
+        cluster_id=message.spec.cluster_id,
         boots=message.boots,
         boot_time=_time(message, "boot_time"),
         panicked=message.panicked,
@@ -86,10 +89,17 @@ def spec_message(spec: MachineSpec) -> runner_pb2.MachineSpec:
             network_config=spec.network_config.encode(),
             hostname=spec.name,
             instance_id=spec.seed_id,
+            keep=spec.keep_seed,
         ),
         cluster_id=spec.cluster_id,
         instance_record=spec.record,
     )
+
+
+def unclaimed_of(message: runner_pb2.UnclaimedMachine) -> Unclaimed:
+    """Return a machine that the runner has and the caller did not name."""
+    machine = replace(machine_of(message.machine), id=message.directory)
+    return Unclaimed(machine, _time(message, "since"), message.disk_bytes, message.fault, message.running)
 
 
 def node_of(message: host_pb2.Node, name: str) -> Node:
@@ -109,6 +119,18 @@ def node_of(message: host_pb2.Node, name: str) -> Node:
         disk_total_mib=message.disk.total,
         disk_free_mib=message.disk.free,
         message=message.message,
+        vm_hosts=tuple(
+            VmHost(
+                item.name,
+                item.generation,
+                item.qemu_version,
+                _node_state(item.state),
+                item.machines,
+                _time(item, "since"),
+                item.message,
+            )
+            for item in message.vm_hosts
+        ),
     )
 
 
@@ -173,8 +195,10 @@ def _guest(message: instance_pb2.GuestInfo) -> Guest:
 def _time(
     message: runner_pb2.Machine
     | runner_pb2.MachineExit
+    | runner_pb2.UnclaimedMachine
     | host_pb2.Leak
     | host_pb2.Dependency
+    | host_pb2.VmHost
     | instance_pb2.BootPhase,
     name: str,
 ) -> datetime | None:

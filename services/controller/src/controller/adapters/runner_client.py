@@ -1,6 +1,6 @@
 """A runner over gRPC. Every call has a deadline."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Final
 
 import grpc
@@ -14,6 +14,7 @@ from controller.adapters.machine_messages import (
     machine_of,
     node_of,
     spec_message,
+    unclaimed_of,
 )
 from controller.adapters.peer import MessageT, Peer
 from controller.domain.machine import (
@@ -25,6 +26,7 @@ from controller.domain.machine import (
     MachineSpec,
 )
 from controller.domain.node import Check, Host, Leak, Node
+from controller.domain.orphan import Unclaimed
 from controller.ports import EvidencePart, Fencing, SnapshotComplete
 
 _PLAN_S: Final = 10.0
@@ -109,6 +111,13 @@ class RunnerClient:
                     continue
         return machine if machine is not None else await self._get(fencing)
 
+    async def claim(self, fencing: Fencing, name: str, cluster_id: str, record: str) -> Machine:
+        request = pb.ClaimMachineRequest(
+            fencing=_fencing(fencing), name=name, cluster_id=cluster_id, instance_record=record
+        )
+        answer = await self._call(self._machines.ClaimMachine(request, timeout=_bounded(fencing.timeout_s)))
+        return machine_of(answer.machine)
+
     async def pause(self, fencing: Fencing) -> Machine:
         request = pb.PauseMachineRequest(fencing=_fencing(fencing))
         answer = await self._call(self._machines.PauseMachine(request, timeout=_bounded(fencing.timeout_s)))
@@ -184,6 +193,11 @@ class RunnerClient:
         request = pb.ListHostLeaksRequest()
         answer = await self._call(self._host.ListHostLeaks(request, timeout=_DOCTOR_S))
         return [leak_of(item) for item in answer.leaks]
+
+    async def unclaimed(self, claimed: Collection[str]) -> list[Unclaimed]:
+        request = pb.ListUnclaimedMachinesRequest(claimed_ids=sorted(claimed))
+        answer = await self._call(self._host.ListUnclaimedMachines(request, timeout=_DOCTOR_S))
+        return [unclaimed_of(item) for item in answer.machines]
 
     async def doctor(self) -> list[Check]:
         request = pb.RunHostDoctorRequest()

@@ -102,6 +102,13 @@ def faults_of(wish: LaunchWish) -> list[Fault]:
     ]
 
 
+def name_faults(name: str) -> list[Fault]:
+    """Return what is wrong with a name."""
+    if _NAME.fullmatch(name) is not None:
+        return []
+    return [Fault("/name", "must be a DNS label: 1 to 63 of a-z, 0-9 and '-', not at either end '-'")]
+
+
 def cpus_faults(cpus: int) -> list[Fault]:
     """Return what is wrong with a number of CPUs."""
     return [] if 1 <= cpus <= MAX_CPUS else [Fault("/vm/cpus", f"must be 1 to {MAX_CPUS}")]
@@ -170,8 +177,7 @@ def seed_faults(user_data: str, network_config: str) -> list[Fault]:
 
 
 def _identity(wish: LaunchWish) -> Iterator[Fault]:
-    if _NAME.fullmatch(wish.name) is None:
-        yield Fault("/name", "must be a DNS label: 1 to 63 of a-z, 0-9 and '-', not at either end '-'")
+    yield from name_faults(wish.name)
     if not wish.image:
         yield Fault("/image", "is required")
     if wish.image_digest and _DIGEST.fullmatch(wish.image_digest) is None:

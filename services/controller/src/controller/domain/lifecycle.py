@@ -231,7 +231,7 @@ def allowed(state: InstanceState) -> tuple[Verb, ...]:
 def as_mermaid() -> str:
     """Return the table as a figure; what keeps a state is not drawn, verbs excepted."""
     verbs = frozenset(_EVENT_OF.values())
-    lines = ["stateDiagram-v2", "  [*] --> CREATING: launch"]
+    lines = ["stateDiagram-v2", "  [*] --> CREATING: launch, import"]
     for state, row in _ROWS.items():
         for following, events in row.items():
             drawn = [event.value for event in events if following is not state or event in verbs]

@@ -121,6 +121,7 @@ class Machine:
         record: The instance record that the machine was prepared with.
         revision: Rises with every change within one life of the runner.
         network_fault: Why the guest has lost its network while QEMU runs; empty: it has not.
+        cluster_id: The database whose controller prepared it last.
         fence: The highest that the runner has seen.
         boots: How often the guest has begun to boot, reboots of its own included.
         boot_time: When it last did.
@@ -143,6 +144,7 @@ class Machine:
     revision: int = 0
     network_fault: str = ""
     fence: int = 0
+    cluster_id: str = ""
     boots: int = 0
     boot_time: datetime | None = None
     panicked: bool = False
@@ -214,7 +216,11 @@ class MachineNic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSpec:
-    """What the runner is to make. `user_data` and `network_config` are secret; never log or store this."""
+    """What the runner is to make. `user_data` and `network_config` are secret; never log or store this.
+
+    Attributes:
+        keep_seed: What the seed is made of is not known here any more: the machine's own stays.
+    """
 
     name: str
     arch: str
@@ -226,6 +232,7 @@ class MachineSpec:
     user_data: str = ""
     network_config: str = ""
     seed_id: str = ""
+    keep_seed: bool = False
     cluster_id: str = ""
     record: str = ""
 

@@ -22,6 +22,19 @@ class Accelerator:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class VmHost:
+    """A parent of QEMU processes: READY takes new machines, DRAINING keeps those that it has."""
+
+    name: str
+    generation: str
+    qemu_version: str
+    state: NodeState
+    machines: int
+    since: datetime | None
+    message: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """One host; sizes in MiB. `speed_factor` is relative to hardware virtualisation.
@@ -47,6 +60,7 @@ class Node:
     disk_allocated_mib: int = 0
     disk_limit_mib: int = 0
     message: str = ""
+    vm_hosts: tuple[VmHost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ nor by one that predates an operation. It writes only what changed and never mov
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -26,6 +26,7 @@ from controller.records.documents import node_document
 _log = logging.getLogger(__name__)
 
 _NODE_UPDATED: Final = "node.updated"
+_PAGE: Final = 200
 
 
 class Observations:
@@ -68,25 +69,24 @@ class Observations:
 
         A view that predates what an operation has seen is not taken: somebody has to look again.
         """
+        taken: list[Instance] = []
         older: list[Instance] = []
 
-        def work(conn: Connection) -> list[Instance]:
-            taken = []
-            older.clear()
-            for instance in instance_rows.on_node(conn, node):
-                machine = self._machine_of(machines, instance)
-                if machine is None or not self._is_late(machine):
-                    taken.append(self._take(conn, machine, instance, older))
-            return taken
+        def take(conn: Connection, instance: Instance) -> None:
+            machine = self._machine_of(machines, instance)
+            if machine is None or not self._is_late(machine):
+                taken.append(self._take(conn, machine, instance, older))
 
-        told = await self._database.write(work)
+        async for _ in self._pages(node, take):
+            for instance in taken:
+                self._tell(instance)
+            for instance in older:
+                for listener in self._doubters:
+                    listener(instance)
+            taken.clear()
+            older.clear()
         for machine in machines.values():
             self._revisions[machine.id] = max(machine.revision, self._revisions.get(machine.id, 0))
-        for instance in told:
-            self._tell(instance)
-        for instance in older:
-            for listener in self._doubters:
-                listener(instance)
 
     def forget_order(self) -> None:
         """Begin to count revisions anew: a runner has begun another life."""
@@ -123,13 +123,29 @@ class Observations:
     async def derive_again(self, node: str, event: Event | None = None) -> None:
         """Bring the conditions of a node's instances in step with what they are derived from."""
 
-        def work(conn: Connection) -> None:
-            for instance in instance_rows.on_node(conn, node):
-                if event is not None:
-                    self._changes.beside(instance, event)
-                self._changes.observed(conn, instance.machine, instance)
+        def derive(conn: Connection, instance: Instance) -> None:
+            if event is not None:
+                self._changes.beside(instance, event)
+            self._changes.observed(conn, instance.machine, instance)
 
-        await self._database.write(work)
+        async for _ in self._pages(node, derive):
+            continue
+
+    async def _pages(self, node: str, each: Callable[[Connection, Instance], None]) -> AsyncIterator[None]:
+        """Do `each` to every instance of a node, a page in a transaction: others write between two pages."""
+        after = ""
+        while True:
+
+            def work(conn: Connection, after: str = after) -> str:
+                page = instance_rows.page_on_node(conn, node, after, _PAGE)
+                for instance in page:
+                    each(conn, instance)
+                return page[-1].id if len(page) == _PAGE else ""
+
+            after = await self._database.write(work)
+            yield
+            if not after:
+                return
 
     async def _announce(self, node: str) -> None:
         form = self._fleet.standing(node).node

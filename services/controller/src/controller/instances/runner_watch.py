@@ -10,6 +10,7 @@ from typing import Final
 from controller.domain.machine import Machine
 from controller.domain.node import Node
 from controller.errors import PeerAway, PeerError
+from controller.instances.fences import Fences
 from controller.instances.observations import Observations
 from controller.operations import Clock
 from controller.ports import Runner, SnapshotComplete
@@ -23,8 +24,9 @@ _MOST_WAIT_S: Final = 2.0
 class RunnerWatch:
     """Follows one runner."""
 
-    def __init__(self, runner: Runner, observations: Observations, clock: Clock) -> None:
+    def __init__(self, runner: Runner, observations: Observations, fences: Fences, clock: Clock) -> None:
         self._runner = runner
+        self._fences = fences
         self._observations = observations
         self._clock = clock
         self._wait_s = _FIRST_WAIT_S
@@ -67,6 +69,7 @@ class RunnerWatch:
                 case Machine():
                     await self._observations.saw(report)
                 case SnapshotComplete():
+                    await self._fences.raise_once(self._runner, snapshot or {})
                     await self._observations.runner_is_back(node)
                     await self._observations.snapshot(node, snapshot or {})
                     snapshot = None

@@ -7,6 +7,7 @@ are: plans and hooks are handed in.
 from controller.operations.clock import Clock, OperationIds, SystemClock, uuid7_operation_ids
 from controller.operations.cursor import Cursor
 from controller.operations.engine import Engine, EngineSettings
+from controller.operations.epoch import cluster_id, new_epoch
 from controller.operations.errors import (
     CursorError,
     CursorExpired,
@@ -25,6 +26,7 @@ from controller.operations.errors import (
     Problem,
     ReaderTooSlow,
     Retryable,
+    ShutOut,
     StepError,
     SubmitRefused,
     UnknownKind,
@@ -46,7 +48,14 @@ from controller.operations.outbox import Outbox
 from controller.operations.plan import Look, Plan, ReversibleStep, Step, StepContext
 from controller.operations.retention import Retention, RetentionSettings
 from controller.operations.state import PublicState, StageState, State
-from controller.operations.subjects import active_operation, forget_subject, next_fence, require_idle
+from controller.operations.subjects import (
+    active_operation,
+    fence_of,
+    forget_subject,
+    next_fence,
+    outbid,
+    require_idle,
+)
 from controller.operations.submission import (
     Accepted,
     AlreadyThere,
@@ -101,6 +110,7 @@ __all__ = [
     "RetentionSettings",
     "Retryable",
     "ReversibleStep",
+    "ShutOut",
     "Stage",
     "StageState",
     "State",
@@ -115,10 +125,14 @@ __all__ = [
     "UndoScope",
     "UnknownKind",
     "active_operation",
+    "cluster_id",
     "everything",
+    "fence_of",
     "forget_subject",
     "kept_files",
+    "new_epoch",
     "next_fence",
+    "outbid",
     "require_idle",
     "uuid7_operation_ids",
 ]

@@ -17,6 +17,7 @@ SQL.
     │   └── ReaderTooSlow              a watcher fell too far behind and is cut
     ├── EngineStopped                  a loop of the engine ended without being asked to
     ├── LostLease                      the row is no longer ours: stop without acting
+    │   └── ShutOut                    whoever is asked has seen a higher fence
     └── StepError                      raised by steps and hooks, classified by the engine
         ├── Permanent                  fail now
         ├── Retryable                  counted per step, the count resets on progress
@@ -143,6 +144,10 @@ class EngineStopped(OperationsError):
 
 class LostLease(OperationsError):
     """The row changed hands under a run, which must stop without acting."""
+
+
+class ShutOut(LostLease):
+    """A call came too late: whoever is asked has seen a higher fence of the subject."""
 
 
 class StepError(OperationsError):

@@ -22,6 +22,7 @@ from controller.operations.ledger import UNDO_FAILING, Ledger
 from controller.operations.metrics import Metrics
 from controller.operations.operation import LogLine, Operation, Progress, Stage, UndoScope
 from controller.operations.state import StageState, State, Trigger
+from controller.operations.subjects import fence_of
 
 _log = logging.getLogger(__name__)
 
@@ -184,6 +185,11 @@ class Hold:
         # Whoever moved the row has closed the stages.
         self._marked = None
         return not found.state.finished
+
+    async def is_behind(self) -> bool:
+        """Tell whether the subject's fence has risen above the one that this claim has."""
+        mine = self.operation
+        return await self._through_outages(lambda conn: fence_of(conn, mine.subject)) > mine.fence
 
     def report(self, progress: Progress, fence: int) -> None:
         """Keep a step's progress and have it written soon."""

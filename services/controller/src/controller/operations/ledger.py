@@ -21,6 +21,7 @@ from controller.operations.submission import Submission
 
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
 INTERNAL = "INTERNAL"
+STALE_FENCE = "STALE_FENCE"
 UNDO_FAILING = "UNDO_FAILING"
 
 

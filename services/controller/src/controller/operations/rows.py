@@ -200,5 +200,6 @@ meta = Table(
     Column("schema_rev", Integer, nullable=False),
     Column("min_build", String(32), nullable=False),
     Column("events_floor", BigInteger, nullable=False),
+    Column("cluster_id", String(32), nullable=False, server_default=""),
     CheckConstraint("id = 1", name="one_row"),
 )

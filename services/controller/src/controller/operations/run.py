@@ -11,9 +11,9 @@ from datetime import timedelta
 from opentelemetry.trace import Span, Status, StatusCode, Tracer
 
 from controller.operations.attempt import Driver, Interrupt, Interrupted
-from controller.operations.errors import LostLease, Permanent, Problem
+from controller.operations.errors import LostLease, Permanent, Problem, ShutOut
 from controller.operations.hold import Hold
-from controller.operations.ledger import DEADLINE_EXCEEDED, INTERNAL
+from controller.operations.ledger import DEADLINE_EXCEEDED, INTERNAL, STALE_FENCE
 from controller.operations.operation import Operation
 from controller.operations.plan import Plan
 from controller.operations.state import State, Trigger
@@ -68,9 +68,16 @@ class Run:
         hold = self._hold
         try:
             await self._walk_within_budget()
-        except LostLease:
+        except LostLease as exc:
             hold.metrics.lost_leases.inc()
-            return await hold.refresh()
+            fence = self.operation.fence
+            if not await hold.refresh():
+                return False
+            if isinstance(exc, ShutOut) and self.operation.fence == fence:
+                # Nobody here has moved the row: who refuses the fence was told a higher one by another
+                # database. Trying again would be refused for ever.
+                await self._shut_out(Problem(STALE_FENCE, str(exc)))
+            return not hold.released
         except Interrupted as exc:
             if exc.reason is Interrupt.STOP:
                 await hold.release(hold.clock.now())
@@ -160,6 +167,15 @@ class Run:
         else:
             outcome = Trigger.FAIL if self.operation.outcome is State.FAILED else Trigger.CANCEL
             await self._hold.settle(outcome, None)
+
+    async def _shut_out(self, problem: Problem) -> None:
+        if await self._hold.is_behind():
+            # Another fence waits for it.
+            await self._hold.release(self._hold.clock.now())
+        elif self.operation.state is State.UNDOING:
+            await self._hold.let_go(problem)
+        else:
+            await self._failed(problem)
 
     def _too_late(self) -> Problem:
         cause = self._driver.last_problem

@@ -3,13 +3,16 @@
 It owns `subjects` and `operation_subjects`. A fence only rises; a subject's row goes last of all.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from controller.operations.errors import OperationInProgress
 from controller.operations.operation import Operation, OperationId
 from controller.operations.rows import BLOCKED, operation_subjects, operations, subjects
+
+_COUNTING_BITS: Final = 32
 
 
 def active_operation(conn: Connection, subject: str) -> OperationId | None:
@@ -39,6 +42,28 @@ def next_fence(conn: Connection, subject: str) -> int:
         .returning(subjects.c.fence)
     )
     return int(conn.execute(risen).scalar_one())
+
+
+def outbid(conn: Connection, seen: Mapping[str, int]) -> None:
+    """Raise subjects' fences above those that were `seen` elsewhere, and beyond what counting on reaches.
+
+    The high bits count how often a subject changed hands between databases, or between processes on copies
+    of one: whoever had it before is shut out for good.
+    """
+    known = {name: fence_of(conn, name) for name in seen}
+    ensure(conn, known)
+    risen = [
+        {"subject": name, "above": (max(fence, seen[name]) >> _COUNTING_BITS) + 1 << _COUNTING_BITS}
+        for name, fence in sorted(known.items())
+    ]
+    if risen:
+        raising = update(subjects).where(subjects.c.id == bindparam("subject"))
+        conn.execute(raising.values(fence=bindparam("above")), risen)
+
+
+def fence_of(conn: Connection, subject: str) -> int:
+    """Return the subject's fence; 0 for one that is not known."""
+    return conn.execute(select(subjects.c.fence).where(subjects.c.id == subject)).scalar_one_or_none() or 0
 
 
 def forget_subject(conn: Connection, subject: str) -> None:

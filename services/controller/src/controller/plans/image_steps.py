@@ -32,7 +32,7 @@ class PinImage(ReversibleStep):
         await _pin(self._bench, ctx)
 
     async def undo(self, ctx: StepContext) -> None:
-        await _unpin(self._bench, ctx)
+        await unpin(self._bench, ctx)
 
 
 class PinImageAgain(Step):
@@ -66,7 +66,7 @@ class UnpinImage(Step):
         return Look.DONE if ctx.facts.get("unpinned") else Look.PARTIAL
 
     async def do(self, ctx: StepContext) -> None:
-        await _unpin(self._bench, ctx)
+        await unpin(self._bench, ctx)
 
 
 async def _pin(bench: Workbench, ctx: StepContext) -> None:
@@ -80,7 +80,8 @@ async def _pin(bench: Workbench, ctx: StepContext) -> None:
     await ctx.save_facts(pinned=True)
 
 
-async def _unpin(bench: Workbench, ctx: StepContext) -> None:
+async def unpin(bench: Workbench, ctx: StepContext) -> None:
+    """Let go of the blob, whether it was held or not."""
     with step_errors():
         await bench.store.unpin(ctx.subject, ctx.remaining_s)
     ctx.log("The image store keeps no image for the instance any more.")

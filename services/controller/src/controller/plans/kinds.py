@@ -3,6 +3,7 @@
 from controller.domain.verdict import Observation
 from controller.operations import Plan, StepContext
 from controller.plans.image_steps import PinImage, PinImageAgain, UnpinImage
+from controller.plans.import_steps import ClaimMachine, LookAtMachine, PinWhatIsThere
 from controller.plans.machine_steps import (
     BeginRemoval,
     MakeMachine,
@@ -115,6 +116,21 @@ def build_plans(bench: Workbench, deadline_s: float) -> list[Plan]:
             point_of_no_return=BeginRemoval.name,
             witness=witness,
             on_settle=settling.delete,
+        ),
+        Plan(
+            kind="import",
+            revision=1,
+            deadline_s=deadline_s,
+            steps=(PinWhatIsThere(bench), ClaimMachine(bench), LookAtMachine(bench)),
+            quiesce=quiet,
+            on_settle=settling.imported,
+        ),
+        Plan(
+            kind="discard",
+            revision=1,
+            deadline_s=deadline_s,
+            steps=(BeginRemoval(), RemoveMachine(bench), UnpinImage(bench)),
+            point_of_no_return=BeginRemoval.name,
         ),
         *(
             Plan(

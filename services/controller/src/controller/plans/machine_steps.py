@@ -5,7 +5,8 @@ from typing import Final
 from controller.domain.machine import Machine, MachinePhase
 from controller.operations import Look, ReversibleStep, Step, StepContext
 from controller.plans.translation import step_errors
-from controller.plans.workbench import Workbench, record_of
+from controller.plans.workbench import Workbench
+from controller.records.instance_record import record_of
 
 KEPT: Final = "kept"
 """Fact of an operation that failed after QEMU was spawned: what it made stays, to be looked at."""
@@ -38,11 +39,11 @@ class PrepareMachine(Step):
             runner = await self.bench.runner(ctx)
             machine = await runner.prepare(self.bench.fencing(ctx, self.name), spec, ctx.progress)
         ctx.log(f"{instance.node} has the machine's files: disk of {instance.resources.disk_mib} MiB, seed.")
-        await self.bench.saw(machine)
+        await self.bench.answered(ctx, machine)
 
     async def verify(self, ctx: StepContext) -> Look:
         with step_errors():
-            machine = await self.bench.look(ctx)
+            machine = await self.bench.last_look(ctx)
         return Look.DONE if machine.phase in _WITH_FILES else Look.PARTIAL
 
 

@@ -37,15 +37,20 @@ class PowerOn(ReversibleStep):
             return Look.DONE
         with step_errors():
             machine = await self._bench.look(ctx)
-        before = ctx.facts.get("incarnation")
-        # A guest that has ended since, while nobody looked, must not be started a second time.
-        over = before is not None and _ended_by_itself(machine, before)
-        return Look.DONE if machine.running or over else Look.ABSENT
+        return _power_of(machine, ctx.facts.get("incarnation"))
 
     async def allocate(self, ctx: StepContext) -> Mapping[str, Any]:
         with step_errors():
-            machine = await self._bench.look(ctx)
+            machine = await self._bench.last_look(ctx)
         return {"incarnation": machine.incarnation}
+
+    async def verify(self, ctx: StepContext) -> Look:
+        if ctx.facts.get("failed"):
+            return Look.DONE
+        # What the start answered; whether it still holds is `ConfirmRunning`'s to look.
+        with step_errors():
+            machine = await self._bench.last_look(ctx)
+        return _power_of(machine, ctx.facts.get("incarnation"))
 
     async def do(self, ctx: StepContext) -> None:
         await self._bench.boot(ctx)
@@ -59,7 +64,7 @@ class PowerOn(ReversibleStep):
             if not _was_spawned(machine, ctx.facts.get("incarnation", 0)):
                 raise
             await ctx.save_facts(failed=exc.problem.to_json())
-        await self._bench.saw(machine)
+        await self._bench.answered(ctx, machine)
 
     async def undo(self, ctx: StepContext) -> None:
         with step_errors():
@@ -132,7 +137,7 @@ class PowerOff(Step):
 
     async def allocate(self, ctx: StepContext) -> Mapping[str, Any]:
         with step_errors():
-            machine = await self._bench.look(ctx)
+            machine = await self._bench.last_look(ctx)
         return {"stopping": machine.incarnation}
 
     async def do(self, ctx: StepContext) -> None:
@@ -212,6 +217,12 @@ class Reset(Step):
             machine = await runner.reset(self._bench.fencing(ctx, self.name))
         await ctx.save_facts(reset=True)
         await self._bench.saw(machine)
+
+
+def _power_of(machine: Machine, before: int | None) -> Look:
+    """Say whether the machine runs; one that has ended since it was started must not be started again."""
+    over = before is not None and _ended_by_itself(machine, before)
+    return Look.DONE if machine.running or over else Look.ABSENT
 
 
 def _active(machine: Machine) -> Machine:

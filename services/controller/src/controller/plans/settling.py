@@ -14,11 +14,16 @@ from controller.domain.verdict import HOST_SHUTDOWN, START_FAILED, STOPPED, Verd
 from controller.instances.changes import Changes
 from controller.operations import Initiator, Operation, Problem, State
 from controller.operations.operation import SUPERSEDED
+from controller.plans.import_steps import IMAGE_GONE
 from controller.plans.machine_steps import KEPT
 from controller.plans.power_steps import RUNNING
 from controller.records import instance_rows
 
 _CALLED_OFF: Final = Problem("OPERATION_CANCELLED", "The operation was cancelled.")
+
+# What an imported machine is found to be.
+_UP: Final = frozenset({Event.IS_RUNNING, Event.IS_PAUSED, Event.DISK_FAILED})
+_OFF_ON_PURPOSE: Final = frozenset({Event.IS_OFF, Event.GUEST_SHUT_DOWN})
 
 
 class Settling:
@@ -133,6 +138,27 @@ class Settling:
         restarted = moved is not None and moved.policies.restart is RestartPolicy.ALWAYS
         if verdict.event is Event.GUEST_SHUT_DOWN and not restarted:
             self._want(conn, operation, DesiredPower.STOPPED)
+
+    def imported(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
+        """The instance is as its machine was found; an import that comes to nothing leaves an orphan."""
+        if _superseded(error):
+            return
+        if outcome is not State.SUCCEEDED:
+            self._changes.remove(conn, operation)
+            return
+        facts = operation.facts
+        verdict = Verdict(Event(facts["event"]), facts["reason"], facts["message"])
+        if verdict.event in _UP:
+            self._changes.move(conn, operation, Event.BOOT)
+        moved = self._follow(conn, operation, verdict)
+        if moved is None:
+            return
+        if not moved.reason and not facts["pinned"]:
+            gone = "The image store has its image no more; the machine runs from a copy of its own."
+            moved = replace(moved, reason=IMAGE_GONE, message=gone)
+        self._changes.save(conn, replace(moved, observed_generation=moved.generation), operation)
+        if verdict.event not in _OFF_ON_PURPOSE:
+            self._want(conn, operation, DesiredPower.RUNNING)
 
     def _in_place(
         self, conn: Connection, operation: Operation, outcome: State, error: Problem | None, event: Event

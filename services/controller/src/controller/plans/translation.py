@@ -13,7 +13,7 @@ from controller.errors import (
     PeerRefused,
     StaleFence,
 )
-from controller.operations import LostLease, NotYet, PeerUnavailable, Permanent, Problem, Retryable
+from controller.operations import NotYet, PeerUnavailable, Permanent, Problem, Retryable, ShutOut
 
 # Somebody behind the peer is away, or the machine is busy: it passes.
 _AWAY: Final = frozenset({"VM_HOST_UNAVAILABLE", "IMAGE_STORE_UNAVAILABLE", "RUNNER_UNAVAILABLE"})
@@ -37,7 +37,7 @@ def step_errors() -> Iterator[None]:
     """Raise the engine's error classes instead of the controller's own.
 
     Raises:
-        LostLease: A later operation has the machine.
+        ShutOut: A later operation, or another controller, has the machine.
         PeerUnavailable: The peer, or one behind it, is away.
         NotYet: The machine is busy.
         Permanent: Refused for good.
@@ -46,7 +46,7 @@ def step_errors() -> Iterator[None]:
     try:
         yield
     except StaleFence as exc:
-        raise LostLease(str(exc)) from exc
+        raise ShutOut(str(exc)) from exc
     except PeerAway as exc:
         raise PeerUnavailable(Problem(exc.reason, exc.message)) from exc
     except PeerRefused as exc:

@@ -1,7 +1,6 @@
 """What steps share: the instance they work on, its runner, fencing, and how observations are taken over."""
 
-import json
-from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection
 
@@ -17,9 +16,8 @@ from controller.operations import LostLease, Permanent, Problem, StepContext, ac
 from controller.operations.store import find as find_operation
 from controller.ports import Fencing, ImageStore, Runner
 from controller.records import instance_rows
-from controller.records.documents import readiness_document, time_text
+from controller.records.instance_record import record_of
 from controller.records.instance_rows import Secrets
-from controller.records.stored_json import to_stored
 
 
 class Workbench:
@@ -41,7 +39,9 @@ class Workbench:
         self._database = database
         self._fleet = fleet
         self._observations = observations
-        self._cluster_id = cluster_id
+        self.cluster_id = cluster_id
+        # What was last seen of the machine in one walk of a step.
+        self._last: WeakKeyDictionary[StepContext, Machine] = WeakKeyDictionary()
 
     async def instance(self, ctx: StepContext) -> Instance:
         """Return the instance that the operation works on.
@@ -55,8 +55,9 @@ class Workbench:
         return found
 
     async def runner(self, ctx: StepContext) -> Runner:
-        """Return the runner of the instance's node."""
-        return self._fleet.runner((await self.instance(ctx)).node)
+        """Return the runner of the instance's node, or of that in the spec where there is no instance."""
+        node = ctx.spec.get("node")
+        return self._fleet.runner(node if node is not None else (await self.instance(ctx)).node)
 
     def fencing(self, ctx: StepContext, step: str) -> Fencing:
         """Return the identity of a call that `step` makes."""
@@ -65,7 +66,18 @@ class Workbench:
     async def look(self, ctx: StepContext) -> Machine:
         """Observe the machine under the operation's fence."""
         runner = await self.runner(ctx)
-        return await runner.get(ctx.subject, fence=ctx.fence, timeout_s=min(10.0, ctx.remaining_s))
+        machine = await runner.get(ctx.subject, fence=ctx.fence, timeout_s=min(10.0, ctx.remaining_s))
+        self._last[ctx] = machine
+        return machine
+
+    async def last_look(self, ctx: StepContext) -> Machine:
+        """Return what this walk of the step has last seen, by a look or an answer; look if nothing."""
+        return self._last.get(ctx) or await self.look(ctx)
+
+    async def answered(self, ctx: StepContext, machine: Machine) -> None:
+        """Take over what a call of the step answered: it was seen under the step's own fence."""
+        self._last[ctx] = machine
+        await self.saw(machine)
 
     async def saw(self, machine: Machine) -> None:
         """Take over what a call answered, so that the operation's end shows it."""
@@ -74,7 +86,7 @@ class Workbench:
     async def spec(self, instance: Instance) -> MachineSpec:
         """Return what the runner is to make, secrets included."""
         secrets = await self._database.read(lambda conn: instance_rows.secrets_of(conn, instance.id))
-        return machine_spec(instance, secrets, self._cluster_id)
+        return machine_spec(instance, secrets, self.cluster_id)
 
     async def boot(self, ctx: StepContext) -> None:
         """Show that the operation goes on to power the machine on.
@@ -110,25 +122,7 @@ def machine_spec(instance: Instance, secrets: Secrets, cluster_id: str) -> Machi
         user_data=secrets.user_data,
         network_config=secrets.network_config,
         seed_id=instance.seed_id,
+        keep_seed=not secrets.known,
         cluster_id=cluster_id,
         record=record_of(instance),
     )
-
-
-def record_of(instance: Instance) -> str:
-    """Return what a lost database can be rebuilt from; no secrets, and equal for equal machines."""
-    record: dict[str, Any] = {
-        "name": instance.name,
-        "id": instance.id,
-        "image": to_stored(instance.image),
-        "arch": instance.arch,
-        "vm": to_stored(instance.resources),
-        "nics": to_stored(instance.nics),
-        "labels": dict(instance.labels),
-        "readiness": readiness_document(instance.readiness),
-        "createTime": time_text(instance.create_time),
-    }
-    if instance.seed_revision:
-        # What the seed was made of is secret; that it is another one must be seen all the same.
-        record["seedRevision"] = instance.seed_revision
-    return json.dumps(record, sort_keys=True, separators=(",", ":"))

@@ -11,7 +11,7 @@ from controller.domain.condition import Condition
 from controller.domain.instance import Failure, Instance
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import BootPhase, Guest, NicView
-from controller.domain.node import Node
+from controller.domain.node import Node, VmHost
 from controller.domain.readiness import Readiness
 
 Document = dict[str, Any]
@@ -65,6 +65,7 @@ def node_document(node: Node) -> Document:
             "limit": node.disk_limit_mib,
         },
         "message": node.message,
+        "vmHosts": [_vm_host(item) for item in node.vm_hosts],
     }
 
 
@@ -115,6 +116,20 @@ def _status(instance: Instance) -> Document:
     if instance.state is InstanceState.FAILED and instance.failure is not None:
         status |= _failure(instance.failure)
     return status
+
+
+def _vm_host(vm_host: VmHost) -> Document:
+    document: Document = {
+        "name": vm_host.name,
+        "generation": vm_host.generation,
+        "qemuVersion": vm_host.qemu_version,
+        "state": vm_host.state.value,
+        "machines": vm_host.machines,
+        "message": vm_host.message,
+    }
+    if vm_host.since is not None:
+        document["since"] = time_text(vm_host.since)
+    return document
 
 
 def _policies(instance: Instance) -> Document:

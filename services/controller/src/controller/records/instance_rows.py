@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select, update
 
 from controller.domain.condition import Condition
 from controller.domain.instance import DesiredPower, Failure, Instance, InstanceId, InstanceImage, Resources
@@ -41,6 +41,15 @@ SELECTION: Final[Select[Any]] = (
 # Made once: building a statement costs more than running it.
 _BY_NAME: Final = SELECTION.where(instances.c.name == bindparam("wanted"))
 _BY_ID: Final = SELECTION.where(instances.c.id == bindparam("wanted"))
+# `coalesce` hides the node from the planner, which would sort all of the node's rows for each page; so the
+# primary key gives the order, and a page costs what is on it.
+_ON_NODE: Final = (
+    SELECTION.where(
+        func.coalesce(instances.c.node, "") == bindparam("wanted"), instances.c.id > bindparam("after")
+    )
+    .order_by(instances.c.id)
+    .limit(bindparam("size"))
+)
 _SAVE: Final = update(instances).where(instances.c.id == bindparam("wanted"))
 
 
@@ -59,10 +68,15 @@ class _Nics:
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What no answer shows."""
+    """What no answer shows.
+
+    Attributes:
+        known: False for an imported instance: what its seed was made of is in the seed alone.
+    """
 
     user_data: str
     network_config: str
+    known: bool = True
 
     def __repr__(self) -> str:
         """Show nothing."""
@@ -129,9 +143,16 @@ def find(conn: Connection, instance_id: str) -> Instance | None:
     return None if row is None else to_instance(row)
 
 
-def on_node(conn: Connection, node: str) -> Sequence[Instance]:
-    """Return all instances of a node."""
-    return [to_instance(row) for row in conn.execute(SELECTION.where(instances.c.node == node))]
+def page_on_node(conn: Connection, node: str, after: str, size: int) -> Sequence[Instance]:
+    """Return the first instances of a node whose ids follow `after`, in order of id."""
+    return [
+        to_instance(row) for row in conn.execute(_ON_NODE, {"wanted": node, "after": after, "size": size})
+    ]
+
+
+def ids(conn: Connection, node: str) -> set[str]:
+    """Return the ids of all instances of a node."""
+    return set(conn.execute(select(instances.c.id).where(instances.c.node == node)).scalars())
 
 
 def among(conn: Connection, ids: Sequence[str]) -> dict[str, Instance]:
@@ -149,6 +170,8 @@ def add(conn: Connection, instance: Instance, secrets: Secrets) -> None:
     conn.execute(insert(instances).values(id=instance.id, **_columns(instance)))
     _write_labels(conn, instance)
     write_lease(conn, instance.id, instance.lease)
+    if not secrets.known:
+        return
     conn.execute(
         insert(instance_secrets).values(
             instance_id=instance.id,
@@ -199,12 +222,12 @@ def remove(conn: Connection, instance_id: str) -> None:
 
 
 def secrets_of(conn: Connection, instance_id: str) -> Secrets:
-    """Return what the runner alone is told; nothing if there is none."""
+    """Return what the runner alone is told; an imported instance has nothing that is known."""
     row = conn.execute(
         select(instance_secrets).where(instance_secrets.c.instance_id == instance_id)
     ).one_or_none()
     if row is None:
-        return Secrets("", "")
+        return Secrets("", "", known=False)
     return Secrets(row.user_data.decode(), row.network_config.decode())
 
 

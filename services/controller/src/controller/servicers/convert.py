@@ -9,6 +9,7 @@ from controller.domain.instance import Instance
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import BootPhase, Guest, NicView
 from controller.domain.node import Check, Dependency, Leak, Node
+from controller.domain.orphan import Orphan
 from controller.domain.readiness import Probe, Readiness
 from controller.records.documents import duration_text
 
@@ -68,6 +69,18 @@ def node_message(node: Node) -> host_pb2.Node:
             limit=node.disk_limit_mib,
         ),
         message=node.message,
+        vm_hosts=[
+            host_pb2.VmHost(
+                name=item.name,
+                generation=item.generation,
+                qemu_version=item.qemu_version,
+                state=host_pb2.NodeState.Value(f"NODE_STATE_{item.state}"),
+                machines=item.machines,
+                since=None if item.since is None else time_message(item.since),
+                message=item.message,
+            )
+            for item in node.vm_hosts
+        ],
     )
 
 
@@ -75,6 +88,21 @@ def leak_message(leak: Leak) -> host_pb2.Leak:
     """Return a leak."""
     since = None if leak.since is None else time_message(leak.since)
     return host_pb2.Leak(kind=leak.kind, name=leak.name, owner=leak.owner, since=since)
+
+
+def orphan_message(orphan: Orphan) -> host_pb2.Orphan:
+    """Return a quarantined machine."""
+    unclaimed = orphan.unclaimed
+    return host_pb2.Orphan(
+        id=orphan.id,
+        name=orphan.name,
+        running=unclaimed.running,
+        since=None if unclaimed.since is None else time_message(unclaimed.since),
+        size_bytes=unclaimed.disk_bytes,
+        reason=orphan.reason.value,
+        message=orphan.message,
+        importable=orphan.importable,
+    )
 
 
 def check_message(check: Check) -> host_pb2.Check:

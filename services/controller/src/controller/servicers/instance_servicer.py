@@ -10,15 +10,15 @@ from qcontroller.controller.v1 import instance_pb2_grpc
 from controller.domain.condition import ConditionType
 from controller.domain.lifecycle import Verb
 from controller.instances.guests import Guests
+from controller.instances.importing import Importing
 from controller.instances.launching import Launching
 from controller.instances.queries import MAX_WAIT_S, Queries
-from controller.instances.submitting import Mutated
 from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs, command, delete_verb, stop_verb
 from controller.policies.leases import Leases
 from controller.records.documents import duration_text
 from controller.servicers.convert import instance_message, time_message
-from controller.servicers.operation_messages import operation_message
+from controller.servicers.operation_messages import mutation_message
 from controller.servicers.requests import (
     exec_request,
     instance_filter,
@@ -37,6 +37,7 @@ class InstanceParts:
     """What the servicer hands requests to."""
 
     queries: Queries
+    importing: Importing
     launching: Launching
     verbs: Verbs
     updating: Updating
@@ -58,7 +59,7 @@ class InstanceServicer(instance_pb2_grpc.InstanceServiceServicer):
         wish, faults = launch_wish(request, self._parts.readiness_deadline_s)
         if not request.validate_only:
             mutated = await self._parts.launching.launch(wish, faults, options_of(request, request.options))
-            return pb.LaunchInstanceResponse(mutation=_mutation(mutated))
+            return pb.LaunchInstanceResponse(mutation=mutation_message(mutated))
         preview = await self._parts.launching.preview(wish, faults)
         plan = pb.LaunchPlan(
             instance=instance_message(preview.instance),
@@ -69,6 +70,14 @@ class InstanceServicer(instance_pb2_grpc.InstanceServiceServicer):
             warnings=preview.machine.warnings,
         )
         return pb.LaunchInstanceResponse(plan=plan)
+
+    async def ImportInstance(
+        self, request: pb.ImportInstanceRequest, context: Any
+    ) -> pb.ImportInstanceResponse:
+        mutated = await self._parts.importing.take(
+            request.node, request.id, request.name, options_of(request, request.options)
+        )
+        return pb.ImportInstanceResponse(mutation=mutation_message(mutated))
 
     async def GetInstance(self, request: pb.GetInstanceRequest, context: Any) -> pb.GetInstanceResponse:
         found = await self._parts.queries.get(request.name)
@@ -87,7 +96,9 @@ class InstanceServicer(instance_pb2_grpc.InstanceServiceServicer):
     ) -> pb.UpdateInstanceResponse:
         patch = patch_of(request)
         mutated = await self._parts.updating.update(patch, options_of(request, request.options))
-        return pb.UpdateInstanceResponse(mutation=_mutation(mutated), notes=patch.notes(mutated.instance))
+        return pb.UpdateInstanceResponse(
+            mutation=mutation_message(mutated), notes=patch.notes(mutated.instance)
+        )
 
     async def StartInstance(self, request: pb.StartInstanceRequest, context: Any) -> pb.StartInstanceResponse:
         return pb.StartInstanceResponse(mutation=await self._simple(request, Verb.START))
@@ -168,7 +179,7 @@ class InstanceServicer(instance_pb2_grpc.InstanceServiceServicer):
         mutated = await self._parts.verbs.accept(
             command(request.name, verb), options_of(request, request.options)
         )
-        return _mutation(mutated)
+        return mutation_message(mutated)
 
     async def _powering_down(
         self, request: pb.StopInstanceRequest | pb.RestartInstanceRequest, verb: Verb
@@ -178,10 +189,4 @@ class InstanceServicer(instance_pb2_grpc.InstanceServiceServicer):
             command(request.name, verb, grace_s=grace_s, faults=faults),
             options_of(request, request.options),
         )
-        return _mutation(mutated)
-
-
-def _mutation(mutated: Mutated) -> pb.Mutation:
-    operation = None if mutated.operation is None else operation_message(mutated.operation)
-    instance = None if mutated.instance is None else instance_message(mutated.instance)
-    return pb.Mutation(operation=operation, instance=instance, replayed=mutated.replayed)
+        return mutation_message(mutated)

@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from qcontroller.controller.v1 import instance_pb2
 from qcontroller.controller.v1 import operation_pb2 as pb
 from servicekit.telemetry import trace_id_of
 
+from controller.instances.submitting import Mutated
 from controller.operations import Operation, PublicState, Stage, StageState
 from controller.plans.power_steps import POWER_OFF
 from controller.records.documents import Document, time_text
-from controller.servicers.convert import time_message
+from controller.servicers.convert import instance_message, time_message
 
 _NOT_FAILING: Final = frozenset({PublicState.PENDING.value, PublicState.RUNNING.value})
 _UNFINISHED: Final = _NOT_FAILING | {PublicState.UNDOING.value}
@@ -46,6 +48,13 @@ def operation_message(operation: Operation) -> pb.Operation:
             pb.Problem(reason=problem["reason"], detail=problem["detail"], metadata=problem["metadata"])
         )
     return message
+
+
+def mutation_message(mutated: Mutated) -> instance_pb2.Mutation:
+    """Return how a mutation is answered."""
+    operation = None if mutated.operation is None else operation_message(mutated.operation)
+    instance = None if mutated.instance is None else instance_message(mutated.instance)
+    return instance_pb2.Mutation(operation=operation, instance=instance, replayed=mutated.replayed)
 
 
 def operation_document(operation: Operation, state: str = "") -> Document:

@@ -100,12 +100,17 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """NoCloud files. Never logged, never stored beside machine.json."""
+    """NoCloud files. Never logged, never stored beside machine.json.
+
+    Attributes:
+        keep: The machine's seed stays as it is; only where it has none is one made of the rest.
+    """
 
     user_data: bytes = field(default=b"", repr=False)
     network_config: bytes = field(default=b"", repr=False)
     hostname: str = ""
     instance_id: str = ""
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,12 @@ class MachineRecord:
             return MachinePhase.PREPARING
         return MachinePhase.PREPARED if self.exit is None else MachinePhase.EXITED
 
+    @property
+    def machine_type(self) -> str:
+        """The versioned machine type that it was started as last; empty before its first start."""
+        run = self.run or self.last_run
+        return "" if run is None else run.machine_type
+
     def address_of(self, mac: str) -> str:
         """Return the address that is reserved for a NIC; empty: none is."""
         return next((holding.address for holding in self.holdings if holding.mac == mac), "")

@@ -84,7 +84,7 @@ class Adoption:
         """Record an end, then let vm-host forget it."""
         machine = self._machines.find(MachineId(end.handle.machine_id))
         try:
-            if machine is not None and _concerns(machine, end.handle):
+            if machine is not None and _is_on(machine, link) and _concerns(machine, end.handle):
                 if end.handle.role is ChildRole.PASST:
                     # Kept at vm-host until QEMU has ended: the next life of this service wants to know too.
                     self._network_lost(machine)

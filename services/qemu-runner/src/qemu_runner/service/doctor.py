@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from qemu_runner.service.host import HOST_ARCH
 from qemu_runner.service.host_checks import host_checks
 from qemu_runner.service.networking import Networking
 from qemu_runner.service.vm_host_link import VmHostLink
+from qemu_runner.service.vm_hosts import VmHosts
 from qemu_runner.user_network import Check, CheckStatus
 
 _GIB: Final = 2**30
@@ -30,22 +30,22 @@ class Doctor:
     Args:
         state_dir: The runner's state directory.
         networking: The networks.
-        links: All vm-hosts, the newest last.
+        vm_hosts: All vm-hosts.
     """
 
-    def __init__(self, state_dir: Path, networking: Networking, links: Sequence[VmHostLink]) -> None:
+    def __init__(self, state_dir: Path, networking: Networking, vm_hosts: VmHosts) -> None:
         self._state_dir = state_dir
         self._networking = networking
-        self._links = links
+        self._vm_hosts = vm_hosts
 
     async def examine(self) -> list[Check]:
         """Return all checks; a check never raises for what it exists to report."""
         disk = await asyncio.to_thread(shutil.disk_usage, self._state_dir)
-        for link in self._links:
+        for link in self._vm_hosts:
             with suppress(VmHostUnavailableError):  # which is what its check will say
                 await link.current_hello()
         return [
-            *(self._vm_host(link) for link in self._links),
+            *(self._vm_host(link) for link in self._vm_hosts.needed()),
             self._qemu(),
             firmware_check(self._offer()),
             self._kvm(),
@@ -73,7 +73,7 @@ class Doctor:
         return Check("vm-host", CheckStatus.PASS, f"generation {hello.generation!r} answers.")
 
     def _offer(self) -> QemuOffer | None:
-        hello = self._links[-1].hello
+        hello = self._vm_hosts.newest().hello
         return None if hello is None else find_offer(hello, ARCHES[HOST_ARCH])
 
     def _qemu(self) -> Check:
@@ -101,7 +101,7 @@ class Doctor:
         )
 
     def _uids(self) -> Check:
-        hello = self._links[-1].hello
+        hello = self._vm_hosts.newest().hello
         if os.geteuid() == 0 and (hello is None or hello.root):
             return Check("uids", CheckStatus.PASS, "each machine has a uid of its own.")
         return Check(

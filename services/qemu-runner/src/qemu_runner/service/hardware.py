@@ -28,8 +28,17 @@ def accelerator_states(offer: QemuOffer) -> tuple[AcceleratorState, ...]:
     return tuple(AcceleratorState(a.name, a.usable, a.reason) for a in offer.accelerators)
 
 
-def choose_hardware(hello: VmHostHello, arch: Arch, mode: AcceleratorMode) -> Hardware:
-    """Return what a new machine of `arch` is started as.
+def choose_hardware(
+    hello: VmHostHello, arch: Arch, mode: AcceleratorMode, machine_type: str = ""
+) -> Hardware:
+    """Return what a machine of `arch` is started as.
+
+    Args:
+        hello: Of the vm-host that starts it.
+        arch: Its architecture.
+        mode: The accelerator's setting.
+        machine_type: The one that it had before: a guest keeps its hardware under a newer QEMU, for as long
+            as that still has it. Empty: the newest.
 
     Raises:
         QemuUnavailableError: There is no usable QEMU, firmware, machine type or accelerator.
@@ -42,12 +51,13 @@ def choose_hardware(hello: VmHostHello, arch: Arch, mode: AcceleratorMode) -> Ha
     if offer.missing_firmware:
         files = ", ".join(offer.missing_firmware)
         raise QemuUnavailableError(f"{arch.program} {offer.version} does not find its firmware ({files})")
-    machine_type = offer.machine_aliases.get(arch.machine_alias)
-    if machine_type is None:
+    newest = offer.machine_aliases.get(arch.machine_alias)
+    if newest is None:
         raise QemuUnavailableError(f"{arch.program} {offer.version} has no machine {arch.machine_alias}")
     try:
         accelerator = choose(mode, accelerator_states(offer))
     except ValueError as exc:
         raise QemuUnavailableError(str(exc)) from exc
     cpu = arch.cpu_kvm if accelerator == KVM else arch.cpu_tcg
-    return Hardware(machine_type, accelerator, cpu, offer.version)
+    kept = machine_type if machine_type in offer.machine_types else newest
+    return Hardware(kept, accelerator, cpu, offer.version)

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from qemu_runner.service.hardware import accelerator_states, find_offer
 from qemu_runner.service.machines import Machines
 from qemu_runner.service.networking import Networking
 from qemu_runner.service.vm_host_link import VmHostLink
+from qemu_runner.service.vm_hosts import VmHosts, VmHostView
 from qemu_runner.store.image_cache import ImageCache
 from qemu_runner.store.machine_store import MachineStore
 
@@ -43,6 +44,7 @@ class NodeState:
         allocated: What running machines hold.
         disk_total_mib: Of the file system that holds the machines.
         disk_free_mib: Free there.
+        vm_hosts: Those that are needed, oldest first.
     """
 
     name: str
@@ -55,6 +57,7 @@ class NodeState:
     allocated: HostSize
     disk_total_mib: int
     disk_free_mib: int
+    vm_hosts: tuple[VmHostView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ class Host:
         images: Base images.
         networking: Networks.
         capacity: What is offered and in use.
-        links: All vm-hosts, the newest last.
+        vm_hosts: All vm-hosts.
         accelerator: The setting.
         is_busy: Tells whether an action is at work on a machine.
     """
@@ -102,7 +105,7 @@ class Host:
         images: ImageCache,
         networking: Networking,
         capacity: Capacity,
-        links: Sequence[VmHostLink],
+        vm_hosts: VmHosts,
         accelerator: AcceleratorMode,
         is_busy: Callable[[MachineId], bool],
     ) -> None:
@@ -113,22 +116,23 @@ class Host:
         self._images = images
         self._networking = networking
         self._capacity = capacity
-        self._links = links
+        self._vm_hosts = vm_hosts
         self._accelerator = accelerator
         self._is_busy = is_busy
 
     async def node(self) -> NodeState:
         """Return what the host is like now."""
         disk = await asyncio.to_thread(shutil.disk_usage, self._state_dir)
-        hello = self._links[-1].hello
+        newest = self._vm_hosts.newest()
+        hello = newest.hello
         offer = None if hello is None else find_offer(hello, ARCHES[HOST_ARCH])
         if offer is not None and offer.error:
             # It may have been mended meanwhile.
             with suppress(VmHostUnavailableError):
-                offer = find_offer(await self._links[-1].current_hello(), ARCHES[HOST_ARCH])
+                offer = find_offer(await newest.current_hello(), ARCHES[HOST_ARCH])
         accelerator, message = self._verdict(offer)
         if hello is None:
-            message = f"vm-host cannot be reached: {self._links[-1].detail}"
+            message = f"vm-host cannot be reached: {newest.detail}"
         elif hello.stopping:
             message = "vm-host is stopping."
         return NodeState(
@@ -142,18 +146,19 @@ class Host:
             allocated=self._capacity.allocated(),
             disk_total_mib=disk.total // _MIB,
             disk_free_mib=disk.free // _MIB,
+            vm_hosts=self._vm_hosts.views(),
         )
 
     def dependencies(self) -> tuple[DependencyState, ...]:
-        """Return each vm-host and whether it answers."""
+        """Return each vm-host that is needed and whether it answers."""
         return tuple(
             DependencyState(
-                "vm-host" if len(self._links) == 1 else f"vm-host {link.socket_path.name}",
+                self._vm_hosts.name(link),
                 link.hello is not None and not link.hello.stopping,
                 link.since,
                 "it is stopping" if link.hello is not None and link.hello.stopping else link.detail,
             )
-            for link in self._links
+            for link in self._vm_hosts.needed()
         )
 
     async def leaks(self) -> tuple[HostLeak, ...]:
@@ -163,7 +168,7 @@ class Host:
             VmHostUnavailableError: A vm-host cannot be asked.
             NetworkUnavailableError: The packet filter cannot be asked.
         """
-        found = [leak for link in self._links for leak in await self._processes(link)]
+        found = [leak for link in self._vm_hosts.needed() for leak in await self._processes(link)]
         now = datetime.now(UTC)
         for path in await self._store.unknown():
             if not self._is_busy(MachineId(path.name)):

@@ -6,12 +6,11 @@ stopping: without it nothing is touched, since machines run on behind their guar
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from typing import Final
 
 from qemu_runner.service.machines import Machines
 from qemu_runner.service.networking import Networking
-from qemu_runner.service.vm_host_link import VmHostLink
+from qemu_runner.service.vm_hosts import VmHosts
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ class Leaving:
 
     Args:
         machines: The machines.
-        links: Links to the vm-hosts; they must be kept while `leave` runs.
+        vm_hosts: The vm-hosts; their links must be kept while `leave` runs.
         networking: Owner of guard and bridge.
         word_within_s: How long to wait for vm-host's word.
     """
@@ -35,13 +34,13 @@ class Leaving:
     def __init__(
         self,
         machines: Machines,
-        links: Sequence[VmHostLink],
+        vm_hosts: VmHosts,
         networking: Networking,
         *,
         word_within_s: float = WORD_WITHIN_S,
     ) -> None:
         self._machines = machines
-        self._links = links
+        self._vm_hosts = vm_hosts
         self._networking = networking
         self._word_within_s = word_within_s
 
@@ -62,12 +61,12 @@ class Leaving:
         return self._machines.may_run_unrecorded or any(machine.run is not None for machine in self._machines)
 
     async def _is_stopping(self) -> bool:
-        words = [asyncio.ensure_future(link.stopping.wait()) for link in self._links]
+        # One that was ended because a newer one has all machines proves nothing about these.
+        links = self._vm_hosts.with_machines() or list(self._vm_hosts)
+        words = [asyncio.ensure_future(link.stopping.wait()) for link in links]
         try:
-            done, _ = await asyncio.wait(
-                words, timeout=self._word_within_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            _, silent = await asyncio.wait(words, timeout=self._word_within_s)
         finally:
             for word in words:
                 word.cancel()
-        return bool(done)
+        return not silent

@@ -159,8 +159,7 @@ class Machines:
             StaleFenceError: A higher one was seen.
             DiskFullError: It could not be kept, and nothing may be done.
         """
-        if machine.record is None and not machine.tombstone:
-            machine.tombstone = await self._store.tombstone(machine.machine_id)
+        await self.learn_fence(machine)
         highest = machine.known_fence
         if fence < highest:
             raise StaleFenceError(machine.machine_id, fence, highest)
@@ -171,6 +170,11 @@ class Machines:
             machine.tombstone = fence
         else:
             await self.update(machine, lambda record: replace(record, fence=fence))
+
+    async def learn_fence(self, machine: Machine) -> None:
+        """Know the highest fence also of a machine that is gone, for those who only look."""
+        if machine.record is None and not machine.tombstone:
+            machine.tombstone = await self._store.tombstone(machine.machine_id)
 
     async def require_vacant(self, machine: Machine) -> None:
         """Check that a machine without a record has no files either.

@@ -89,7 +89,9 @@ class Planning:
         if hello.stopping:
             raise VmHostUnavailableError("it is stopping")
         arch = ARCHES[spec.arch]
-        hardware = choose_hardware(hello, arch, self._accelerator)
+        found = self._machines.find(machine_id)
+        before = "" if found is None or found.record is None else found.record.machine_type
+        hardware = choose_hardware(hello, arch, self._accelerator, before)
         argv = build_argv(
             Launch(
                 machine_id=machine_id,

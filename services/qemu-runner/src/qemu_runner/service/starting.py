@@ -162,7 +162,16 @@ class Starting:
         if hello.stopping:
             raise VmHostUnavailableError("it is stopping")
         arch = ARCHES[record.spec.arch]
-        hardware = choose_hardware(hello, arch, self._accelerator)
+        hardware = choose_hardware(hello, arch, self._accelerator, record.machine_type)
+        if record.machine_type not in {"", hardware.machine_type}:
+            _LOG.warning(
+                "machine type is gone from QEMU",
+                extra={
+                    "machine": machine.machine_id,
+                    "before": record.machine_type,
+                    "now": hardware.machine_type,
+                },
+            )
         self._capacity.require(record.spec)
         if record.spec.ports:
             await self._networking.check_ports(

@@ -64,6 +64,8 @@ class VmHostLink:
         self._told_lost = False
         self.since = datetime.now(UTC)
         """Since when it has been there, or away."""
+        self.started_at = 0.0
+        """When the vm-host that was there last made its socket (seconds of the epoch)."""
         self.stopping = asyncio.Event()
         """Set when it has announced its end, until another one is there."""
         self.settled = asyncio.Event()
@@ -122,6 +124,7 @@ class VmHostLink:
 
     async def _serve(self, connection: VmHostConnection) -> None:
         children = await connection.list_children()
+        self.started_at = await asyncio.to_thread(_made_at, self.socket_path)
         self._connection = connection
         self._told_lost = False
         self.stopping.clear()
@@ -150,3 +153,11 @@ class VmHostLink:
         self._told_lost = True
         self.since = datetime.now(UTC)
         await self._listener.lost(await asyncio.to_thread(self._last_words, self.socket_path))
+
+
+def _made_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        # Gone again already.
+        return 0.0

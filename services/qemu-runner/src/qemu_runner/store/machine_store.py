@@ -6,6 +6,8 @@ other files, and never a directory that it does not know.
 
 import logging
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from qemu_runner.domain.machine import MachineId, parse_machine_id
@@ -18,6 +20,23 @@ from qemu_runner.store.threads import in_thread
 
 _LOG = logging.getLogger(__name__)
 RECORD_NAME = "machine.json"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineDirectory:
+    """What the file system tells of one machine's directory.
+
+    Attributes:
+        name: Its name: the machine's id.
+        written: When its record, or else it itself, was last written.
+        disk_bytes: What its files occupy; a base that is shared with others counts nowhere.
+        fault: Why its record cannot be read; empty if it can.
+    """
+
+    name: str
+    written: datetime
+    disk_bytes: int
+    fault: str
 
 
 class MachineStore:
@@ -94,6 +113,20 @@ class MachineStore:
         """Return the entries of machines/ that hold no readable record."""
         return await in_thread(self._unknown)
 
+    async def describe(self, claimed: frozenset[str]) -> list[MachineDirectory]:
+        """Return what there is of machines that are not `claimed`; what vanishes meanwhile is left out."""
+        return await in_thread(self._describe, claimed)
+
+    def _describe(self, claimed: frozenset[str]) -> list[MachineDirectory]:
+        found = []
+        for path in sorted(self._machines.iterdir()):
+            if path.name not in claimed:
+                with suppress(FileNotFoundError, NotADirectoryError, ValueError):
+                    parse_machine_id(path.name)
+                    found.append(_describe(path))
+        # What a crash left before the first record was written is nobody's machine.
+        return [each for each in found if not each.fault or self._is_foreign(MachineId(each.name))]
+
     def _create(self) -> None:
         for path, mode in ((self._machines, 0o711), (self._tombstones, 0o700)):
             path.mkdir(parents=True, exist_ok=True)
@@ -135,10 +168,33 @@ class MachineStore:
             return 0
 
 
+def _describe(directory: Path) -> MachineDirectory:
+    record, fault = directory / RECORD_NAME, ""
+    try:
+        if _decoded(directory).machine_id != directory.name:
+            fault = "it is the record of another machine"
+    except FileNotFoundError:
+        fault = "there is no machine.json"
+    except (RecordUnreadableError, OSError, ValueError) as exc:
+        fault = str(exc)
+    written = (record if record.exists() else directory).stat().st_mtime
+    occupied = 0
+    for entry in directory.iterdir():
+        with suppress(FileNotFoundError):
+            status = entry.lstat()
+            if status.st_nlink == 1:
+                occupied += status.st_blocks * 512
+    return MachineDirectory(directory.name, datetime.fromtimestamp(written, UTC), occupied, fault)
+
+
+def _decoded(directory: Path) -> MachineRecord:
+    return decode_record((directory / RECORD_NAME).read_text(encoding="utf-8"))
+
+
 def _read(directory: Path) -> MachineRecord | None:
     try:
         parse_machine_id(directory.name)
-        record = decode_record((directory / RECORD_NAME).read_text(encoding="utf-8"))
+        record = _decoded(directory)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (RecordUnreadableError, OSError, ValueError) as exc:

@@ -1,0 +1,110 @@
+"""What machine.json keeps for the controller: enough to make an instance's row again, and no secret.
+
+Readers take what an older or newer build wrote: unknown members are left alone, absent ones take their
+default. Equal instances have equal records, so that a record also tells whether a machine is up to date.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from servicekit.quantities import QuantityError, parse_duration_s
+
+from controller.domain.instance import DesiredPower, Instance, InstanceId, InstanceImage, Resources
+from controller.domain.lifecycle import InstanceState
+from controller.domain.machine import MachineNic
+from controller.domain.policy import Policies
+from controller.domain.readiness import Probe, Readiness
+from controller.records.documents import readiness_document, time_text
+from controller.records.stored_json import from_stored, to_stored
+
+
+class RecordIncomplete(ValueError):  # noqa: N818 - it says what is wrong
+    """No instance can be made of the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Nics:
+    items: tuple[MachineNic, ...] = ()
+
+
+def record_of(instance: Instance) -> str:
+    """Return what a lost database can be rebuilt from; no secrets, and equal for equal machines."""
+    record: dict[str, Any] = {
+        "name": instance.name,
+        "id": instance.id,
+        "image": to_stored(instance.image),
+        "arch": instance.arch,
+        "vm": to_stored(instance.resources),
+        "nics": to_stored(instance.nics),
+        "labels": dict(instance.labels),
+        "readiness": readiness_document(instance.readiness),
+        "policies": to_stored(instance.policies),
+        "createTime": time_text(instance.create_time),
+    }
+    if instance.seed_revision:
+        # What the seed was made of is secret; that it is another one must be seen all the same.
+        record["seedRevision"] = instance.seed_revision
+    return json.dumps(record, sort_keys=True, separators=(",", ":"))
+
+
+def name_in(record: str) -> str:
+    """Return the name in a record; empty if there is none."""
+    try:
+        name = json.loads(record)["name"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return name if isinstance(name, str) else ""
+
+
+def instance_from(record: str, node: str, now: datetime) -> Instance:
+    """Return the instance that `record` tells of, as one that is being taken over on `node`.
+
+    What the user wanted of its power is not in the record: what the machine does decides it.
+
+    Raises:
+        RecordIncomplete: Something is missing or makes no sense.
+    """
+    try:
+        document = json.loads(record)
+        return Instance(
+            id=InstanceId(_text(document, "id")),
+            name=_text(document, "name"),
+            image=from_stored(InstanceImage, document["image"]),
+            arch=_text(document, "arch"),
+            resources=from_stored(Resources, document["vm"]),
+            nics=from_stored(_Nics, {"items": document["nics"]}).items,
+            labels={str(key): str(value) for key, value in document.get("labels", {}).items()},
+            readiness=_readiness(document.get("readiness", {})),
+            policies=_policies(document.get("policies", {}), now),
+            seed_revision=int(document.get("seedRevision", 0)),
+            node=node,
+            state=InstanceState.CREATING,
+            desired_power=DesiredPower.STOPPED,
+            create_time=datetime.fromisoformat(document["createTime"]) if "createTime" in document else now,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, QuantityError) as exc:
+        raise RecordIncomplete(f"{type(exc).__name__}: {exc}") from exc
+
+
+def _text(document: Mapping[str, Any], key: str) -> str:
+    value = document[key]
+    if not isinstance(value, str) or not value:
+        raise RecordIncomplete(f"{key} is no text")
+    return value
+
+
+def _policies(stored: Mapping[str, Any], now: datetime) -> Policies:
+    policies = from_stored(Policies, stored)
+    # A machine is not taken back in order to be removed at once: an end that has passed is none.
+    return replace(policies, expire_time=None) if policies.expired(now) else policies
+
+
+def _readiness(document: Mapping[str, Any]) -> Readiness:
+    default = Readiness()
+    known = set(Probe)
+    probes = tuple(Probe(key) for probe in document.get("all", ()) for key in probe if key in known)
+    deadline_s = parse_duration_s(document["deadline"]) if "deadline" in document else default.deadline_s
+    return Readiness(probes if "all" in document else default.probes, deadline_s)

@@ -22,7 +22,7 @@ OPTIONS := --mode=$(or $(MODE),auto) $(if $(STATE),--state=$(STATE)) $(if $(PORT
   $(if $(BRIDGE),--bridge=$(BRIDGE)) $(if $(BRIDGE_SUBNET),--bridge-subnet=$(BRIDGE_SUBNET))
 
 .PHONY: help setup demo up down status logs clean guest guest-debian doctor \
-  fmt lint types unit integration chaos compose-test base-images wheels protos protos-check test test-full bench lock
+  fmt lint types unit integration chaos chaos-real compose-test base-images wheels protos protos-check test test-full bench lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -74,7 +74,7 @@ types: ## Check types (mypy strict), each package by itself
 	  echo "types: $$package"; (cd $$package && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml src tests); done
 	@cd tools && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml qcstack qcengine tests
 	@cd packer/guests && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
-	@cd tests/integration && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
+	@cd tests/integration && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml . ../conftest.py
 	@cd tests/compose && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
 	@cd tests/chaos && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
 
@@ -102,13 +102,17 @@ chaos: setup ## The kill matrix on the fake runner: N=10000 cells of SEED=…, w
 	@PYTHONPATH=tests/chaos $(BIN)/python -m killmatrix --cells=$(or $(N),10000) \
 	  $(if $(SEED),--seed=$(SEED)) --report=.cache/chaos-report.md
 
+chaos-real: setup ## Cells of the kill matrix with real QEMU: N=20 of them drawn by SEED=…
+	@QC_CHAOS_CELLS=$(or $(N),20) QC_CHAOS_SEED=$(or $(SEED),5) $(PYTEST) tests/chaos/test_real_cells.py -m "not full"
+
 compose-test: ## The stack in containers, where a Docker engine answers (CI gets one)
 	@tools/compose-test
 
 test: setup lint types protos-check wheels unit integration compose-test ## Everything that CI runs
 
 test-full: test ## And the long suites whole
-	@$(PYTEST) services/*/tests tests/integration tests/compose tests/chaos -m full
+	@$(PYTEST) services/*/tests tests/integration tests/chaos -m full
+	@MARKS=full tools/compose-test
 	@$(PYTEST) packer/guests/debian
 
 bench: setup ## Benchmarks that print ratios

@@ -11,8 +11,8 @@ from killmatrix.report import Report
 from killmatrix.rounds import Rounds
 from killmatrix.world import World
 
-_ROUNDS_OF_A_WORLD: Final = 12
-_OPERATIONS: Final = 40
+_ROUNDS_OF_A_WORLD: Final = 6
+_OPERATIONS: Final = 100
 
 
 async def play(cells: int, seed: int, *, operations: int = _OPERATIONS) -> Report:

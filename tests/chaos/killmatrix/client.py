@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import grpc
 from qcontroller.controller.v1 import instance_pb2 as pb
 from qcontroller.controller.v1 import operation_pb2
-from qcontroller.controller.v1.host_pb2_grpc import EventServiceStub
+from qcontroller.controller.v1.host_pb2_grpc import EventServiceStub, NodeServiceStub
 from qcontroller.controller.v1.instance_pb2_grpc import InstanceServiceStub
 from qcontroller.controller.v1.operation_pb2_grpc import OperationServiceStub
 from servicekit.rpc_errors import decode
@@ -50,6 +50,7 @@ class Client:
         self.instances: Any = InstanceServiceStub(channel)
         self.operations: Any = OperationServiceStub(channel)
         self.events: Any = EventServiceStub(channel)
+        self.nodes: Any = NodeServiceStub(channel)
 
     async def ask(self, verb: str, name: str, key: str, *, memory: str = "256M") -> pb.Mutation:
         """Ask for `verb`, again and again under one key, until it is accepted.
@@ -71,6 +72,12 @@ class Client:
             operation: operation_pb2.Operation = answer.operation
             if operation.HasField("end_time") or time.monotonic() > give_up:
                 return operation
+
+    async def first_page(self, **chosen: Any) -> list[pb.Instance]:
+        """Return the first of what a list shows; `chosen` are fields of its request."""
+        request = pb.ListInstancesRequest(**chosen)
+        page = await self.patiently(lambda: self.instances.ListInstances(request, timeout=_CALL_S))
+        return [*page.instances]
 
     async def list(self) -> list[pb.Instance]:
         """Return all instances."""

@@ -13,11 +13,11 @@ from servicekit.rpc_errors import RpcProblem
 from servicekit.server import Register
 
 NAME: Final = "tiny"
-_DIGEST: Final = "sha256:" + "ab" * 32
+DIGEST: Final = "sha256:" + "ab" * 32
 _IMAGE: Final = image_pb2.Image(
     name=NAME,
-    digest=_DIGEST,
-    stored_digest=_DIGEST,
+    digest=DIGEST,
+    stored_digest=DIGEST,
     format="qcow2",
     virtual_size_bytes=64 << 20,
     arch="x86_64",
@@ -64,7 +64,7 @@ class FakeImageStore(ImageServiceServicer, ImagePinServiceServicer):
         await self.faults.reach("pin.before", request.instance_id)
         self.pins.add(request.instance_id)
         await self.faults.reach("pin.after", request.instance_id)
-        pin = internal_pb2.Pin(instance_id=request.instance_id, stored_digest=_DIGEST)
+        pin = internal_pb2.Pin(instance_id=request.instance_id, stored_digest=DIGEST)
         return internal_pb2.PinImageResponse(pin=pin, image=_IMAGE)
 
     async def UnpinImage(  # noqa: N802 - the contract's name

@@ -1,7 +1,7 @@
 """What is done to instances and what strikes meanwhile: drawn from a seed, nothing here acts."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -66,6 +66,7 @@ MOMENTS: Final = tuple(
         | {f"undo.{step}.{when}" for step in ("image", "machine", "power") for when in ("before", "after")}
     )
 )
+
 CALLS: Final = (
     *(
         f"{call}.{when}"
@@ -78,6 +79,14 @@ CALLS: Final = (
     "unpin.before",
     "unpin.after",
 )
+# Which operation a verb files.
+KINDS: Final = {
+    "launch-off": "launch",
+    "force-stop": "stop",
+    "force-delete": "delete",
+    "label": "update",
+    "resize": "update",
+}
 # What can be asked of an instance in which state.
 VERBS: Final[dict[str, Sequence[str]]] = {
     "RUNNING": ("stop", "force-stop", "restart", "pause", "reset", "force-delete", "label"),
@@ -105,16 +114,21 @@ class Strike:
     seconds: float
 
 
-def strikes(rng: random.Random, operations: int) -> list[Strike]:
-    """Draw what strikes while that many operations are at work."""
-    chosen = rng.choices(list(WEIGHTS), weights=list(WEIGHTS.values()), k=rng.randint(4, 8))
+def strikes(rng: random.Random, operations: int, kinds: Collection[str]) -> list[Strike]:
+    """Draw what strikes while that many operations, of these kinds, are at work."""
+    chosen = rng.choices(list(WEIGHTS), weights=list(WEIGHTS.values()), k=rng.randint(12, 24))
+    moments = [moment for moment in MOMENTS if not moment.startswith("step.") or _is_of(moment, kinds)]
     return [
         Strike(
             fault,
-            rng.randrange(max(1, operations)),
-            rng.choice(MOMENTS),
+            rng.randrange(max(1, operations // 2)),
+            rng.choice(moments),
             rng.choice(CALLS),
             rng.choice((0.0, 0.02, 0.1, 0.3)),
         )
         for fault in chosen
     ]
+
+
+def _is_of(moment: str, kinds: Collection[str]) -> bool:
+    return any(moment.split(".")[1] in _STEPS[kind] for kind in kinds)

@@ -12,11 +12,11 @@ from qcontroller.controller.v1 import instance_pb2 as pb
 
 from killmatrix import truth
 from killmatrix.client import Refused
-from killmatrix.plan import VERBS, Fault, Strike, strikes
+from killmatrix.plan import KINDS, VERBS, Fault, Strike, strikes
 from killmatrix.report import Report
 from killmatrix.world import World
 
-_FEWEST, _MOST = 30, 60
+_FEWEST, _MOST = 50, 130
 _REST_S: Final = 30.0
 _HOUR_S: Final = 3600.0
 # A strike that waits for a certain call takes any after this many others.
@@ -75,7 +75,8 @@ class Rounds:
         before = {instance.id: instance for instance in await world.client.list()}
         wishes = self._wish(list(before.values()), operations)
         self._wishes = {wish.name: wish for wish in wishes}
-        self._waiting = strikes(self._rng, len(wishes))
+        kinds = {KINDS.get(wish.verb, wish.verb) for wish in wishes}
+        self._waiting = strikes(self._rng, len(wishes), sorted(kinds))
         self._calls, self._strike, self._deadlines_void = 0, None, False
         self._arm_next()
         async with asyncio.TaskGroup() as group:

@@ -19,6 +19,7 @@ from killmatrix.client import Client
 from killmatrix.controller_process import ControllerProcess
 from killmatrix.image_store import FakeImageStore
 from killmatrix.plan import Fault
+from killmatrix.population import populate
 from killmatrix.proxy import Proxy
 from killmatrix.report import Cell
 
@@ -41,7 +42,8 @@ class World:
         faulty_ends: How controllers ended that nobody had killed.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, *, population: int = 0) -> None:
+        """Make everything; nothing runs yet. `population` is how many instances run from the beginning."""
         self.directory = Path(tempfile.mkdtemp(prefix="qc-chaos-"))
         self.host = FakeHost()
         self.store = FakeImageStore()
@@ -59,6 +61,7 @@ class World:
         self.client: Client
         self.died: Callable[[], None] = lambda: None
         self.faulty_ends: list[int] = []
+        self._population = population
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -68,6 +71,8 @@ class World:
         await enter(plain_server(f"unix:{self.directory}/store.sock", self.store.services(), lambda _: None))
         await enter(self.to_runner)
         await enter(self.to_store)
+        if self._population:
+            await populate(self.database, self.host, self.store, self._population)
         self.controller.start()
         self._stack.callback(self.controller.close)
         keeper = asyncio.create_task(self._keep())
@@ -76,7 +81,7 @@ class World:
             grpc.aio.insecure_channel(f"unix:{self.directory}/controller.sock", options=_QUICK)
         )
         self.client = Client(channel)
-        await self.client.list()
+        await self.client.first_page()
         return self
 
     async def __aexit__(

@@ -4,14 +4,16 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from qcontroller.controller.v1 import host_pb2_grpc, instance_pb2_grpc, operation_pb2_grpc
 from qcontroller.settings.v1.settings_pb2 import ControllerSettings
 from servicekit.channel import grpc_channel
+from servicekit.failpoints import fail_points_of
 from servicekit.server import Register, grpc_server
+from sqlalchemy import select
 
 from controller.adapters.image_store_client import ImageStoreClient
 from controller.adapters.runner_client import RunnerClient
@@ -36,23 +38,17 @@ from controller.instances.runner_watch import RunnerWatch
 from controller.instances.submitting import Submitting
 from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs
-from controller.operations import (
-    Clock,
-    Engine,
-    EngineSettings,
-    Outbox,
-    SystemClock,
-    armed_by,
-    cluster_id,
-)
-from controller.operations.failpoints import FailPoints, no_fail_points
+from controller.operations import Clock, Engine, EngineSettings, Outbox, SystemClock, cluster_id
+from controller.operations.failpoints import FailPoints
 from controller.plans.kinds import build_plans
 from controller.plans.workbench import Workbench
 from controller.policies.enforcer import Enforcer
 from controller.policies.filing import Filing, FilingSettings
+from controller.policies.leases import Leases
 from controller.ports import ImageStore, Runner
 from controller.problems import translate
 from controller.records import capacity_rows
+from controller.records.schema import instances
 from controller.servicers.event_servicer import EventServicer
 from controller.servicers.instance_servicer import InstanceParts, InstanceServicer
 from controller.servicers.node_servicer import NodeServicer
@@ -107,7 +103,10 @@ async def serve(
     engine = Engine(
         database,
         build_plans(bench, settings.operation_deadline_s),
-        settings=EngineSettings(slots=settings.operation_slots),
+        settings=EngineSettings(
+            slots=settings.operation_slots,
+            retention=replace(settings.retention, living=select(instances.c.id)),
+        ),
         clock=clock,
         fail_points=_fail_points(),
         registry=registry,
@@ -116,23 +115,38 @@ async def serve(
     queries = Queries(database, fleet, engine.feed, clock)
     orphans = Orphans(database, fleet, clock, identity)
     images = ImageFeed(database, store, outbox, clock)
+    times = FilingSettings(settings.stop_timeout_s, settings.operation_deadline_s)
+    enforcer = Enforcer(
+        database,
+        Filing(database, engine, fleet, changes, times),
+        clock,
+        rules,
+        purge_after_s=settings.lease_delete_after_s,
+    )
+    enforcer.follow(engine.feed, observations)
+    leases = Leases(database, clock, enforcer.renewed)
     parts = InstanceParts(
         queries=queries,
         importing=Importing(database, fleet, orphans, changes, submitting, clock),
         launching=Launching(database, fleet, store, changes, capacity, submitting, clock, identity),
         verbs=Verbs(
-            database, fleet, changes, capacity, submitting, settings.operation_deadline_s, identity, clock
+            database,
+            fleet,
+            changes,
+            capacity,
+            submitting,
+            settings.operation_deadline_s,
+            identity,
+            clock,
         ),
         updating=Updating(database, fleet, changes, capacity, submitting, identity, clock, rules),
         guests=Guests(queries, fleet),
+        leases=leases,
         stop_timeout_s=settings.stop_timeout_s,
         readiness_deadline_s=settings.readiness_deadline_s,
     )
     reconciler = Reconciler(database, engine, observations, clock)
     fences = Fences(database, identity)
-    times = FilingSettings(settings.stop_timeout_s, settings.operation_deadline_s)
-    enforcer = Enforcer(database, Filing(database, engine, fleet, changes, times), clock, rules)
-    enforcer.follow(engine.feed, observations)
     timer = ReadinessTimer(database, fleet, observations, clock)
     loops: list[Coroutine[Any, Any, None]] = [
         reconciler.run(),
@@ -155,6 +169,7 @@ async def serve(
         )
         # Before the server ends: its grace period is for answers, and a watch has no end of its own.
         stack.callback(engine.feed.close)
+        stack.callback(leases.close)
         yield failed
 
 
@@ -202,5 +217,4 @@ async def _end(engine: Engine, running: "asyncio.Task[None]", tasks: "list[async
 
 
 def _fail_points() -> FailPoints:
-    file = os.environ.get("QC_FAIL_POINT_FILE", "")
-    return armed_by(Path(file)) if file else no_fail_points
+    return fail_points_of(os.environ)

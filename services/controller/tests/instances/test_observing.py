@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -80,14 +81,14 @@ async def test_readiness_is_given_up_though_the_database_was_away_at_that_moment
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults = [DatabaseUnavailable("away")]
-    derive = Observations.derive_again
+    derive = Observations.derive
 
-    async def failing(self: Observations, node: str) -> None:
+    async def failing(self: Observations, instance_ids: Sequence[str]) -> None:
         if faults:
             raise faults.pop()
-        await derive(self, node)
+        await derive(self, instance_ids)
 
-    monkeypatch.setattr(Observations, "derive_again", failing)
+    monkeypatch.setattr(Observations, "derive", failing)
     instance = await cloud.launch()
     # The node runs at half speed: the default 180 s are 360, of which a moment is left.
     cloud.runner.report(instance.id, boot_time=datetime.now(UTC) - timedelta(seconds=359.7))

@@ -1,14 +1,12 @@
 """Crashes at every named moment, shutdown, loops that die, outages."""
 
 import asyncio
-import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from controller.database import DatabaseUnavailable
-from controller.operations import EngineSettings, EngineStopped, Plan, State, Supersede, armed_by
+from controller.operations import EngineSettings, EngineStopped, Plan, State, Supersede
 from controller.operations.rows import operations
 from operations_fakes import LONG_S, Crash, World, accepted, crash_at, permanent, wanting
 from sqlalchemy import select
@@ -66,22 +64,6 @@ async def test_an_undo_survives_a_crash_and_ends_once(world: World, moment: str)
     assert done.error.reason == "BROKEN"
     assert world.host.objects == {}
     assert world.hooks.settled == [(operation, "failed")]
-
-
-def test_a_fail_point_kills_once_and_at_the_moment_that_its_file_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kills: list[int] = []
-    monkeypatch.setattr("controller.operations.failpoints.os.kill", lambda pid, how: kills.append(how))
-    file = tmp_path / "moment"
-    reached = armed_by(file)
-    reached("settle.before_commit")
-    file.write_text("settle.before_commit\n")
-    reached("settle.after_commit")
-    assert kills == []
-    reached("settle.before_commit")
-    reached("settle.before_commit")
-    assert kills == [signal.SIGKILL]
 
 
 async def test_a_resumed_operation_has_a_higher_fence(world: World) -> None:

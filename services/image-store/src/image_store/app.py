@@ -1,5 +1,6 @@
 """Composition root: puts the parts together and serves each edge at its own addresses."""
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from qcontroller.image.v1 import image_pb2_grpc, internal_pb2_grpc
 from qcontroller.settings.v1.settings_pb2 import ImageStoreSettings
+from servicekit.failpoints import fail_points_of
 from servicekit.server import Register, grpc_server
 
 from image_store.availability import Availability
@@ -79,7 +81,15 @@ async def serve(
     async with AsyncExitStack() as stack:
         last_steps = await stack.enter_async_context(LastSteps())
         images = Images(blobs, catalogue, collector, last_steps)
-        uploads = Uploads(blobs, catalogue, collector, last_steps, settings.limits, UploadMetrics(registry))
+        uploads = Uploads(
+            blobs,
+            catalogue,
+            collector,
+            last_steps,
+            settings.limits,
+            UploadMetrics(registry),
+            fail_points_of(os.environ),
+        )
         image_servicer = ImageServicer(images, uploads, read_metrics)
         pin_servicer = PinServicer(images, feed)
         blob_servicer = BlobServicer(images, read_metrics)

@@ -1,10 +1,14 @@
 """Uploads: one pass over the bytes in constant memory, the name written last.
 
 A refusal, a cut connection or a crash at any point before the last transaction leaves the store as it was.
+Fail points: `upload.sealed` (all bytes are there), `upload.published` (the blob is there, no name points to
+it), `upload.stored` (it has its name, the client knows nothing).
 """
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+
+from servicekit.failpoints import FailPoints, no_fail_points
 
 from image_store.admission import HEAD_BYTES, inspect, inspect_head
 from image_store.blobs.port import BlobStore, BlobUpload
@@ -42,6 +46,7 @@ class Uploads:
         last_steps: LastSteps,
         limits: UploadLimits,
         metrics: UploadMetrics,
+        fail_point: FailPoints = no_fail_points,
     ) -> None:
         self._blobs = blobs
         self._catalogue = catalogue
@@ -49,6 +54,7 @@ class Uploads:
         self._last_steps = last_steps
         self._limits = limits
         self._metrics = metrics
+        self._fail_point = fail_point
 
     async def take(self, request: UploadRequest, parts: AsyncIterator[UploadPart]) -> Stored:
         """Store what `parts` bring: chunks of bytes, once a name where `request` has none, an end.
@@ -115,6 +121,7 @@ class Uploads:
         self, upload: BlobUpload, request: UploadRequest, name: ImageName, size_bytes: int
     ) -> Stored:
         digest = await upload.seal()
+        self._fail_point("upload.sealed")
         if request.expected_digest is not None and digest != request.expected_digest:
             raise DigestMismatchError(request.expected_digest, digest)
         disk = await upload.examine(lambda source: inspect(source, self._limits.max_virtual_bytes))
@@ -130,7 +137,9 @@ class Uploads:
         try:
             async with self._collector.keeping(digest):
                 await upload.publish()
+                self._fail_point("upload.published")
                 stored = await self._catalogue.store(name, request, digest, blob)
+                self._fail_point("upload.stored")
         except ImageStoreError:
             await self._collector.collect(digest)
             raise

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from qcontroller.runner.v1 import runner_pb2, runner_pb2_grpc
 from qcontroller.settings.v1.settings_pb2 import RunnerSettings
 from servicekit.channel import grpc_channel
+from servicekit.failpoints import fail_points_of
 from servicekit.server import grpc_server
 
 from qemu_runner.adapters.boot_spans import emit_phase
@@ -142,7 +143,7 @@ async def running_core(
         machines = Machines(store, hub, networking.address, networking.neighbours)
         await machines.load()
         await images.create()
-        actions = Actions(machines, tasks)
+        actions = Actions(machines, tasks, fail_points_of(os.environ))
         capacity = Capacity(host_size(configuration.cpus, configuration.memory_mib), machines.records)
         exits = Exits(machines, files, networking)
         links: list[VmHostLink] = []

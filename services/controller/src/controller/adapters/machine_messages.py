@@ -73,6 +73,8 @@ def spec_message(spec: MachineSpec) -> runner_pb2.MachineSpec:
             runner_pb2.MachineNic(
                 network=nic.network,
                 mac=nic.mac,
+                address=nic.address,
+                planned=nic.planned,
                 ports=[
                     instance_pb2.PortMapping(
                         host=port.host, guest=port.guest, protocol=port.protocol, address=port.address
@@ -87,6 +89,7 @@ def spec_message(spec: MachineSpec) -> runner_pb2.MachineSpec:
             network_config=spec.network_config.encode(),
             hostname=spec.name,
             keep=spec.keep_seed,
+            instance_id=spec.seed_id,
         ),
         cluster_id=spec.cluster_id,
         instance_record=spec.record,

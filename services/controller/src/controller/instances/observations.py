@@ -5,7 +5,7 @@ nor by one that predates an operation. It writes only what changed and never mov
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -108,6 +108,17 @@ class Observations:
         """Note that the runner answers."""
         if self._fleet.heard(node):
             await self.derive_again(node, Event.RUNNER_BACK)
+
+    async def derive(self, instance_ids: Sequence[str]) -> None:
+        """Bring the conditions of these instances in step with what they are derived from."""
+
+        def work(conn: Connection) -> None:
+            for instance_id in instance_ids:
+                instance = instance_rows.find(conn, instance_id)
+                if instance is not None:
+                    self._changes.observed(conn, instance.machine, instance)
+
+        await self._database.write(work)
 
     async def derive_again(self, node: str, event: Event | None = None) -> None:
         """Bring the conditions of a node's instances in step with what they are derived from."""

@@ -31,11 +31,19 @@ from controller.operations.errors import (
     SubmitRefused,
     UnknownKind,
 )
-from controller.operations.failpoints import FailPoints, armed_by
+from controller.operations.failpoints import FailPoints
 from controller.operations.feed import Event, Feed, Gap, Tail, everything
 from controller.operations.files import kept as kept_files
 from controller.operations.listing import OperationFilter, OperationPage
-from controller.operations.operation import Initiator, Operation, OperationId, Progress, Stage, UndoScope
+from controller.operations.operation import (
+    Initiator,
+    LogLine,
+    Operation,
+    OperationId,
+    Progress,
+    Stage,
+    UndoScope,
+)
 from controller.operations.outbox import Outbox
 from controller.operations.plan import Look, Plan, ReversibleStep, Step, StepContext
 from controller.operations.retention import Retention, RetentionSettings
@@ -75,6 +83,7 @@ __all__ = [
     "IdempotencyKey",
     "IdempotencyKeyReused",
     "Initiator",
+    "LogLine",
     "Look",
     "LostLease",
     "NotCancellable",
@@ -116,7 +125,6 @@ __all__ = [
     "UndoScope",
     "UnknownKind",
     "active_operation",
-    "armed_by",
     "cluster_id",
     "everything",
     "fence_of",

@@ -76,6 +76,7 @@ async def _pin(bench: Workbench, ctx: StepContext) -> None:
         await bench.store.pin(
             instance.id, instance.name, instance.image.name, instance.image.digest, ctx.remaining_s
         )
+    ctx.log(f"The image store keeps {instance.image.name} ({instance.image.digest[:19]}…) for the instance.")
     await ctx.save_facts(pinned=True)
 
 
@@ -83,4 +84,5 @@ async def unpin(bench: Workbench, ctx: StepContext) -> None:
     """Let go of the blob, whether it was held or not."""
     with step_errors():
         await bench.store.unpin(ctx.subject, ctx.remaining_s)
+    ctx.log("The image store keeps no image for the instance any more.")
     await ctx.save_facts(unpinned=True)

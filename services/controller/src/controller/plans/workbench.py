@@ -106,6 +106,7 @@ def machine_spec(instance: Instance, secrets: Secrets, cluster_id: str) -> Machi
         nics=instance.nics,
         user_data=secrets.user_data,
         network_config=secrets.network_config,
+        seed_id=instance.seed_id,
         keep_seed=not secrets.known,
         cluster_id=cluster_id,
         record=record_of(instance),

@@ -44,6 +44,9 @@ def record_of(instance: Instance) -> str:
         "policies": to_stored(instance.policies),
         "createTime": time_text(instance.create_time),
     }
+    if instance.seed_revision:
+        # What the seed was made of is secret; that it is another one must be seen all the same.
+        record["seedRevision"] = instance.seed_revision
     return json.dumps(record, sort_keys=True, separators=(",", ":"))
 
 
@@ -75,6 +78,7 @@ def instance_from(record: str, node: str, now: datetime) -> Instance:
             nics=from_stored(_Nics, {"items": document["nics"]}).items,
             labels={str(key): str(value) for key, value in document.get("labels", {}).items()},
             readiness=_readiness(document.get("readiness", {})),
+            seed_revision=int(document.get("seedRevision", 0)),
             policies=_policies(document.get("policies", {}), now),
             node=node,
             state=InstanceState.CREATING,

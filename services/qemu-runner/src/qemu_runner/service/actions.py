@@ -2,11 +2,16 @@
 
 A caller that goes away never leaves an action unattended: what can be broken off is broken off and waited
 for, everything else runs to its own deadline. A repeated request joins the action in flight.
+
+Fail points: `runner.<kind>.before` (the fence is kept, nothing done) and `runner.<kind>.after` (all is done,
+nobody told), with the kinds prepare, start, stop, pause, resume, reset, delete and quiesce.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
+
+from servicekit.failpoints import FailPoints, no_fail_points
 
 from qemu_runner.domain.fencing import Fencing
 from qemu_runner.domain.machine import MachineId
@@ -56,11 +61,13 @@ class Actions:
     Args:
         machines: The machines.
         tasks: Owner of the actions' tasks.
+        fail_point: Where a test may end the process.
     """
 
-    def __init__(self, machines: Machines, tasks: Tasks) -> None:
+    def __init__(self, machines: Machines, tasks: Tasks, fail_point: FailPoints = no_fail_points) -> None:
         self._machines = machines
         self._tasks = tasks
+        self._fail_point = fail_point
         self._in_flight: dict[MachineId, list[_Action]] = {}
 
     async def perform(
@@ -120,7 +127,9 @@ class Actions:
             try:
                 async with machine.lock:
                     await self._machines.raise_fence(machine, action.fencing.fence)
+                    self._fail_point(f"runner.{action.kind}.before")
                     await body(machine, action.emit)
+                    self._fail_point(f"runner.{action.kind}.after")
             except Exception as exc:  # noqa: BLE001 - kept for whoever follows; it must not count as a defect
                 action.failure = exc
 

@@ -17,8 +17,8 @@ from controller.domain.instance import DesiredPower, Instance, InstanceId, Insta
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import MachineNic
 from controller.domain.readiness import Readiness
-from controller.plans.workbench import record_of
 from controller.records import instance_rows
+from controller.records.instance_record import record_of
 from controller.records.instance_rows import Secrets
 from fakerunner.host import ACTIVE, FakeHost
 from qcontroller.controller.v1 import instance_pb2

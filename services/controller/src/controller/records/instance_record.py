@@ -78,6 +78,7 @@ def instance_from(record: str, node: str, now: datetime) -> Instance:
             nics=from_stored(_Nics, {"items": document["nics"]}).items,
             labels={str(key): str(value) for key, value in document.get("labels", {}).items()},
             readiness=_readiness(document.get("readiness", {})),
+            seed_revision=int(document.get("seedRevision", 0)),
             policies=_policies(document.get("policies", {}), now),
             seed_revision=int(document.get("seedRevision", 0)),
             node=node,

@@ -250,10 +250,12 @@ def take_wanted_secrets(conn: Connection, instance_id: str) -> None:
         select(wanted.user_data, wanted.network_config).where(wanted.instance_id == instance_id)
     ).one_or_none()
     if row is not None:
+        # An imported instance has none that hold.
+        conn.execute(delete(instance_secrets).where(instance_secrets.c.instance_id == instance_id))
         conn.execute(
-            update(instance_secrets)
-            .where(instance_secrets.c.instance_id == instance_id)
-            .values(user_data=row.user_data, network_config=row.network_config)
+            insert(instance_secrets).values(
+                instance_id=instance_id, user_data=row.user_data, network_config=row.network_config
+            )
         )
         drop_wanted_secrets(conn, instance_id)
 

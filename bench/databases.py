@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from controller.database import Database, Target
-from controller.operations import Engine, EngineSettings, Plan, Step, StepContext, Submission
+from controller.operations import Engine, EngineSettings, Look, Plan, Step, StepContext, Submission
 from qcstack.postgresql import PostgresMissingError, PostgresServer
 from sqlalchemy import make_url
 
@@ -25,10 +25,15 @@ class Nothing(Step):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._done: set[str] = set()
+
+    async def look(self, ctx: StepContext) -> Look:
+        """Tell whether nothing was done yet."""
+        return Look.DONE if ctx.operation_id in self._done else Look.ABSENT
 
     async def do(self, ctx: StepContext) -> None:
         """Do nothing."""
-        del ctx
+        self._done.add(ctx.operation_id)
 
 
 def main() -> None:

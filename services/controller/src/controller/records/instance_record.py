@@ -80,7 +80,6 @@ def instance_from(record: str, node: str, now: datetime) -> Instance:
             readiness=_readiness(document.get("readiness", {})),
             seed_revision=int(document.get("seedRevision", 0)),
             policies=_policies(document.get("policies", {}), now),
-            seed_revision=int(document.get("seedRevision", 0)),
             node=node,
             state=InstanceState.CREATING,
             desired_power=DesiredPower.STOPPED,

@@ -74,7 +74,7 @@ types: ## Check types (mypy strict), each package by itself
 	  echo "types: $$package"; (cd $$package && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml src tests); done
 	@cd tools && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml qcstack qcengine tests
 	@cd packer/guests && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
-	@cd tests/integration && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
+	@cd tests/integration && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml . ../conftest.py
 	@cd tests/compose && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
 	@cd tests/chaos && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .
 
@@ -111,7 +111,8 @@ compose-test: ## The stack in containers, where a Docker engine answers (CI gets
 test: setup lint types protos-check wheels unit integration compose-test ## Everything that CI runs
 
 test-full: test ## And the long suites whole
-	@$(PYTEST) services/*/tests tests/integration tests/compose tests/chaos -m full
+	@$(PYTEST) services/*/tests tests/integration tests/chaos -m full
+	@MARKS=full tools/compose-test
 	@$(PYTEST) packer/guests/debian
 
 bench: setup ## Benchmarks that print ratios

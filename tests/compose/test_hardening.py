@@ -4,8 +4,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from containers import SERVICES, Containers, docker, qemu_of
 from framework.cloud import Cloud
+from framework.containers import SERVICES, Containers, docker, qemu_of
 
 pytestmark = pytest.mark.compose
 

@@ -1,13 +1,15 @@
 """How images depend on the checkout: on their own parts, and vm-host's on nothing but itself."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from containers import Containers, docker
+from framework import guests
 from framework.cloud import Cloud
+from framework.containers import SERVICES, Containers, client, docker, running
 from qcengine import base_images
 from qcengine.project import Project
 from qcstack.compose import ROOT
@@ -105,3 +107,57 @@ def test_a_rebuilt_runner_takes_over_a_running_guest(
         finally:
             docker("tag", original, local)
             containers.compose.up()
+
+
+@pytest.mark.full
+def test_make_up_behind_a_pruned_build_cache_leaves_vm_host_and_its_guest_alone(
+    containers: Containers, cloud: Cloud
+) -> None:
+    with cloud.instance(nics=[]) as instance:
+        cloud.wait_ready(instance["name"])
+        boot, before = cloud.boot_id(instance["name"]), _images_of(containers)
+        vm_host = containers.inspect("vm-host")["Id"]
+        docker("builder", "prune", "--all", "--force", within_s=300)
+        containers.compose.build(print)
+        containers.compose.up()
+        after = _images_of(containers)
+        assert after["gateway"] != before["gateway"], "the control failed: nothing was built anew"
+        assert after["vm-host"] == before["vm-host"]
+        assert containers.inspect("vm-host")["Id"] == vm_host
+        cloud.wait_ready(instance["name"])
+        assert cloud.boot_id(instance["name"]) == boot
+
+
+@pytest.mark.full
+def test_up_with_build_behind_a_changed_runner_leaves_its_guest_alone(images: None, checkout: Path) -> None:
+    _prepare(checkout)
+    local = "qcontroller-qemu-runner:local"
+    original = _image(local)
+    edited = running("qcontroller-edited", root=checkout, bridge="qct5", subnet="10.73.0.0/16")
+    try:
+        with edited as containers, client(containers) as cloud:
+            cloud.upload("tiny", guests.tiny())
+            name = cloud.launch_ready()["name"]
+            boot, vm_host = cloud.boot_id(name), containers.inspect("vm-host")["Id"]
+            for file in (checkout / "services" / "qemu-runner" / "src").rglob("*.py"):
+                file.write_text(file.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+            containers.compose.run("up", "--detach", "--build", "--wait", timeout_s=1200)
+            assert containers.inspect("qemu-runner")["Image"] != original
+            assert containers.inspect("vm-host")["Id"] == vm_host
+            cloud.wait_ready(name)
+            assert cloud.boot_id(name) == boot
+            cloud.delete(name)
+    finally:
+        docker("tag", original, local)
+
+
+def _images_of(containers: Containers) -> dict[str, str]:
+    return {service: str(containers.inspect(service)["Image"]) for service in SERVICES}
+
+
+def _prepare(checkout: Path) -> None:
+    """Give a copy of the checkout what `make up` has told the real one of this host."""
+    shutil.copy2(ROOT / ".env", checkout)
+    built = ROOT / ".cache" / "compose"
+    if built.exists():
+        shutil.copytree(built, checkout / ".cache" / "compose", copy_function=os.link)

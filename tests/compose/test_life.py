@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from containers import Containers, qemu_of
 from framework.cloud import Cloud
+from framework.containers import Containers, qemu_of
 
 pytestmark = pytest.mark.compose
 

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from containers import SERVICES, Containers, client, read_status, running
 from framework import guests
 from framework.attack import HOSTILE, Target, reached_of, tries
+from framework.containers import Containers, client, read_status, running
 from framework.stack import eventually, free_ports
-from qcstack.lifecycle import StackError
+from qcstack.answering import StackError
 
 pytestmark = [pytest.mark.compose, pytest.mark.full]
-
-_LISTENING = {"gateway": 8080, "controller": 8009, "image-store": 8010, "minio": 9000}
 
 
 def test_privileged(images: None, capfd: pytest.CaptureFixture[str]) -> None:
@@ -142,29 +140,17 @@ def _control_plane(containers: Containers, guest: str) -> list[Target]:
     # slirp plays the gateway and the name server of the guest's subnet.
     block = guest.rpartition(".")[0]
     addresses = ["127.0.0.1", "127.0.0.2", "0.0.0.0", f"{block}.2", f"{block}.3"]
-    addresses += {gateway for name in SERVICES for gateway in _values(containers, name, "Gateway") if gateway}
-    return [
-        *((address, port) for address in addresses for port in published),
-        *(
-            (address, port)
-            for name, port in _LISTENING.items()
-            for address in _values(containers, name, "IPAddress")
-        ),
-    ]
-
-
-def _values(containers: Containers, service: str, field: str) -> list[str]:
-    networks = containers.inspect(service)["NetworkSettings"]["Networks"]
-    return [network[field] for network in networks.values()]
+    addresses += containers.gateways()
+    return [*((address, port) for address in addresses for port in published), *containers.inner_doors()]
 
 
 def _gateway(containers: Containers, service: str) -> str:
-    (gateway,) = _values(containers, service, "Gateway")
+    (gateway,) = containers.of_networks(service, "Gateway")
     return gateway
 
 
 def _own_address(containers: Containers, service: str) -> str:
-    (address,) = _values(containers, service, "IPAddress")
+    (address,) = containers.of_networks(service, "IPAddress")
     return address
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from containers import Containers, client, docker, qemu_of, running
 from framework import guests
 from framework.cloud import Cloud
+from framework.containers import Containers, client, docker, qemu_of, running
 from framework.stack import eventually
 
 pytestmark = pytest.mark.compose

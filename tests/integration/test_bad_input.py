@@ -19,11 +19,11 @@ GOOD: dict[str, Any] = {"name": "bad-1", "image": "tiny", "vm": {"cpus": 1, "mem
 @pytest.fixture(autouse=True)
 def _nothing_half_made(cloud: Cloud) -> Iterator[None]:
     instances = cloud.api.request("GET", "/v1/instances").json()["instances"]
-    machines = set((cloud.stack.layout.state / "runner" / "machines").glob("*"))
+    machines = set(cloud.stack.machines_dir.glob("*"))
     yield
     assert cloud.api.request("GET", "/v1/instances").json()["instances"] == instances
-    assert set((cloud.stack.layout.state / "runner" / "machines").glob("*")) == machines
-    assert list((cloud.stack.layout.state / "image-store" / "uploads").glob("*")) == []
+    assert set(cloud.stack.machines_dir.glob("*")) == machines
+    assert cloud.stack.pending_uploads() == []
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,7 @@ def test_a_truncated_upload_leaves_nothing(cloud: Cloud) -> None:
             b"PUT /v1/images/cut HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n"
         )
         connection.sendall(guests.tiny().read_bytes()[:3_000_000])
-    uploads = cloud.stack.layout.state / "image-store" / "uploads"
-    eventually(lambda: not list(uploads.glob("*")), "the upload's file is gone")
+    eventually(lambda: not cloud.stack.pending_uploads(), "nothing of the upload is left")
     assert cloud.api.request("GET", "/v1/images/cut").status_code == 404
 
 

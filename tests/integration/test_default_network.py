@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from framework.cloud import Document, document
-from framework.site import Site, running_site
+from framework.site import Site, SiteOf
 from framework.stack import eventually
 from user_network_world import HOST, World
 
@@ -26,9 +26,9 @@ UNTIL_ADDRESSED = f'until [ -n "$({OWN_ADDRESS})" ]; do usleep 100000; done; '
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
+def site(site_of: SiteOf) -> Iterator[Site]:
     """A stack with two guests on the default network."""
-    with running_site("qc-dn-") as running:
+    with site_of("qc-dn-") as running:
         for name in (FIRST, SECOND):
             running.inside(partial(running.cloud.launch, name))
         for name in (FIRST, SECOND):
@@ -166,8 +166,8 @@ def test_nothing_is_leaked_while_guests_run_and_nothing_is_left_behind_them(site
     for name in (FIRST, SECOND):
         site.delete(name)
     assert site.inside(site.cloud.leaks) == []
-    links = {line.split(": ")[1].split("@")[0] for line in site.world.run("ip", "-o", "link").splitlines()}
-    assert links == {"lo", "up0", site.stack.layout.bridge}, "the bridge alone belongs to the stack"
+    left = site.links() - site.links_before
+    assert left == {site.stack.layout.bridge}, "the bridge alone belongs to the stack"
 
 
 def _observed(site: Site, name: str) -> bool:
@@ -176,6 +176,7 @@ def _observed(site: Site, name: str) -> bool:
     return bool(running["status"] == "TRUE")
 
 
+@pytest.mark.native("containers have no passt")
 def test_a_guest_on_both_networks_has_both_addresses(site: Site) -> None:
     instance = site.launch_ready("both-1", nics=[{"network": "qc0"}, {"network": "user"}])
     told = [nic["addresses"][0]["address"] for nic in instance["status"]["nics"]]

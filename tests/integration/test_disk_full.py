@@ -11,6 +11,8 @@ from framework.cloud import Cloud, document
 from framework.disks import raw_disk
 from framework.stack import running_stack
 
+pytestmark = pytest.mark.native("the whole state lies on a small file system of the test's own")
+
 SIZE_MIB = 160
 
 

@@ -14,7 +14,10 @@ from framework.site import Site, running_site
 from qcstack import lifecycle
 from user_network_world import World
 
-pytestmark = pytest.mark.netns
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.native("tests/compose ends projects, also behind a killed runner"),
+]
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from qcontroller.controller.v1.host_pb2_grpc import EventServiceStub
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+pytestmark = pytest.mark.native("its readers hang up while services of a stack of its own are killed")
+
 LAST: Final = "last"
 # What a reader meets when its gateway or controller dies.
 BROKEN: Final = (httpx.HTTPError, ConnectionClosed, InvalidHandshake, OSError, grpc.aio.AioRpcError)

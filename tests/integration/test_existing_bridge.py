@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from framework.cloud import Document, document
 from framework.guests import ROOT
-from framework.site import Site, running_site
+from framework.site import Site, SiteOf
 from framework.stack import eventually
 
 pytestmark = pytest.mark.netns
@@ -27,10 +27,10 @@ WITHOUT_AGENT = "chmod 0 $(which qemu-ga); (sleep 1; killall -9 qemu-ga) >/dev/n
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(site_of: SiteOf, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A stack on a host that has a bridge and a DHCP server on it."""
     leases = tmp_path_factory.mktemp("dnsmasq") / "leases"
-    with running_site("qc-br-") as running:
+    with site_of("qc-br-") as running:
         for words in (
             f"link add {BRIDGE} type bridge",
             f"addr add {OWN}/{POOL.prefixlen} dev {BRIDGE}",

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import grpc
 import pytest
 from framework import guests
-from framework.stack import Stack
+from framework.subject import Subject
 from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -29,14 +29,14 @@ DetailT = TypeVar("DetailT", error_details_pb2.ErrorInfo, error_details_pb2.BadR
 
 
 @pytest.fixture
-async def controller(stack: Stack) -> AsyncIterator[grpc.aio.Channel]:
+async def controller(stack: Subject) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to the controller's public port."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{stack.layout.controller_port}") as channel:
         yield channel
 
 
 @pytest.fixture
-async def image_store(stack: Stack) -> AsyncIterator[grpc.aio.Channel]:
+async def image_store(stack: Subject) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to the image store's public port."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{stack.layout.image_store_port}") as channel:
         yield channel
@@ -131,7 +131,7 @@ async def test_nodes_events_and_readiness_are_there_for_grpc_clients(controller:
     ],
 )
 async def test_health_and_reflection_tell_the_public_services_and_no_other(
-    stack: Stack, port: str, services: set[str]
+    stack: Subject, port: str, services: set[str]
 ) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{getattr(stack.layout, port)}") as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 
 import pytest
 from framework.attack import HOSTILE
-from framework.site import Site, running_site
+from framework.site import Site, SiteOf
 from user_network_world import HOST, WORLD, reached
 
 pytestmark = pytest.mark.netns
@@ -21,10 +21,13 @@ PUBLISHED = 2222
 CONTROL_PORT = 9001
 
 
-@pytest.fixture(scope="module", params=["user", "qc0"])
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("user", marks=pytest.mark.native("containers have no passt")), "qc0"],
+)
+def site(site_of: SiteOf, request: pytest.FixtureRequest) -> Iterator[Site]:
     """A guest with one published port on one of the networks, behind the whole stack."""
-    with running_site("qc-ns-") as running:
+    with site_of("qc-ns-") as running:
         running.launch_ready(
             PRISONER, nics=[{"network": request.param}], ports=[{"host": PUBLISHED, "guest": 7777}]
         )
@@ -39,7 +42,8 @@ def targets(site: Site) -> list[tuple[str, int]]:
     ports = [layout.gateway_port, layout.controller_port, layout.image_store_port, PUBLISHED]
     gateway = site.run(PRISONER, "ip route | awk '/^default/ {print $3; exit}'").strip()
     addresses = ["127.0.0.1", "127.0.0.2", "0.0.0.0", str(HOST), gateway]
-    return [(address, port) for address in addresses for port in ports]
+    addresses += site.stack.gateways()
+    return [*((address, port) for address in addresses for port in ports), *site.stack.inner_doors()]
 
 
 def test_a_guest_reaches_the_world_but_no_port_of_the_control_plane(

@@ -13,7 +13,10 @@ from framework.disks import raw_disk
 from framework.stack import eventually, running_stack
 from qcstack.minio import MinioMissingError, MinioServer
 
-pytestmark = pytest.mark.minio
+pytestmark = [
+    pytest.mark.minio,
+    pytest.mark.native("in containers every test has its images in MinIO, and tests/compose restarts it"),
+]
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 

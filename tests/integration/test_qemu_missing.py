@@ -11,6 +11,8 @@ from framework.api_client import BlockingApiClient
 from framework.cloud import Cloud, document
 from framework.stack import running_stack
 
+pytestmark = pytest.mark.native("QEMU is a part of vm-host's image")
+
 QEMU = "qemu-system-x86_64"
 LAUNCH = {"name": "no-qemu", "image": "tiny", "vm": {"cpus": 1, "memory": "256M"}, "nics": []}
 

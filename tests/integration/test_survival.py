@@ -15,7 +15,8 @@ import pytest
 from framework import guests
 from framework.api_client import BlockingApiClient
 from framework.cloud import Cloud, Document, document
-from framework.stack import Stack, eventually, running_stack
+from framework.stack import eventually, running_stack
+from framework.subject import Subject
 
 FINAL = {"SUCCEEDED", "FAILED", "CANCELLED"}
 # Where the controller dies: between a commit and the call that it announces, or between a call and the
@@ -45,8 +46,12 @@ def moment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def victim(moment: Path) -> Iterator[Stack]:
-    """A stack of this module's own, which may be broken."""
+def victim(request: pytest.FixtureRequest, in_containers: bool) -> Iterator[Subject]:
+    """A stack that may be broken: natively one of this module's own, in containers the shared one."""
+    if in_containers:
+        yield request.getfixturevalue("stack")
+        return
+    moment: Path = request.getfixturevalue("moment")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QC_FAIL_POINT_FILE", str(moment))
         with running_stack("qc-kill-") as running:
@@ -54,7 +59,7 @@ def victim(moment: Path) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def broken_cloud(victim: Stack) -> Iterator[Cloud]:
+def broken_cloud(victim: Subject) -> Iterator[Cloud]:
     """The breakable stack with the tiny image in it."""
     with BlockingApiClient(victim.base_url) as api:
         cloud = Cloud(victim, api)
@@ -77,6 +82,7 @@ def test_a_running_guest_survives_the_death_of(broken_cloud: Cloud, service: str
     assert cloud.leaks() == []
 
 
+@pytest.mark.native("the controller is told by a file of the test's where to die")
 @pytest.mark.parametrize(("kind", "at"), MOMENTS)
 def test_what_the_controller_had_begun_is_ended_though_it_died(
     broken_cloud: Cloud, moment: Path, kind: str, at: str

@@ -12,6 +12,8 @@ from framework.api_client import BlockingApiClient
 from framework.cloud import Cloud, document
 from framework.stack import eventually, running_stack
 
+receives = pytest.mark.native("spans of containers go to a collector beside them, which tests/compose starts")
+
 PHASES = ("kernel", "userspace", "agent")
 STEPS = ("image", "machine", "power", "running")
 INSTANCES = "qcontroller.controller.v1.InstanceService"
@@ -97,6 +99,7 @@ def launch() -> LaunchTrace:
         return LaunchTrace(client_span, receiver.of_trace(trace_id), console)
 
 
+@receives
 def test_the_trace_is_one_tree_below_the_clients_own_span(launch: LaunchTrace) -> None:
     known = {span.span_id for span in launch.spans}
     roots = [span for span in launch.spans if span.parent_id not in known]
@@ -105,6 +108,7 @@ def test_the_trace_is_one_tree_below_the_clients_own_span(launch: LaunchTrace) -
     assert {span.service for span in launch.spans} == {"gateway", "controller", "image-store", "qemu-runner"}
 
 
+@receives
 def test_the_operation_hangs_on_the_request_and_is_linked_to_it_since_it_outlives_it(
     launch: LaunchTrace,
 ) -> None:
@@ -115,6 +119,7 @@ def test_the_operation_hangs_on_the_request_and_is_linked_to_it_since_it_outlive
     assert operation.end_ns > request.end_ns
 
 
+@receives
 def test_the_steps_are_the_operations_children_in_their_order(launch: LaunchTrace) -> None:
     steps = launch.below(launch.one("operation launch", "controller"))
     assert [step.name for step in steps] == [f"step {step}" for step in STEPS], launch
@@ -122,6 +127,7 @@ def test_the_steps_are_the_operations_children_in_their_order(launch: LaunchTrac
         assert before.end_ns <= after.start_ns
 
 
+@receives
 def test_each_service_works_below_the_step_that_asked_it(launch: LaunchTrace) -> None:
     steps = {step: launch.one(f"step {step}", "controller") for step in STEPS}
     pin = [span for span in launch.spans if span.service == "image-store"]
@@ -131,6 +137,7 @@ def test_each_service_works_below_the_step_that_asked_it(launch: LaunchTrace) ->
     launch.one(f"/{MACHINES}/StartMachine", "qemu-runner", under=steps["power"])
 
 
+@receives
 def test_the_boot_hangs_on_the_step_that_began_it_and_outlives_the_operation(launch: LaunchTrace) -> None:
     power, operation = launch.one("step power", "controller"), launch.one("operation launch", "controller")
     phases = [launch.one(f"boot {phase}", "qemu-runner") for phase in PHASES]
@@ -142,6 +149,7 @@ def test_the_boot_hangs_on_the_step_that_began_it_and_outlives_the_operation(lau
         assert before.start_ns < before.end_ns <= after.start_ns
 
 
+@receives
 def test_the_phases_have_the_guests_own_times(launch: LaunchTrace) -> None:
     """It prints its uptime where a phase begins; the kernel's own begins at uptime 0."""
     printed = {phase: float(uptime) for phase, uptime in _MARK.findall(launch.console)}

@@ -27,6 +27,7 @@ _LOG: Final = RUN / "dockerd.log"
 _UP_WITHIN_S: Final = 60.0
 # Containers get their own grace periods, of which vm-host's is the longest.
 _DOWN_WITHIN_S: Final = 180.0
+_SAFE_BUILDER: Final = 23
 
 
 def answers() -> bool:
@@ -36,6 +37,22 @@ def answers() -> bool:
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
+
+
+def builds_in_parallel() -> bool:
+    """Tell whether several images may be built at the same time.
+
+    Engines before 23 mix up builds that share stages, or die of them.
+    """
+    done = subprocess.run(
+        ["docker", "version", "--format", "{{.Server.Version}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    major = done.stdout.partition(".")[0]
+    return major.isdecimal() and int(major) >= _SAFE_BUILDER
 
 
 def start(cache: Path, say: Callable[[str], None]) -> None:
@@ -98,6 +115,9 @@ def _start_own(say: Callable[[str], None]) -> None:
         if answers():
             say("the host's service manager has started it")
             return
+    if _RECORD.exists():
+        # It died, and what it left must not be taken for what the host had before it.
+        stop(say, data=False)
     say(f"starting dockerd as a process of its own: log {_LOG}, data {DATA}")
     RUN.mkdir(mode=0o711, exist_ok=True)
     before = Footprint.look()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from qcengine import base_images
+from qcengine import base_images, engine
 from qcengine.errors import EngineError
 
 _HEADER: Final = "# Written by `make up` and `make base-images`.\n"
@@ -66,7 +66,7 @@ class Project:
             BuildError: The base cannot be made.
         """
         base = base_images.provide(say, refresh=refresh)
-        values = {"QC_BASE": base, "QC_VM_HOST_TAG": self.vm_host_tag(base)}
+        values = {"QC_BASE": base, "QC_TAG_VM_HOST": self.vm_host_tag(base)}
         self.cache.mkdir(parents=True, exist_ok=True)
         if base_images.CA_BUNDLE.exists():
             values["QC_CA"] = str(base_images.CA_BUNDLE)
@@ -75,6 +75,8 @@ class Project:
         configuration.touch(mode=0o600)
         configuration.write_text(pip_configuration(trusted="QC_CA" in values), encoding="utf-8")
         values["QC_PIP_CONF"] = str(configuration)
+        if not engine.builds_in_parallel():
+            values["COMPOSE_PARALLEL_LIMIT"] = "1"
         values["QC_MINIO_SOURCE"] = "build"
         if base != base_images.OFFICIAL:
             # Where no Python image can be pulled, no Go image can.

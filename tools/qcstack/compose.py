@@ -112,6 +112,10 @@ class ComposeStack:
         """Return the names of the project's services that have a build of their own."""
         return sorted(name for name, service in self._document().items() if "build" in service)
 
+    def images(self) -> list[str]:
+        """Return the names of the project's images."""
+        return sorted({str(service["image"]) for service in self._document().values()})
+
     def _image(self, service: str) -> str:
         return str(self._document()[service]["image"])
 
@@ -182,8 +186,8 @@ class ComposeStack:
         return {
             **os.environ,
             "QC_PORT": str(layout.gateway_port),
-            "QC_CONTROLLER_PORT": str(layout.controller_port),
-            "QC_IMAGE_STORE_PORT": str(layout.image_store_port),
+            "QC_PORT_CONTROLLER": str(layout.controller_port),
+            "QC_PORT_IMAGE_STORE": str(layout.image_store_port),
             "QC_ACCELERATOR": layout.accelerator,
             "QC_BRIDGE": layout.bridge,
             "QC_BRIDGE_SUBNET": layout.bridge_subnet,

@@ -1,12 +1,7 @@
-"""`up`, `down`, `clean` and `status` of a native stack that runs in the background.
-
-What runs is read from the process list, not from files: a supervisor that was killed, or has only just been
-started, left no file that could be trusted.
-"""
+"""`up`, `down` and `clean` of a native stack that runs in the background."""
 
 import contextlib
 import fcntl
-import http.client
 import json
 import os
 import signal
@@ -15,62 +10,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from qcstack.layout import ENDING, SERVICES, StackLayout
-from qcstack.processes import ProcessId, find
+from qcstack.answering import READY_WITHIN_S, StackError, ask_ready, wait_answering
+from qcstack.layout import ENDING, StackLayout
+from qcstack.processes import ProcessId
+from qcstack.running import SUPERVISOR, ServiceStatus, StackStatus, processes, status, supervisor_arguments
 
-_READY_WITHIN_S: Final = 60.0
+__all__ = [
+    "ServiceStatus",
+    "StackError",
+    "StackStatus",
+    "arguments_of",
+    "clean",
+    "down",
+    "end_leftovers",
+    "launch_supervisor",
+    "refuse_taken_ports",
+    "status",
+    "up",
+    "wait_answering",
+    "wait_ready",
+]
+
 _KILLED_WITHIN_S: Final = 10.0
 _ASK_WITHIN_S: Final = 10.0
-_SUPERVISOR: Final = "supervisor"
-
-
-class StackError(Exception):
-    """Something that keeps a stack from starting or ending; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceStatus:
-    """What is known of one service."""
-
-    process: ProcessId | None
-    starts: int = 0
-    exits: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class StackStatus:
-    """What is running: the supervisor, if it lives, and its services; `base_url` may be unknown ("")."""
-
-    supervisor: ProcessId | None
-    services: dict[str, ServiceStatus] = field(default_factory=dict)
-    base_url: str = ""
-
-    @property
-    def left(self) -> list[str]:
-        """Names of services that run although their supervisor does not."""
-        if self.supervisor is not None:
-            return []
-        return [name for name, service in self.services.items() if service.process is not None]
-
-
-def status(layout: StackLayout) -> StackStatus:
-    """Look which processes of this stack run; what the supervisor noted of them is added."""
-    found = _processes(layout)
-    noted = _noted(layout)
-    supervisor = found[_SUPERVISOR][0] if found[_SUPERVISOR] else _noted_supervisor(noted)
-    services = {}
-    for name in SERVICES:
-        entry = noted.get("services", {}).get(name, {})
-        services[name] = ServiceStatus(
-            found[name][0] if found[name] else None,
-            int(entry.get("starts", 0)),
-            tuple(entry.get("exits", ())),
-        )
-    return StackStatus(supervisor, services, str(noted.get("baseUrl", "")))
 
 
 def refuse_taken_ports(layout: StackLayout) -> None:
@@ -108,11 +73,11 @@ def launch_supervisor(layout: StackLayout, *, owner: ProcessId | None = None) ->
         LayoutError: The state directory cannot hold a stack.
     """
     layout.create()
-    with layout.log_file(_SUPERVISOR).open("ab") as log:
+    with layout.log_file(SUPERVISOR).open("ab") as log:
         return subprocess.Popen(
             [
                 sys.executable,
-                *_supervisor_arguments(layout),
+                *supervisor_arguments(layout),
                 *arguments_of(layout),
                 *([f"--owner={owner.pid}:{owner.start_ticks}"] if owner else []),
             ],
@@ -187,15 +152,13 @@ def wait_ready(layout: StackLayout, process: "subprocess.Popen[bytes] | None") -
         StackError: It did not in time, or the supervisor ended.
     """
     last = "no answer yet"
-    give_up = time.monotonic() + _READY_WITHIN_S
+    give_up = time.monotonic() + READY_WITHIN_S
     supervisor = None if process is not None else status(layout).supervisor
     while time.monotonic() < give_up:
         gone = process.poll() is not None if process is not None else not (supervisor and supervisor.alive())
         if gone:
-            raise StackError(
-                f"the supervisor ended: {_last_line(layout)}; see {layout.log_file(_SUPERVISOR)}"
-            )
-        ready, last = _ask_ready(layout)
+            raise StackError(f"the supervisor ended: {_last_line(layout)}; see {layout.log_file(SUPERVISOR)}")
+        ready, last = ask_ready(layout)
         if ready:
             return
         # Before the gateway listens there is nobody who could tell when it will.
@@ -204,27 +167,10 @@ def wait_ready(layout: StackLayout, process: "subprocess.Popen[bytes] | None") -
         f"{name} ({service.exits[-1]})" for name, service in status(layout).services.items() if service.exits
     ]
     raise StackError(
-        f"not ready after {_READY_WITHIN_S:.0f} s: {last}; "
+        f"not ready after {READY_WITHIN_S:.0f} s: {last}; "
         + (f"ended and restarted: {', '.join(died)}; " if died else "")
         + f"logs are in {layout.state / 'log'}"
     )
-
-
-def wait_answering(layout: StackLayout) -> None:
-    """Wait until /readyz of a stack that somebody else keeps running says READY.
-
-    Raises:
-        StackError: It did not in time.
-    """
-    last = "no answer yet"
-    give_up = time.monotonic() + _READY_WITHIN_S
-    while time.monotonic() < give_up:
-        ready, last = _ask_ready(layout)
-        if ready:
-            return
-        # Before the gateway listens there is nobody who could tell when it will.
-        time.sleep(0.05)
-    raise StackError(f"not ready after {_READY_WITHIN_S:.0f} s: {last}")
 
 
 def down(layout: StackLayout) -> None:
@@ -241,7 +187,7 @@ def down(layout: StackLayout) -> None:
             _end(supervisor, sum(map(layout.end_within_s, ENDING)) + _KILLED_WITHIN_S)
         end_leftovers(layout)
         _clean_behind_killed_runner(layout)
-        left = {name: [one.pid for one in group] for name, group in _processes(layout).items() if group}
+        left = {name: [one.pid for one in group] for name, group in processes(layout).items() if group}
         if left:
             raise StackError(f"these do not end: {left}; logs are in {layout.state / 'log'}")
         layout.clear_run()
@@ -261,7 +207,7 @@ def clean(layout: StackLayout) -> None:
 def end_leftovers(layout: StackLayout) -> None:
     """End services that run without their supervisor, in the order in which it would have ended them."""
     for name in ENDING:
-        for process in _processes(layout)[name]:
+        for process in processes(layout)[name]:
             _end(process, layout.end_within_s(name))
 
 
@@ -282,7 +228,7 @@ def _clean_behind_killed_runner(layout: StackLayout) -> None:
             stderr=log,
             start_new_session=True,
         )
-    give_up = time.monotonic() + _READY_WITHIN_S
+    give_up = time.monotonic() + READY_WITHIN_S
     # Before it serves it could not hear.
     while not socket_path.exists() and runner.poll() is None and time.monotonic() < give_up:
         time.sleep(0.05)
@@ -336,54 +282,9 @@ def _alone(layout: StackLayout) -> Iterator[None]:
         yield
 
 
-def _processes(layout: StackLayout) -> dict[str, list[ProcessId]]:
-    services = {name: layout.service_arguments(name) for name in SERVICES}
-    return find({_SUPERVISOR: _supervisor_arguments(layout), **services})
-
-
-def _supervisor_arguments(layout: StackLayout) -> list[str]:
-    return ["-m", "qcstack", "supervise", f"--state={layout.state}"]
-
-
-def _noted(layout: StackLayout) -> dict[str, Any]:
-    """Return what the supervisor wrote last; empty where there is nothing whole."""
-    try:
-        document = json.loads(layout.status_file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _noted_supervisor(noted: dict[str, Any]) -> ProcessId | None:
-    """Return the supervisor that wrote the file, if it lives: one started by hand has other arguments."""
-    process = ProcessId(int(noted.get("pid", 0)), int(noted.get("startTicks", 0)))
-    return process if process.pid and process.alive() else None
-
-
 def _last_line(layout: StackLayout) -> str:
     try:
-        lines = layout.log_file(_SUPERVISOR).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = layout.log_file(SUPERVISOR).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return "it left no log"
     return lines[-1] if lines else "it said nothing"
-
-
-def _ask_ready(layout: StackLayout) -> tuple[bool, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", layout.gateway_port, timeout=5)
-    with contextlib.closing(connection):
-        try:
-            connection.request("GET", "/readyz")
-            response = connection.getresponse()
-            text = response.read().decode(errors="replace")
-        except OSError as exc:
-            return False, os.strerror(exc.errno) if exc.errno else str(exc)
-        except http.client.HTTPException as exc:
-            return False, f"what answers there is no gateway: {exc!r}"
-    if response.status != http.HTTPStatus.OK:
-        return False, text
-    try:
-        # Whatever has the port may answer 200 to anything.
-        ready = json.loads(text)["status"] == "READY"
-    except (ValueError, KeyError, TypeError):
-        return False, "what answers there is no gateway"
-    return ready, text

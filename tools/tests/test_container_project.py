@@ -1,11 +1,14 @@
 """What a build is told about the host, and what an engine's end puts back."""
 
+import re
 from pathlib import Path
 
 import pytest
-from qcengine import base_images, debian, footprint, project
+from qcengine import base_images, debian, engine, footprint, project
 from qcengine.errors import EngineError, MirrorUnknownError
 from qcengine.project import Project
+from qcstack import compose
+from qcstack.layout import SERVICES
 
 
 def test_pip_learns_index_and_trust_and_nothing_that_exists_on_the_host_only(
@@ -20,13 +23,58 @@ def test_pip_learns_index_and_trust_and_nothing_that_exists_on_the_host_only(
 
 
 def test_an_env_file_of_somebody_else_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base_images, "provide", lambda *_, **__: base_images.OFFICIAL)
+    _on_a_host(tmp_path, monkeypatch)
     (tmp_path / ".env").write_text("MINE=1\n", encoding="utf-8")
-    (tmp_path / "services" / "vm-host" / "src").mkdir(parents=True)
-    (tmp_path / "services" / "vm-host" / "Dockerfile").touch()
     with pytest.raises(EngineError, match="not written by this tool"):
         Project(tmp_path).prepare(print)
     assert (tmp_path / ".env").read_text(encoding="utf-8") == "MINE=1\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "limit"), [("20.10.24+dfsg1", "1"), ("23.0.1", None), ("28.2.2", None), ("", "1")]
+)
+def test_compose_is_told_to_build_one_after_the_other_where_the_engine_knows_no_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, limit: str | None
+) -> None:
+    _on_a_host(tmp_path, monkeypatch, version)
+    assert Project(tmp_path).prepare(print).get("COMPOSE_PARALLEL_LIMIT") == limit
+    written = (tmp_path / ".env").read_text(encoding="utf-8")
+    assert ("COMPOSE_PARALLEL_LIMIT=1\n" in written) == (limit is not None)
+
+
+def _on_a_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str = "28.2.2") -> None:
+    """Pretend a checkout in `tmp_path`, an engine, and a base image that is there."""
+    monkeypatch.setattr(base_images, "provide", lambda *_, **__: base_images.OFFICIAL)
+    program = tmp_path / "bin" / "docker"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho '{version}'\n", encoding="ascii")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    (tmp_path / "services" / "vm-host" / "src").mkdir(parents=True)
+    (tmp_path / "services" / "vm-host" / "Dockerfile").touch()
+
+
+def test_an_engine_that_died_is_cleaned_up_before_another_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what it left would be taken for what the host had before."""
+    done: list[str] = []
+    monkeypatch.setattr(engine, "answers", lambda: False)
+    monkeypatch.setattr(engine, "RUN", tmp_path)
+    monkeypatch.setattr(engine, "_RECORD", tmp_path / "engine.json")
+    (tmp_path / "engine.json").write_text("{}", encoding="ascii")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("shutil.which", lambda program: f"/usr/bin/{program}")
+    monkeypatch.setattr(engine, "stop", lambda *_, **__: done.append("stop"))
+
+    def look() -> None:
+        done.append("look")
+        raise EngineError("far enough")
+
+    monkeypatch.setattr("qcengine.footprint.Footprint.look", look)
+    with pytest.raises(EngineError, match="far enough"):
+        engine.start(tmp_path, print)
+    assert done == ["stop", "look"]
 
 
 def test_trixie_comes_from_the_mirrors_of_the_hosts_own_release(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +117,17 @@ def test_only_the_engines_own_rules_are_removed(monkeypatch: pytest.MonkeyPatch)
         ["iptables", "-t", "filter", "-X", "DOCKER-USER"],
         ["iptables", "-P", "FORWARD", "ACCEPT"],
     ]
+
+
+def test_no_variable_of_the_project_is_a_setting_of_a_service() -> None:
+    """Whoever exports what `.env` holds must still be able to start plain processes."""
+    root = Path(__file__).parents[2]
+    texts = [*root.glob("compose*.yaml"), Path(project.__file__), Path(compose.__file__)]
+    variables = {
+        name
+        for text in texts
+        for name in re.findall(r"(?:\$\{|\")(QC_[A-Z_]+)", text.read_text(encoding="utf-8"))
+    }
+    prefixes = tuple(f"QC_{name.upper().replace('-', '_')}_" for name in SERVICES)
+    assert "QC_TAG_VM_HOST" in variables
+    assert {name for name in variables if name.startswith(prefixes)} == set()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from native_stack import NativeStack, eventually, native_stack
-from qcstack import lifecycle
+from qcstack import answering, lifecycle
 from qcstack.layout import SERVICES
 from qcstack.processes import ProcessId
 
@@ -161,7 +161,7 @@ def test_a_stranger_on_the_port_is_not_taken_for_a_gateway(stack: NativeStack) -
     with http.server.HTTPServer(("127.0.0.1", stack.layout.gateway_port), Stranger) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        ready, why = lifecycle._ask_ready(stack.layout)
+        ready, why = answering.ask_ready(stack.layout)
         thread.join()
     assert not ready
     assert "no gateway" in why

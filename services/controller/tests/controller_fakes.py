@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -89,6 +89,7 @@ class FakeRunner:
     machines: dict[str, Machine] = field(default_factory=dict)
     directories: set[str] = field(default_factory=set)
     specs: dict[str, MachineSpec] = field(default_factory=dict)
+    set_aside: tuple[str, ...] = ()
     fences: dict[str, int] = field(default_factory=dict)
     locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
@@ -125,10 +126,13 @@ class FakeRunner:
         for queue in self.watchers:
             queue.put_nowait(PeerAway("RUNNER_UNAVAILABLE", "gone"))
 
-    async def plan(self, machine_id: str, spec: MachineSpec, *, network_only: bool = False) -> MachinePlan:
+    async def plan(
+        self, machine_id: str, spec: MachineSpec, *, network_only: bool = False, reserve: bool = False
+    ) -> MachinePlan:
         await self._enter("plan")
         networks = tuple(self.default if nic.network == "default" else nic.network for nic in spec.nics)
-        return MachinePlan(("qemu-system-x86_64", "-uuid", machine_id), "tcg", (), networks)
+        addresses = self.set_aside if reserve else ()
+        return MachinePlan(("qemu-system-x86_64", "-uuid", machine_id), "tcg", (), networks, addresses)
 
     async def prepare(
         self, fencing: Fencing, spec: MachineSpec, progress: Callable[[int, int, str], None]
@@ -365,6 +369,8 @@ class SteppedClock:
         self._ahead_s = 0.0
         self._set_s = 0.0
         self._stepped = asyncio.Event()
+        self._asleep: list[float] = []
+        self._turned = asyncio.Event()
 
     def now(self) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=self._ahead_s + self._set_s)
@@ -372,8 +378,26 @@ class SteppedClock:
     def monotonic(self) -> float:
         return time.monotonic() + self._ahead_s
 
-    async def sleep(self, delay_s: float) -> None:
-        until = self.monotonic() + delay_s
+    def sleep(self, delay_s: float) -> Coroutine[Any, Any, None]:
+        # Counted from the call, not from when the loop comes to it: time may be moved between the two.
+        return self._sleep(delay_s, self.monotonic() + delay_s)
+
+    async def until_asleep(self, delay_s: float, *, asleep: bool = True) -> None:
+        """Return when somebody sleeps who wanted to for that long, or nobody does any more."""
+        while (delay_s in self._asleep) is not asleep:
+            self._turned.clear()
+            await self._turned.wait()
+
+    async def _sleep(self, delay_s: float, until: float) -> None:
+        self._asleep.append(delay_s)
+        self._turned.set()
+        try:
+            await self._sleep_until(until)
+        finally:
+            self._asleep.remove(delay_s)
+            self._turned.set()
+
+    async def _sleep_until(self, until: float) -> None:
         while (left_s := until - self.monotonic()) > 0:
             stepped = self._stepped
             try:
@@ -442,6 +466,12 @@ class Cloud:
             await self.operations.WaitOperation(request, timeout=15)
         ).operation
         return operation
+
+    async def renew(self, name: str = "web-1") -> pb.RenewLeaseResponse:
+        answer: pb.RenewLeaseResponse = await self.instances.RenewLease(
+            pb.RenewLeaseRequest(name=name), timeout=10
+        )
+        return answer
 
     async def gone(self, name: str = "web-1") -> None:
         """Return when there is no such instance any more."""

@@ -142,6 +142,8 @@ class FakeController(
     console: bytes = b"Linux\nlogin: "
     events: "asyncio.Queue[Event | None]" = field(default_factory=asyncio.Queue)
     watchers_gone: asyncio.Event = field(default_factory=asyncio.Event)
+    lease_ends: "asyncio.Queue[Exception | None]" = field(default_factory=asyncio.Queue)
+    holders_gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     def last(self, kind: type[Any]) -> Any:
         """Return the latest request of a message type."""
@@ -222,6 +224,20 @@ class FakeController(
             yield instance_pb2.ReadConsoleResponse(
                 chunk=self.console[at : min(at + 4, end)], offset=at, total_bytes=total
             )
+
+    async def RenewLease(self, request: Any, context: Any) -> Any:
+        term = instance_pb2.RenewLeaseResponse(lease="60s", expire_time=NOW)
+        return self.answer("RenewLease", request, lambda: term)
+
+    async def HoldLease(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        term = instance_pb2.HoldLeaseResponse(lease="60s", expire_time=NOW)
+        yield self.answer("HoldLease", request, lambda: term)
+        try:
+            end = await self.lease_ends.get()
+            if end is not None:
+                raise end
+        finally:
+            self.holders_gone.set()
 
     async def GetOperation(self, request: Any, context: Any) -> Any:
         return self.answer(

@@ -35,6 +35,8 @@ TWINS = [
     ("ExecResult", instance_pb2.ExecInstanceResponse, {"stdoutBase64", "stderrBase64"}),
     ("Instance", instance_pb2.Instance, {"etag", "notes"}),
     ("InstanceStatus", instance_pb2.InstanceStatus, set()),
+    ("Lease", instance_pb2.RenewLeaseResponse, set()),
+    ("Lease", instance_pb2.HoldLeaseResponse, set()),
     ("InstanceList", instance_pb2.ListInstancesResponse, set()),
     ("LaunchPlan", instance_pb2.LaunchPlan, set()),
     ("Operation", operation_pb2.Operation, {"notes"}),

@@ -324,3 +324,24 @@ async def test_a_bundle_is_streamed_as_a_file_named_after_its_operation(
     assert response.headers["content-disposition"] == 'attachment; filename="op-1.tar.gz"'
     rest.controller.answers["GetOperationBundle"] = not_found("op-1")
     assert (await client.get("/v1/operations/op-1/bundle")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "sent"),
+    [
+        ({"userdata": "u"}, instance_pb2.CloudInitPatch(userdata="u")),
+        ({"userdata": None}, instance_pb2.CloudInitPatch(userdata="")),
+        ({"networkConfig": "n"}, instance_pb2.CloudInitPatch(network_config="n")),
+        (None, instance_pb2.CloudInitPatch(userdata="", network_config="")),
+    ],
+)
+async def test_a_patch_of_cloud_init_tells_absent_from_null(
+    client: ApiClient, rest: Stand, body: Any, sent: instance_pb2.CloudInitPatch
+) -> None:
+    await client.patch("/v1/instances/web-1", json={"cloudInit": body})
+    assert rest.controller.last(instance_pb2.UpdateInstanceRequest).cloud_init == sent
+
+
+async def test_a_patch_of_an_unknown_field_of_cloud_init_is_a_fault(client: ApiClient) -> None:
+    problem = (await client.patch("/v1/instances/web-1", json={"cloudInit": {"meta": "x"}})).json()
+    assert (problem["status"], problem["reason"]) == (400, "FIELD_INVALID")

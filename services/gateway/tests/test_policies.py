@@ -16,13 +16,14 @@ async def test_a_launch_hands_its_policies_on(client: ApiClient, rest: Stand) ->
         "autostart": True,
         "ttl": 7200,
         "onExpire": "stop",
+        "lease": "60s",
         "protected": True,
     }
     response = await client.post("/v1/instances", json={**LAUNCH, **policies})
     assert response.status_code == 202
     request = rest.controller.last(instance_pb2.LaunchInstanceRequest)
     assert (request.restart_policy, request.ttl, request.on_expire) == ("on-failure", "7200", "stop")
-    assert (request.autostart, request.protected) == (True, True)
+    assert (request.lease, request.autostart, request.protected) == ("60s", True, True)
 
 
 async def test_a_patch_tells_null_from_what_is_absent(client: ApiClient, rest: Stand) -> None:
@@ -50,6 +51,7 @@ async def test_a_patch_tells_null_from_what_is_absent(client: ApiClient, rest: S
         ("expireTime", "2030-02-30T00:00:00Z"),
         ("expireTime", 1),
         ("onExpire", "explode"),
+        ("lease", "a while"),
         ("protected", 1),
     ],
 )

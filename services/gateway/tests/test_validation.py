@@ -5,7 +5,7 @@ from typing import Any
 import grpc
 import pytest
 from framework.api_client import ApiClient
-from gateway_fakes import Stand
+from gateway_fakes import Stand, not_found
 from qcontroller.controller.v1.instance_pb2 import ExecInstanceRequest
 from servicekit.rpc_errors import RpcProblem, Violation
 
@@ -174,3 +174,40 @@ async def test_a_wait_beyond_the_limit_is_400(client: ApiClient, timeout: str) -
 async def test_nothing_is_asked_for_a_wrong_launch(client: ApiClient, rest: Stand) -> None:
     await client.post("/v1/instances", json={})
     assert rest.controller.requests == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("DELETE", "/v1/instances/web-1"),
+        ("DELETE", "/v1/images/tiny"),
+        ("POST", "/v1/instances/web-1/pause"),
+        ("POST", "/v1/operations/op-1/cancel"),
+    ],
+)
+async def test_a_body_that_would_be_ignored_is_refused(
+    client: ApiClient, rest: Stand, method: str, path: str
+) -> None:
+    response = await client.request(method, path, json={"force": True})
+    assert (response.status_code, response.json()["reason"]) == (400, "FIELD_INVALID")
+    changes = [one for one in rest.controller.requests if not type(one).__name__.startswith("Get")]
+    assert changes == []
+
+
+async def test_an_empty_object_where_no_body_is_taken_says_nothing(client: ApiClient) -> None:
+    assert (await client.request("DELETE", "/v1/instances/web-1", json={})).status_code == 202
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"foo": 1}'])
+async def test_an_unknown_operation_goes_before_a_wrong_body(
+    client: ApiClient, rest: Stand, content: bytes
+) -> None:
+    rest.controller.answers["GetOperation"] = not_found("op-none")
+    response = await client.post(
+        "/v1/operations/op-none/cancel", content=content, headers={"Content-Type": "application/json"}
+    )
+    assert response.status_code == 404
+
+
+async def test_a_known_operation_lets_a_wrong_body_be_told(client: ApiClient) -> None:
+    assert (await client.post("/v1/operations/op-1/cancel", json={"foo": 1})).status_code == 400

@@ -10,7 +10,7 @@ from typing import Any, Final
 import httpx
 
 from framework.api_client import BlockingApiClient
-from framework.stack import Stack
+from framework.subject import Subject
 
 _NUMBERS: Final = itertools.count(1)
 Document = dict[str, Any]
@@ -19,7 +19,7 @@ Document = dict[str, Any]
 class Cloud:
     """What a user of one gateway does."""
 
-    def __init__(self, stack: Stack, api: BlockingApiClient) -> None:
+    def __init__(self, stack: Subject, api: BlockingApiClient) -> None:
         """Talk to `stack` through `api`, which validates every answer against openapi.yaml."""
         self.stack = stack
         self.api = api

@@ -23,6 +23,7 @@ from qcstack.processes import ProcessId
 
 T = TypeVar("T")
 _WITHIN_S: Final = 60.0
+_KEPT_PER_MACHINE: Final = ("machine.json", "console.log", "stderr.log", "qmp.log")
 
 
 class NotInTimeError(AssertionError):
@@ -106,21 +107,64 @@ class Stack:
 
     def qemu_processes(self, instance_id: str) -> list[int]:
         """Return the pids of the QEMU processes that run `instance_id`, as the host sees them."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    words = (entry / "cmdline").read_bytes().split(b"\0")
-                except OSError:
-                    continue
-                program = os.path.basename(words[0]).decode(errors="replace")  # noqa: PTH119 - argv, not a path
-                if program.startswith("qemu-system-") and instance_id.encode() in words:
-                    found.append(int(entry.name))
-        return found
+        return qemu_processes(instance_id)
+
+    @property
+    def machines_dir(self) -> Path:
+        """Where the runner keeps its machines."""
+        return self.layout.state / "runner" / "machines"
 
     def machine_dir(self, instance_id: str) -> Path:
         """Return where the runner keeps the machine's files."""
-        return self.layout.state / "runner" / "machines" / instance_id
+        return self.machines_dir / instance_id
+
+    def pending_uploads(self) -> list[str]:
+        """Return the files of uploads that are not yet images."""
+        return [path.name for path in (self.layout.state / "image-store" / "uploads").glob("*")]
+
+    def logs(self) -> dict[str, str]:
+        """Return what each service has said so far."""
+        files = (self.layout.state / "log").glob("*.log")
+        return {path.stem: path.read_text(encoding="utf-8", errors="replace") for path in files}
+
+    def gateways(self) -> list[str]:
+        """Return none: plain processes have the host's own addresses."""
+        return []
+
+    def inner_doors(self) -> list[tuple[str, int]]:
+        """Return none: plain processes meet on unix sockets."""
+        return []
+
+    def keep_evidence(self, folder: Path) -> None:
+        """Copy logs, records and consoles."""
+        for service, text in self.logs().items():
+            (folder / f"{service}.log").write_text(text, encoding="utf-8")
+        keep_machines(self.machines_dir, folder)
+
+
+def qemu_processes(instance_id: str) -> list[int]:
+    """Return the pids of the QEMU processes that run `instance_id`, in whatever container they are."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            program = os.path.basename(words[0]).decode(errors="replace")  # noqa: PTH119 - argv, not a path
+            if program.startswith("qemu-system-") and instance_id.encode() in words:
+                found.append(int(entry.name))
+    return found
+
+
+def keep_machines(machines: Path, folder: Path) -> None:
+    """Copy what tells of each machine below `machines`."""
+    for machine in machines.glob("*"):
+        target = folder / machine.name
+        target.mkdir()
+        for name in _KEPT_PER_MACHINE:
+            if (machine / name).is_file():
+                shutil.copy(machine / name, target)
 
 
 @contextmanager

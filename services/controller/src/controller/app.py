@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -41,9 +42,11 @@ from controller.plans.kinds import build_plans
 from controller.plans.workbench import Workbench
 from controller.policies.enforcer import Enforcer
 from controller.policies.filing import Filing, FilingSettings
+from controller.policies.leases import Leases
 from controller.ports import ImageStore, Runner
 from controller.problems import translate
 from controller.records import capacity_rows
+from controller.records.schema import instances
 from controller.servicers.event_servicer import EventServicer
 from controller.servicers.instance_servicer import InstanceParts, InstanceServicer
 from controller.servicers.node_servicer import NodeServicer
@@ -98,7 +101,10 @@ async def serve(
     engine = Engine(
         database,
         build_plans(bench, settings.operation_deadline_s),
-        settings=EngineSettings(slots=settings.operation_slots),
+        settings=EngineSettings(
+            slots=settings.operation_slots,
+            retention=replace(settings.retention, living=select(instances.c.id)),
+        ),
         clock=clock,
         fail_points=_fail_points(),
         registry=registry,
@@ -106,21 +112,36 @@ async def serve(
     submitting = Submitting(database, engine)
     queries = Queries(database, fleet, engine.feed, clock)
     images = ImageFeed(database, store, outbox, clock)
+    times = FilingSettings(settings.stop_timeout_s, settings.operation_deadline_s)
+    enforcer = Enforcer(
+        database,
+        Filing(database, engine, fleet, changes, times),
+        clock,
+        rules,
+        purge_after_s=settings.lease_delete_after_s,
+    )
+    enforcer.follow(engine.feed, observations)
+    leases = Leases(database, clock, enforcer.renewed)
     parts = InstanceParts(
         queries=queries,
         launching=Launching(database, fleet, store, changes, capacity, submitting, clock, cluster_id),
         verbs=Verbs(
-            database, fleet, changes, capacity, submitting, settings.operation_deadline_s, cluster_id, clock
+            database,
+            fleet,
+            changes,
+            capacity,
+            submitting,
+            settings.operation_deadline_s,
+            cluster_id,
+            clock,
         ),
         updating=Updating(database, fleet, changes, capacity, submitting, cluster_id, clock, rules),
         guests=Guests(queries, fleet),
+        leases=leases,
         stop_timeout_s=settings.stop_timeout_s,
         readiness_deadline_s=settings.readiness_deadline_s,
     )
     reconciler = Reconciler(database, engine, observations, clock)
-    times = FilingSettings(settings.stop_timeout_s, settings.operation_deadline_s)
-    enforcer = Enforcer(database, Filing(database, engine, fleet, changes, times), clock, rules)
-    enforcer.follow(engine.feed, observations)
     timer = ReadinessTimer(database, fleet, observations, clock)
     loops: list[Coroutine[Any, Any, None]] = [
         reconciler.run(),
@@ -143,6 +164,7 @@ async def serve(
         )
         # Before the server ends: its grace period is for answers, and a watch has no end of its own.
         stack.callback(engine.feed.close)
+        stack.callback(leases.close)
         yield failed
 
 

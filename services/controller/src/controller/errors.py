@@ -7,6 +7,8 @@
     ├── InstanceStateConflict      the verb does not go with the state
     ├── InstanceProtected          a deletion is refused whatever the state
     ├── InstanceExpired            its time has run out: it is not started any more
+    ├── InstanceWithoutLease       there is none to renew
+    ├── LeaseLost                  it ran out before it was renewed
     ├── PreconditionFailed         If-Match names another generation
     ├── PageTokenForeign           not ours, or of another filter
     ├── ImageNotFound
@@ -30,8 +32,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from controller.domain.capacity import Resource, Shortage
 from controller.domain.fault import Fault
+from controller.domain.shortage import Resource, Shortage
 
 
 class ControllerError(Exception):
@@ -89,6 +91,22 @@ class InstanceExpired(ControllerError):
 
     def __init__(self, name: str, expire_time: datetime) -> None:
         super().__init__(f"The time of {name} ran out at {expire_time:%Y-%m-%dT%H:%M:%SZ}.")
+        self.name = name
+
+
+class InstanceWithoutLease(ControllerError):
+    """The instance was not given a lease."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} has no lease.")
+        self.name = name
+
+
+class LeaseLost(ControllerError):
+    """The instance's lease ran out."""
+
+    def __init__(self, name: str, lost_time: datetime) -> None:
+        super().__init__(f"The lease of {name} ran out at {lost_time:%Y-%m-%dT%H:%M:%SZ}.")
         self.name = name
 
 

@@ -52,8 +52,13 @@ class Runner(Protocol):
 
     node: str
 
-    async def plan(self, machine_id: str, spec: MachineSpec, *, network_only: bool = False) -> MachinePlan:
-        """Say what preparing and starting would do, refused as they would be; or look at ports alone."""
+    async def plan(
+        self, machine_id: str, spec: MachineSpec, *, network_only: bool = False, reserve: bool = False
+    ) -> MachinePlan:
+        """Say what preparing and starting would do, refused as they would be; or look at ports alone.
+
+        With `reserve`, addresses are set aside for the prepare that follows.
+        """
 
     async def prepare(
         self, fencing: Fencing, spec: MachineSpec, progress: Callable[[int, int, str], None]

@@ -67,6 +67,12 @@ TABLE: Final[Mapping[type[Exception], _Row]] = MappingProxyType(
             "INSTANCE_EXPIRED",
             lambda e: {"instance": e.name},
         ),
+        errors.InstanceWithoutLease: (
+            StatusCode.FAILED_PRECONDITION,
+            "INSTANCE_WITHOUT_LEASE",
+            lambda e: {"instance": e.name},
+        ),
+        errors.LeaseLost: (StatusCode.FAILED_PRECONDITION, "LEASE_LOST", lambda e: {"instance": e.name}),
         errors.PreconditionFailed: (
             StatusCode.FAILED_PRECONDITION,
             "PRECONDITION_FAILED",

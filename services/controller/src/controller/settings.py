@@ -2,16 +2,22 @@
 
 import math
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from qcontroller.settings.v1 import settings_pb2 as messages
 from qcontroller.settings.v1.settings_pb2 import CapacitySettings, ControllerSettings, PolicySettings
 from servicekit.quantities import QuantityError, parse_duration_s, parse_size_mib
 from servicekit.settings import SettingsError
 
 from controller.domain.capacity import Overcommit
 from controller.domain.restarting import RestartRules
+from controller.operations import RetentionSettings
 
+_LEASE_DELETE_AFTER_S: Final = 600.0
+# A retry that comes a little later must find its key, a reader that pauses its cursor.
+_LEAST_KEPT: Final = timedelta(minutes=1)
 _SQLITE: Final = "sqlite:///"
 
 
@@ -27,8 +33,10 @@ class Settings:
     readiness_deadline_s: float
     operation_deadline_s: float
     operation_slots: int
-    restart_rules: RestartRules = field(default_factory=RestartRules)
     overcommit: Overcommit = field(default_factory=Overcommit)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
+    restart_rules: RestartRules = field(default_factory=RestartRules)
+    lease_delete_after_s: float = _LEASE_DELETE_AFTER_S
 
 
 def parse_settings(message: ControllerSettings) -> Settings:
@@ -55,8 +63,12 @@ def parse_settings(message: ControllerSettings) -> Settings:
         readiness_deadline_s=_duration("readinessDeadline", message.readiness_deadline, 180.0),
         operation_deadline_s=_duration("operationDeadline", message.operation_deadline, 300.0),
         operation_slots=message.operation_slots or 8,
-        restart_rules=_restart_rules(message.policies),
         overcommit=_overcommit(message.capacity),
+        retention=_retention(message.retention),
+        restart_rules=_restart_rules(message.policies),
+        lease_delete_after_s=_duration(
+            "policies.leaseDeleteAfter", message.policies.lease_delete_after, _LEASE_DELETE_AFTER_S
+        ),
     )
 
 
@@ -80,6 +92,25 @@ def _duration(name: str, text: str, default_s: float) -> float:
         return parse_duration_s(text)
     except QuantityError as exc:
         raise SettingsError(f"{name}: {exc}") from exc
+
+
+def _retention(message: messages.RetentionSettings) -> RetentionSettings:
+    usual = RetentionSettings()
+
+    def kept(name: str, text: str, default: timedelta) -> timedelta:
+        found = timedelta(seconds=_duration(f"retention.{name}", text, default.total_seconds()))
+        if found < _LEAST_KEPT:
+            raise SettingsError(f"retention.{name}: must be at least {_LEAST_KEPT.total_seconds():.0f}s")
+        return found
+
+    return RetentionSettings(
+        events=kept("events", message.events, usual.events),
+        operations=kept("operations", message.operations, usual.operations),
+        kept_per_subject=(
+            message.operations_kept if message.HasField("operations_kept") else usual.kept_per_subject
+        ),
+        keys=kept("keys", message.keys, usual.keys),
+    )
 
 
 def _overcommit(message: CapacitySettings) -> Overcommit:

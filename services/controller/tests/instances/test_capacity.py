@@ -9,8 +9,9 @@ from typing import Any
 
 import grpc
 import pytest
-from controller.domain.capacity import Overcommit, Resource, overhead_mib
+from controller.domain.capacity import Overcommit, overhead_mib
 from controller.domain.machine import MachinePlan, MachineSpec
+from controller.domain.shortage import Resource
 from controller_fakes import NODE, Cloud, FakeRunner, ended, reason_of, running_cloud
 from qcontroller.controller.v1 import host_pb2, operation_pb2
 from qcontroller.controller.v1 import instance_pb2 as pb
@@ -31,12 +32,14 @@ class TogetherRunner(FakeRunner):
     def __post_init__(self) -> None:
         self.all_there = asyncio.Event()
 
-    async def plan(self, machine_id: str, spec: MachineSpec, *, network_only: bool = False) -> MachinePlan:
+    async def plan(
+        self, machine_id: str, spec: MachineSpec, *, network_only: bool = False, reserve: bool = False
+    ) -> MachinePlan:
         self.arrived += 1
         if self.arrived >= self.parties:
             self.all_there.set()
         await self.all_there.wait()
-        return await super().plan(machine_id, spec, network_only=network_only)
+        return await super().plan(machine_id, spec, network_only=network_only, reserve=reserve)
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ async def out_of_time(cloud: Cloud, **fields: Any) -> operation_pb2.Operation:
 
 
 async def test_a_launch_out_of_time_with_qemu_there_leaves_a_failed_instance(tmp_path: Path) -> None:
-    async with running_cloud(tmp_path, deadline_s=2.0) as cloud:
+    async with running_cloud(tmp_path, operation_deadline_s=2.0) as cloud:
         cloud.runner.at("spawned")
         operation = await out_of_time(cloud)
         assert operation.state == operation_pb2.OPERATION_STATE_FAILED
@@ -154,7 +154,7 @@ async def test_a_launch_out_of_time_with_qemu_there_leaves_a_failed_instance(tmp
 
 
 async def test_a_launch_out_of_time_without_qemu_leaves_nothing(tmp_path: Path) -> None:
-    async with running_cloud(tmp_path, deadline_s=2.0) as cloud:
+    async with running_cloud(tmp_path, operation_deadline_s=2.0) as cloud:
         cloud.runner.at("start")
         assert (await out_of_time(cloud)).error.reason == "DEADLINE_EXCEEDED"
         answer = await cloud.instances.ListInstances(pb.ListInstancesRequest(), timeout=10)
@@ -179,7 +179,7 @@ async def test_a_start_out_of_time_with_qemu_there_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("controller.instances.verbs._MARGIN_S", 0.0)
-    async with running_cloud(tmp_path, deadline_s=2.0) as cloud:
+    async with running_cloud(tmp_path, operation_deadline_s=2.0) as cloud:
         await cloud.launch(start=False)
         cloud.runner.at("spawned")
         operation = await cloud.ended((await cloud.ask("Start")).operation.id)
@@ -187,3 +187,20 @@ async def test_a_start_out_of_time_with_qemu_there_is_a_failure(
         after = await cloud.get()
         assert is_failed(after)
         assert after.desired_power == pb.DESIRED_POWER_RUNNING
+
+
+async def test_a_look_that_is_refused_is_repeated_with_a_pause_and_not_in_a_circle(cloud: Cloud) -> None:
+    instance = await cloud.launch()
+    cloud.runner.faults["get"] = [refusal("DISK_FULL", "RESOURCE_EXHAUSTED")]
+    fell(cloud.runner, instance.id, ENDS["QEMU_EXITED"])
+    assert (await cloud.until(is_failed)).status.reason == "QEMU_EXITED"
+    answer = await cloud.operations.ListOperations(operation_pb2.ListOperationsRequest(), timeout=10)
+    looks = [found for found in answer.operations if found.kind == "observe-failure"]
+    assert sorted(found.state for found in looks) == [
+        operation_pb2.OPERATION_STATE_SUCCEEDED,
+        operation_pb2.OPERATION_STATE_FAILED,
+    ]
+    waited = max(look.start_time.ToDatetime() for look in looks) - min(
+        look.end_time.ToDatetime() for look in looks
+    )
+    assert waited.total_seconds() >= 0.9

@@ -37,7 +37,11 @@ async def refused(cloud: Cloud, **fields: Any) -> grpc.aio.AioRpcError:
         ({"nics": [pb.NicSpec(network="bridge:averyverylongname")]}, {"/nics/0/network"}),
         ({"nics": [pb.NicSpec(network="qc1")]}, {"/nics/0/network"}),
         ({"nics": [pb.NicSpec(mac="01:00:00:00:00:01")]}, {"/nics/0/mac"}),
-        ({"nics": [pb.NicSpec(address="10.0.0.9")]}, {"/nics/0/address"}),
+        ({"nics": [pb.NicSpec(address="10.76.0")]}, {"/nics/0/address"}),
+        ({"nics": [pb.NicSpec(address="fd00::1")]}, {"/nics/0/address"}),
+        ({"nics": [pb.NicSpec(network="user", address="10.76.0.9")]}, {"/nics/0/address"}),
+        ({"nics": [pb.NicSpec(network="bridge:br0", address="10.76.0.9")]}, {"/nics/0/address"}),
+        ({"nics": [pb.NicSpec(address="10.76.0.9"), pb.NicSpec(address="10.76.0.9")]}, {"/nics/1/address"}),
         ({"nics": [pb.NicSpec(network="none")], "ports": [pb.PortMapping(host=1, guest=1)]}, {"/ports"}),
         ({"ports": [pb.PortMapping(host=0, guest=70_000)]}, {"/ports/0/host", "/ports/0/guest"}),
         ({"arch": "aarch64"}, {"/arch"}),
@@ -63,6 +67,14 @@ async def test_another_digest_is_refused_at_once(cloud: Cloud) -> None:
         "IMAGE_DIGEST_MISMATCH",
         {"image": "tiny", "expected": "sha256:" + "0" * 64, "actual": DIGEST},
     )
+
+
+async def test_a_static_address_is_the_runners_to_refuse_or_to_give(cloud: Cloud) -> None:
+    cloud.runner.faults["plan"] = [refusal("ADDRESS_IN_USE", "FAILED_PRECONDITION")]
+    nics = [pb.NicSpec(address="10.76.0.9")]
+    assert reason_of(await refused(cloud, nics=nics))[0] == "ADDRESS_IN_USE"
+    instance = await cloud.launch(nics=nics, start=False)
+    assert [nic.address for nic in cloud.runner.specs[instance.id].nics] == ["10.76.0.9"]
 
 
 async def test_what_the_runner_would_refuse_later_is_refused_at_once(cloud: Cloud) -> None:

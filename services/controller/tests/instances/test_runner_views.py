@@ -91,7 +91,7 @@ async def test_a_runner_that_goes_in_the_middle_leaves_the_state_to_the_operatio
 async def test_a_launch_whose_runner_goes_until_its_deadline_fails_no_instance_before_it_is_back(
     tmp_path: Path,
 ) -> None:
-    async with running_cloud(tmp_path, deadline_s=2.0) as cloud:
+    async with running_cloud(tmp_path, operation_deadline_s=2.0) as cloud:
         cloud.runner.after["start"] = cloud.runner.break_off
         request = pb.LaunchInstanceRequest(name="web-1", image="tiny", start=True)
         mutation = (await cloud.instances.LaunchInstance(request, timeout=10)).mutation
@@ -112,7 +112,7 @@ async def test_a_machine_that_was_seen_to_run_runs_until_the_runner_says_otherwi
         raise PeerUnavailable(Problem("RUNNER_UNAVAILABLE", "gone"))
 
     monkeypatch.setattr(ConfirmRunning, "do", away)
-    async with running_cloud(tmp_path, deadline_s=2.0) as cloud:
+    async with running_cloud(tmp_path, operation_deadline_s=2.0) as cloud:
         request = pb.LaunchInstanceRequest(name="web-1", image="tiny", start=True)
         mutation = (await cloud.instances.LaunchInstance(request, timeout=10)).mutation
         operation = await cloud.ended(mutation.operation.id)

@@ -159,6 +159,21 @@ async def test_a_type_that_no_event_has_is_refused_with_its_place(cloud: Cloud) 
     assert pointers_of(caught.value) == {"/types/1"}
 
 
+async def test_a_launch_tells_its_address_with_the_first_event(cloud: Cloud) -> None:
+    cloud.runner.set_aside = ("10.76.0.9",)
+    start = await start_of(cloud)
+    instance = await cloud.launch(start=False)
+    stream = cloud.events.WatchEvents(host_pb2.WatchEventsRequest(cursor=start))
+    created = json_format.MessageToDict((await anext(stream.__aiter__())).event.resource)["status"]
+    stream.cancel()
+    assert created["nics"][0]["addresses"] == [
+        {"address": "10.76.0.9", "family": "ipv4", "source": "reserved"}
+    ]
+    assigned = next(one for one in created["conditions"] if one["type"] == "AddressAssigned")
+    assert (assigned["status"], assigned["reason"]) == ("TRUE", "AddressReserved")
+    assert [nic.planned for nic in cloud.runner.specs[instance.id].nics] == ["10.76.0.9"]
+
+
 async def test_an_events_operation_shows_nothing_that_came_later(cloud: Cloud) -> None:
     start = await start_of(cloud)
     await cloud.launch(start=False)

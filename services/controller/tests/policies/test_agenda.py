@@ -13,7 +13,7 @@ def test_those_who_are_due_are_told_once_and_stay_reached() -> None:
     agenda.put(Key("b", "restart"), NOON, 9.0)
     assert agenda.pop_due(5.0) == {"a"}
     assert agenda.pop_due(5.0) == set()
-    assert agenda.reached(Key("a", "restart"), 5.0)
+    assert agenda.reached(Key("a", "restart"), 5.0, NOON)
     assert agenda.first() == 9.0
 
 
@@ -32,7 +32,7 @@ def test_what_is_dropped_is_not_due() -> None:
     agenda.put(Key("a", "restart"), NOON, 5.0)
     agenda.drop(Key("a", "restart"))
     assert agenda.first() is None
-    assert not agenda.reached(Key("a", "restart"), 9.0)
+    assert not agenda.reached(Key("a", "restart"), 9.0, NOON)
 
 
 def test_the_heap_does_not_grow_with_entries_that_are_put_anew() -> None:

@@ -110,11 +110,23 @@ async def test_a_restart_that_fails_is_tried_again_later(cloud: Cloud, clock: St
     await lose(cloud, "GUEST_SHUTDOWN")
     cloud.runner.faults["start"] = [refusal("HOST_CAPACITY_EXHAUSTED")]
     clock.advance(RULES.delay_s)
-    failed = await cloud.until(lambda found: found.status.reason == "HOST_CAPACITY_EXHAUSTED")
+    failed = await cloud.until(lambda found: found.status.reason == "START_FAILED")
+    assert "HOST_CAPACITY_EXHAUSTED" in failed.status.message
     assert failed.status.state == FAILED
     assert failed.status.restart_count == 1
     clock.advance(2 * RULES.delay_s)
     await running_again(cloud, 2)
+
+
+async def test_an_autostart_that_fails_is_left_to_the_restart_policy(
+    cloud: Cloud, clock: SteppedClock
+) -> None:
+    await cloud.launch(autostart=True)
+    cloud.runner.faults["start"] = [refusal("HOST_CAPACITY_EXHAUSTED") for _ in range(3)]
+    cloud.runner.report((await cloud.get()).id, **ended("HOST_SHUTDOWN"))
+    failed = await cloud.until(lambda found: found.status.reason == "START_FAILED")
+    assert not failed.status.HasField("next_restart_time")
+    assert len(cloud.runner.faults["start"]) == 2
 
 
 async def test_a_cancelled_restart_is_not_tried_again(cloud: Cloud, clock: SteppedClock) -> None:

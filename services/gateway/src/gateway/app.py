@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from gateway.access import AccessRule
 from gateway.backends import Backends, backends
 from gateway.boundary import Boundary
+from gateway.calls import Call
 from gateway.contract import Contract, load_contract
 from gateway.dispatch import Handler, connexion_app
 from gateway.event_sockets import EventSockets, NoSocket
@@ -27,6 +28,7 @@ from gateway.fresh_context import FreshContext
 from gateway.health import Health
 from gateway.images import Images
 from gateway.instances import Instances
+from gateway.leases import Leases
 from gateway.metrics import HttpMetrics
 from gateway.mutations import Mutations
 from gateway.nodes import Nodes
@@ -64,17 +66,22 @@ def rest_app(
 ) -> ASGIApp:
     """Return the whole ASGI application."""
     mutations = Mutations(peers)
-    instances = Instances(peers, mutations)
+    instances, operations = Instances(peers, mutations), Operations(peers, mutations)
+
+    async def precheck(call: Call) -> None:
+        await (operations if call.operation.names_operation else instances).precheck(call)
+
     handlers = _handlers(
         instances,
         Images(peers),
-        Operations(peers, mutations),
+        operations,
         Events(peers, closing, heartbeat_s=heartbeat_s),
+        Leases(peers, closing),
         Nodes(peers),
         Health(peers, contract, registry),
     )
     max_body_bytes = settings.max_body_bytes or _MAX_BODY_BYTES
-    served = connexion_app(contract, handlers, instances.precheck, max_body_bytes)
+    served = connexion_app(contract, handlers, precheck, max_body_bytes)
     boundary = Middleware(
         Boundary,
         contract=contract,
@@ -102,7 +109,13 @@ async def _hand_on(request: Request, error: Exception) -> Response:
 
 
 def _handlers(
-    instances: Instances, images: Images, operations: Operations, events: Events, nodes: Nodes, health: Health
+    instances: Instances,
+    images: Images,
+    operations: Operations,
+    events: Events,
+    leases: Leases,
+    nodes: Nodes,
+    health: Health,
 ) -> dict[str, Handler]:
     """Return the handler of every operationId."""
     return {
@@ -121,6 +134,8 @@ def _handlers(
         "getOperationBundle": operations.bundle,
         "readConsole": instances.console,
         "execInstance": instances.execute,
+        "renewLease": leases.renew,
+        "holdLease": leases.hold,
         "uploadImage": images.put,
         "uploadImageForm": images.post_form,
         "listImages": images.list,

@@ -72,6 +72,8 @@ async def read_call(
     if operation.consumes and has_body:
         _check_media_type(request, operation)
     body: Any = {}
+    if has_body and not operation.consumes and operation.method != "GET":
+        faults += _unwanted(await read_whole(request, max_body_bytes))
     if operation.body is not None:
         content = await read_whole(request, max_body_bytes) if has_body else b""
         if content:
@@ -137,6 +139,11 @@ def _broken_promises(request: Request, known: Mapping[str, Parameter]) -> list[F
         for name in _PROMISES
         if name in request.headers and name not in known
     ]
+
+
+def _unwanted(content: bytes) -> list[Fault]:
+    """Return the fault of a body where none is taken; the empty object of some clients says nothing."""
+    return [] if content.strip() in {b"", b"{}"} else [Fault("", "is not taken by this call")]
 
 
 def _tag(header: str) -> str:

@@ -51,6 +51,11 @@ class ContractOperation:
         """Whether the path names an instance."""
         return self.template.startswith("/v1/instances/{name}")
 
+    @property
+    def names_operation(self) -> bool:
+        """Whether the path names an operation of the engine."""
+        return self.template.startswith("/v1/operations/{id}")
+
 
 class Contract:
     """The document and its operations."""

@@ -22,7 +22,8 @@ _HIDDEN: Final = {
 }
 # Left out where they say nothing.
 _OPTIONAL: Final = {
-    "qcontroller.controller.v1.InstanceStatus": {"stderr_tail", "console_tail", "exit_signal"}
+    "qcontroller.controller.v1.Instance": {"lease"},
+    "qcontroller.controller.v1.InstanceStatus": {"stderr_tail", "console_tail", "exit_signal"},
 }
 
 _Writer = Callable[[Message, dict[str, Any]], None]

@@ -57,17 +57,20 @@ class _Endpoint:
         try:
             call, faults = await read_call(request, operation, path, self._max_body_bytes)
         except BodyMalformedError:
-            if operation.names_instance:
-                await self._precheck(Call(request, operation, path))
+            await self._check_first(Call(request, operation, path))
             raise
         if operation.names_instance and span.is_recording():
             span.set_attribute("qcontroller.instance.name", call.name)
         if faults:
-            if operation.names_instance:
-                await self._precheck(call)
+            await self._check_first(call)
             raise RequestInvalidError(faults)
         response = await self._handler(call)
         await response(scope, receive, send)
+
+    async def _check_first(self, call: Call) -> None:
+        """Refuse what goes before faults of the input."""
+        if self._operation.names_instance or self._operation.names_operation:
+            await self._precheck(call)
 
 
 class _Api(RoutedAPI[Any]):

@@ -24,6 +24,14 @@ class Operations:
         self._stub = peers.operations
         self._mutations = mutations
 
+    async def precheck(self, call: Call) -> None:
+        """Refuse what goes before faults of the body: an unknown operation.
+
+        Raises:
+            RemoteError: There is no such operation.
+        """
+        await ask(CONTROLLER, self._stub.GetOperation, pb.GetOperationRequest(id=call.name))
+
     async def list(self, call: Call) -> Response:
         """GET /v1/operations."""
         states = pb.DESCRIPTOR.enum_types_by_name["OperationState"]

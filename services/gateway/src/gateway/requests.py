@@ -14,6 +14,7 @@ _WORDS = {
     "ttl": "ttl",
     "expireTime": "expire_time",
     "onExpire": "on_expire",
+    "lease": "lease",
 }
 _SWITCHES = ("autostart", "protected")
 
@@ -39,6 +40,7 @@ def launch_request(call: Call) -> pb.LaunchInstanceRequest:
         ttl=str(body.get("ttl", "")),
         expire_time=body.get("expireTime", ""),
         on_expire=body.get("onExpire", ""),
+        lease=str(body.get("lease", "")),
         protected=body.get("protected", False),
         validate_only=call.query.get("validateOnly", False),
         options=options_of(call),
@@ -79,6 +81,15 @@ def update_request(call: Call) -> pb.UpdateInstanceRequest:
                 request.labels[key] = value
     for field, value in body.get("vm", {}).items():
         setattr(request, field, value if field == "cpus" else str(value))
+    if "cloudInit" in body:
+        # A null is what takes away; the whole being null takes both.
+        seed = (
+            body["cloudInit"] if body["cloudInit"] is not None else {"userdata": None, "networkConfig": None}
+        )
+        request.cloud_init.SetInParent()
+        for key, name in (("userdata", "userdata"), ("networkConfig", "network_config")):
+            if key in seed:
+                setattr(request.cloud_init, name, seed[key] or "")
     for name, field in _WORDS.items():
         if name in body:
             setattr(request, field, "" if body[name] is None else str(body[name]))

@@ -30,6 +30,7 @@ from qemu_runner.errors import SpecFault, SpecInvalidError
 from qemu_runner.service.host import DependencyState, HostLeak, NodeState
 from qemu_runner.user_network import Check, CheckStatus
 
+_SEED_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _PHASES: Final = {
     MachinePhase.ABSENT: runner_pb2.MACHINE_PHASE_ABSENT,
@@ -108,6 +109,8 @@ def spec_of(message: runner_pb2.MachineSpec) -> MachineSpec:
                 nic.network,
                 nic.mac,
                 tuple(PortMapping(p.host, p.guest, p.protocol or "tcp", p.address) for p in nic.ports),
+                nic.address,
+                nic.planned,
             )
             for nic in message.nics
         ),
@@ -117,8 +120,14 @@ def spec_of(message: runner_pb2.MachineSpec) -> MachineSpec:
 
 
 def seed_of(message: runner_pb2.MachineSeed) -> Seed:
-    """Return the seed's files."""
-    return Seed(message.user_data, message.network_config, message.hostname)
+    """Return the seed's files.
+
+    Raises:
+        SpecInvalidError: Its instance-id is no plain word.
+    """
+    if message.instance_id and not _SEED_ID.fullmatch(message.instance_id):
+        raise SpecInvalidError((SpecFault("/seed/instanceId", "must be letters, digits and hyphens."),))
+    return Seed(message.user_data, message.network_config, message.hostname, message.instance_id)
 
 
 def machine_message(seen: Observation) -> runner_pb2.Machine:
@@ -290,7 +299,13 @@ def _spec(spec: MachineSpec) -> runner_pb2.MachineSpec:
             virtual_size_bytes=spec.image.virtual_size_bytes,
         ),
         nics=[
-            runner_pb2.MachineNic(network=nic.network, mac=nic.mac, ports=[_port(p) for p in nic.ports])
+            runner_pb2.MachineNic(
+                network=nic.network,
+                mac=nic.mac,
+                ports=[_port(p) for p in nic.ports],
+                address=nic.address,
+                planned=nic.planned,
+            )
             for nic in spec.nics
         ],
         cluster_id=spec.cluster_id,

@@ -16,6 +16,7 @@ CODES: Final[Mapping[type[errors.RunnerError], tuple[StatusCode, str]]] = {
     errors.ArchUnsupportedError: (StatusCode.INVALID_ARGUMENT, "ARCH_UNSUPPORTED"),
     errors.NetworkUnavailableError: (StatusCode.FAILED_PRECONDITION, "NETWORK_UNAVAILABLE"),
     errors.PortUnavailableError: (StatusCode.FAILED_PRECONDITION, "PORT_IN_USE"),
+    errors.AddressInUseError: (StatusCode.FAILED_PRECONDITION, "ADDRESS_IN_USE"),
     errors.HostCapacityError: (StatusCode.RESOURCE_EXHAUSTED, "HOST_CAPACITY_EXHAUSTED"),
     errors.DiskFullError: (StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL"),
     errors.DiskUnsafeError: (StatusCode.FAILED_PRECONDITION, "DISK_UNSAFE"),
@@ -52,6 +53,8 @@ def _metadata(exc: Exception) -> dict[str, str]:
             return {"network": network}
         case errors.PortUnavailableError(port=port):
             return {"port": str(port)}
+        case errors.AddressInUseError(address=address, holder=holder):
+            return {"address": address, "holder": holder}
         case errors.HostCapacityError(resource=resource, wanted=wanted, available=available):
             return {"resource": resource, "wanted": str(wanted), "available": str(available)}
         case errors.QemuStartError(stderr_tail=tail):
@@ -64,7 +67,7 @@ def _violations(exc: Exception) -> tuple[Violation, ...]:
     match exc:
         case errors.SpecInvalidError(faults=faults):
             return tuple(Violation(fault.pointer, fault.detail) for fault in faults)
-        case errors.PortUnavailableError(pointer=pointer):
+        case errors.PortUnavailableError(pointer=pointer) | errors.AddressInUseError(pointer=pointer):
             return (Violation(pointer, str(exc)),)
         case _:
             return ()

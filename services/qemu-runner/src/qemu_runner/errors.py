@@ -10,6 +10,7 @@ Tree::
     ├── ArchUnsupportedError         no program here emulates this architecture
     ├── NetworkUnavailableError      a network cannot be offered here
     ├── PortUnavailableError         a host port cannot be published
+    ├── AddressInUseError            a static address is another machine's
     ├── HostCapacityError            the host has not that much
     ├── DiskFullError                no room for a file
     ├── DiskUnsafeError              a machine's disk is not what was made for it
@@ -105,6 +106,16 @@ class PortUnavailableError(RunnerError):
         self.pointer = pointer
         self.port = port
         super().__init__(detail)
+
+
+class AddressInUseError(RunnerError):
+    """A static address belongs to another machine, running or not."""
+
+    def __init__(self, pointer: str, address: str, holder: str) -> None:
+        self.pointer = pointer
+        self.address = address
+        self.holder = holder
+        super().__init__(f"{address} belongs to the instance {holder}.")
 
 
 class HostCapacityError(RunnerError):

@@ -58,12 +58,16 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
     ) -> runner_pb2.PlanMachineResponse:
         machine_id, spec = convert.machine_id_of(request.machine_id), convert.spec_of(request.spec)
         planning = self._services.planning
-        plan = await (planning.plan_network if request.network_only else planning.plan)(machine_id, spec)
+        if request.network_only:
+            plan = await planning.plan_network(machine_id, spec)
+        else:
+            plan = await planning.plan(machine_id, spec, reserve=request.reserve)
         return runner_pb2.PlanMachineResponse(
             qemu_argv=plan.qemu_argv,
             accelerator=plan.accelerator,
             warnings=plan.warnings,
             networks=plan.networks,
+            addresses=plan.addresses,
         )
 
     async def PrepareMachine(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from ipaddress import IPv4Network
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bridge_network_fakes import NO_NET_ADMIN, FakeBridgeNetwork
@@ -22,6 +23,7 @@ from qemu_runner.domain.default_network import DefaultNetwork
 from qemu_runner.domain.machine import MachineId, MachinePhase, MachineSpec, Nic, PortMapping
 from qemu_runner.domain.observation import Observation
 from qemu_runner.errors import (
+    AddressInUseError,
     HostCapacityError,
     MachineStateError,
     NetworkUnavailableError,
@@ -67,6 +69,10 @@ def opened_as(descriptor: int) -> str:
 
 def netdevs(argv: Sequence[str]) -> list[str]:
     return [value for word, value in pairwise(argv) if word == "-netdev"]
+
+
+async def plan_of(runner: Runner, spec: MachineSpec) -> Any:
+    return await runner.services.planning.plan(new_id(), spec)
 
 
 async def prepared(runner: Runner, spec: MachineSpec) -> MachineId:
@@ -159,6 +165,108 @@ async def test_without_an_address_left_nothing_is_made(world: World) -> None:
         with pytest.raises(HostCapacityError, match="addresses"):
             await prepared(runner, on("qc0"))
         assert len(runner.services.machines.records()) == 5
+
+
+def static(address: str, network: str = "qc0", mac: str = "52:54:00:00:09:01") -> MachineSpec:
+    spec = on(network, mac)
+    return replace(spec, nics=(replace(spec.nics[0], address=address),))
+
+
+async def test_a_static_address_is_the_cards_own_before_boot_and_while_it_runs(world: World) -> None:
+    async with world.runner() as runner:
+        machine_id = await prepared(runner, static("10.76.0.77"))
+        assert addresses(runner.seen(machine_id)) == [("10.76.0.77", "static")]
+        await runner.start(machine_id)
+        assert [str(nic.address) for nic in world.nat.attached.values()] == ["10.76.0.77"]
+    async with world.runner() as runner:
+        assert addresses(runner.seen(machine_id)) == [("10.76.0.77", "static")]
+
+
+async def test_a_static_address_is_given_to_nobody_else(world: World) -> None:
+    world.nat.pool = AddressPool(IPv4Network("10.76.0.0/29"))
+    async with world.runner() as runner:
+        await prepared(runner, static("10.76.0.2"))
+        other = await prepared(runner, on("qc0"))
+        assert addresses(runner.seen(other)) == [("10.76.0.3", "reserved")]
+
+
+@pytest.mark.parametrize("ask", [plan_of, prepared])
+async def test_an_address_that_another_has_is_refused_with_its_name(world: World, ask: Any) -> None:
+    async with world.runner() as runner:
+        held = await prepared(runner, replace(on("qc0"), name="db-1"))
+        ((address, _),) = addresses(runner.seen(held))
+        with pytest.raises(AddressInUseError) as caught:
+            await ask(runner, static(address))
+    assert (caught.value.pointer, caught.value.holder) == ("/nics/0/address", "db-1")
+
+
+@pytest.mark.parametrize("ask", [plan_of, prepared])
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("10.76.0.0", "qc0"),
+        ("10.76.0.1", "qc0"),
+        ("10.76.0.255", "qc0"),
+        ("10.77.0.9", "qc0"),
+        ("nonsense", "qc0"),
+        ("10.76.0.9", "bridge:br0"),
+        ("10.76.0.9", "user"),
+    ],
+)
+async def test_an_address_that_no_guest_of_the_network_can_have_is_refused(
+    world: World, ask: Any, address: str, network: str
+) -> None:
+    async with world.runner() as runner:
+        with pytest.raises(SpecInvalidError, match="/nics/0/address"):
+            await ask(runner, static(address, network))
+
+
+def planned(address: str, mac: str = MAC) -> MachineSpec:
+    spec = on("qc0", mac)
+    return replace(spec, nics=(replace(spec.nics[0], planned=address),))
+
+
+async def test_a_plan_sets_an_address_aside_that_the_prepare_then_gives(world: World) -> None:
+    async with world.runner() as runner:
+        first, second = new_id(), new_id()
+        planning = runner.services.planning
+        assert (await planning.plan(first, on("qc0"), reserve=True)).addresses == ("10.76.0.2",)
+        assert (await planning.plan(second, on("qc0", OTHER_MAC), reserve=True)).addresses == ("10.76.0.3",)
+        await runner.prepare(second, planned("10.76.0.3", OTHER_MAC))
+        await runner.prepare(first, planned("10.76.0.2"))
+        assert addresses(runner.seen(first)) == [("10.76.0.2", "reserved")]
+        assert addresses(runner.seen(second)) == [("10.76.0.3", "reserved")]
+
+
+async def test_a_plan_that_is_only_asked_sets_nothing_aside(world: World) -> None:
+    async with world.runner() as runner:
+        assert (await runner.services.planning.plan(new_id(), on("qc0"))).addresses == ()
+        assert world.nat.last is None
+
+
+async def test_what_is_set_aside_is_nobody_elses_when_the_turn_comes_round(world: World) -> None:
+    world.nat.pool = AddressPool(IPv4Network("10.76.0.0/29"))
+    async with world.runner() as runner:
+        await runner.services.planning.plan(new_id(), on("qc0"), reserve=True)
+        given = [await prepared(runner, on("qc0", f"52:54:00:00:01:0{number}")) for number in range(4)]
+        assert "10.76.0.2" not in {addresses(runner.seen(one))[0][0] for one in given}
+
+
+async def test_what_was_planned_before_a_restart_is_still_given(world: World) -> None:
+    machine_id = new_id()
+    async with world.runner() as runner:
+        await runner.services.planning.plan(machine_id, on("qc0"), reserve=True)
+    async with world.runner() as runner:
+        await prepared(runner, on("qc0", OTHER_MAC))
+        await runner.prepare(machine_id, planned("10.76.0.2"))
+        assert addresses(runner.seen(machine_id)) == [("10.76.0.2", "reserved")]
+
+
+async def test_a_planned_address_that_another_has_by_now_is_replaced(world: World) -> None:
+    async with world.runner() as runner:
+        await prepared(runner, static("10.76.0.2"))
+        machine_id = await prepared(runner, planned("10.76.0.2"))
+        assert addresses(runner.seen(machine_id)) == [("10.76.0.3", "reserved")]
 
 
 async def test_a_mac_that_another_machine_has_on_the_network_is_refused(world: World) -> None:

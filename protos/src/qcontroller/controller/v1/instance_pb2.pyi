@@ -489,6 +489,8 @@ class InstanceStatus(_message.Message):
     CONSOLE_TAIL_FIELD_NUMBER: _builtins.int
     RESTART_COUNT_FIELD_NUMBER: _builtins.int
     NEXT_RESTART_TIME_FIELD_NUMBER: _builtins.int
+    LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LEASE_LOST_TIME_FIELD_NUMBER: _builtins.int
     BOOTS_FIELD_NUMBER: _builtins.int
     BOOT_TIME_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
@@ -528,6 +530,14 @@ class InstanceStatus(_message.Message):
         """When its policies start it next; absent: not."""
 
     @_builtins.property
+    def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the lease runs out unless it is renewed; moves without a new etag or event."""
+
+    @_builtins.property
+    def lease_lost_time(self) -> _timestamp_pb2.Timestamp:
+        """When the lease ran out; absent: it has not."""
+
+    @_builtins.property
     def boot_time(self) -> _timestamp_pb2.Timestamp:
         """When it last did."""
 
@@ -553,15 +563,17 @@ class InstanceStatus(_message.Message):
         console_tail: _builtins.str = ...,
         restart_count: _builtins.int = ...,
         next_restart_time: _timestamp_pb2.Timestamp | None = ...,
+        lease_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        lease_lost_time: _timestamp_pb2.Timestamp | None = ...,
         boots: _builtins.int = ...,
         boot_time: _timestamp_pb2.Timestamp | None = ...,
         exit_code: _builtins.int | None = ...,
         exit_signal: _builtins.str = ...,
         failure_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "boot_time", b"boot_time", "exit_code", b"exit_code", "failure_time", b"failure_time", "guest", b"guest", "next_restart_time", b"next_restart_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "boot_time", b"boot_time", "exit_code", b"exit_code", "failure_time", b"failure_time", "guest", b"guest", "lease_expire_time", b"lease_expire_time", "lease_lost_time", b"lease_lost_time", "next_restart_time", b"next_restart_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "accelerator", b"accelerator", "boot_phases", b"boot_phases", "boot_time", b"boot_time", "boots", b"boots", "conditions", b"conditions", "console_tail", b"console_tail", "exit_code", b"exit_code", "exit_signal", b"exit_signal", "failure_time", b"failure_time", "guest", b"guest", "message", b"message", "next_restart_time", b"next_restart_time", "nics", b"nics", "node", b"node", "observed_generation", b"observed_generation", "operation", b"operation", "reason", b"reason", "restart_count", b"restart_count", "state", b"state", "stderr_tail", b"stderr_tail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "accelerator", b"accelerator", "boot_phases", b"boot_phases", "boot_time", b"boot_time", "boots", b"boots", "conditions", b"conditions", "console_tail", b"console_tail", "exit_code", b"exit_code", "exit_signal", b"exit_signal", "failure_time", b"failure_time", "guest", b"guest", "lease_expire_time", b"lease_expire_time", "lease_lost_time", b"lease_lost_time", "message", b"message", "next_restart_time", b"next_restart_time", "nics", b"nics", "node", b"node", "observed_generation", b"observed_generation", "operation", b"operation", "reason", b"reason", "restart_count", b"restart_count", "state", b"state", "stderr_tail", b"stderr_tail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -610,6 +622,7 @@ class Instance(_message.Message):
     AUTOSTART_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     ON_EXPIRE_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
     PROTECTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     id: _builtins.str
@@ -627,6 +640,8 @@ class Instance(_message.Message):
     autostart: _builtins.bool
     on_expire: _builtins.str
     """"delete" or "stop"."""
+    lease: _builtins.str
+    """Duration within which the lease must be renewed; empty: none."""
     protected: _builtins.bool
     @_builtins.property
     def vm(self) -> Global___VmResources: ...
@@ -662,11 +677,12 @@ class Instance(_message.Message):
         autostart: _builtins.bool = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         on_expire: _builtins.str = ...,
+        lease: _builtins.str = ...,
         protected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "readiness", b"readiness", "status", b"status", "vm", b"vm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "autostart", b"autostart", "create_time", b"create_time", "desired_power", b"desired_power", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "id", b"id", "image", b"image", "image_digest", b"image_digest", "labels", b"labels", "name", b"name", "on_expire", b"on_expire", "protected", b"protected", "readiness", b"readiness", "restart_policy", b"restart_policy", "status", b"status", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "autostart", b"autostart", "create_time", b"create_time", "desired_power", b"desired_power", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "id", b"id", "image", b"image", "image_digest", b"image_digest", "labels", b"labels", "lease", b"lease", "name", b"name", "on_expire", b"on_expire", "protected", b"protected", "readiness", b"readiness", "restart_policy", b"restart_policy", "status", b"status", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -775,6 +791,7 @@ class LaunchInstanceRequest(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     ON_EXPIRE_FIELD_NUMBER: _builtins.int
     PROTECTED_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -798,6 +815,10 @@ class LaunchInstanceRequest(_message.Message):
     """"delete" (the default) or "stop"."""
     protected: _builtins.bool
     """Refuse every deletion, by force and by policies too."""
+    lease: _builtins.str
+    """Duration, at least "1s", within which the lease must be renewed again and again; lost: it is stopped and
+    later deleted.
+    """
     validate_only: _builtins.bool
     """Answer what would happen and change nothing."""
     @_builtins.property
@@ -836,12 +857,13 @@ class LaunchInstanceRequest(_message.Message):
         expire_time: _builtins.str = ...,
         on_expire: _builtins.str = ...,
         protected: _builtins.bool = ...,
+        lease: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
         options: Global___MutationOptions | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cloud_init", b"cloud_init", "options", b"options", "readiness", b"readiness", "vm", b"vm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "autostart", b"autostart", "cloud_init", b"cloud_init", "expire_time", b"expire_time", "image", b"image", "image_digest", b"image_digest", "labels", b"labels", "name", b"name", "nics", b"nics", "on_expire", b"on_expire", "options", b"options", "ports", b"ports", "protected", b"protected", "readiness", b"readiness", "restart_policy", b"restart_policy", "start", b"start", "ttl", b"ttl", "validate_only", b"validate_only", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "autostart", b"autostart", "cloud_init", b"cloud_init", "expire_time", b"expire_time", "image", b"image", "image_digest", b"image_digest", "labels", b"labels", "lease", b"lease", "name", b"name", "nics", b"nics", "on_expire", b"on_expire", "options", b"options", "ports", b"ports", "protected", b"protected", "readiness", b"readiness", "restart_policy", b"restart_policy", "start", b"start", "ttl", b"ttl", "validate_only", b"validate_only", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1051,7 +1073,9 @@ class UpdateInstanceRequest(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     ON_EXPIRE_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
     PROTECTED_FIELD_NUMBER: _builtins.int
+    CLOUD_INIT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     clear_labels: _builtins.bool
@@ -1067,6 +1091,8 @@ class UpdateInstanceRequest(_message.Message):
     """From the creation, as at launch; it and expire_time exclude each other and replace each other."""
     expire_time: _builtins.str
     on_expire: _builtins.str
+    lease: _builtins.str
+    """Given, it begins a new lease where the present one is lost or another."""
     protected: _builtins.bool
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -1079,6 +1105,10 @@ class UpdateInstanceRequest(_message.Message):
     @_builtins.property
     def ports(self) -> Global___PortList:
         """Published ports; on qc0 they change at once, on `user` at the next start."""
+
+    @_builtins.property
+    def cloud_init(self) -> Global___CloudInitPatch:
+        """Only while STOPPED; takes effect at the next start, under another instance-id: cloud-init runs as at a first boot."""
 
     @_builtins.property
     def options(self) -> Global___MutationOptions: ...
@@ -1098,12 +1128,14 @@ class UpdateInstanceRequest(_message.Message):
         ttl: _builtins.str | None = ...,
         expire_time: _builtins.str | None = ...,
         on_expire: _builtins.str | None = ...,
+        lease: _builtins.str | None = ...,
         protected: _builtins.bool | None = ...,
+        cloud_init: Global___CloudInitPatch | None = ...,
         options: Global___MutationOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_autostart", b"_autostart", "_cpus", b"_cpus", "_disk", b"_disk", "_expire_time", b"_expire_time", "_memory", b"_memory", "_on_expire", b"_on_expire", "_protected", b"_protected", "_restart_policy", b"_restart_policy", "_ttl", b"_ttl", "autostart", b"autostart", "cpus", b"cpus", "disk", b"disk", "expire_time", b"expire_time", "memory", b"memory", "on_expire", b"on_expire", "options", b"options", "ports", b"ports", "protected", b"protected", "restart_policy", b"restart_policy", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_autostart", b"_autostart", "_cpus", b"_cpus", "_disk", b"_disk", "_expire_time", b"_expire_time", "_lease", b"_lease", "_memory", b"_memory", "_on_expire", b"_on_expire", "_protected", b"_protected", "_restart_policy", b"_restart_policy", "_ttl", b"_ttl", "autostart", b"autostart", "cloud_init", b"cloud_init", "cpus", b"cpus", "disk", b"disk", "expire_time", b"expire_time", "lease", b"lease", "memory", b"memory", "on_expire", b"on_expire", "options", b"options", "ports", b"ports", "protected", b"protected", "restart_policy", b"restart_policy", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_autostart", b"_autostart", "_cpus", b"_cpus", "_disk", b"_disk", "_expire_time", b"_expire_time", "_memory", b"_memory", "_on_expire", b"_on_expire", "_protected", b"_protected", "_restart_policy", b"_restart_policy", "_ttl", b"_ttl", "autostart", b"autostart", "clear_labels", b"clear_labels", "cpus", b"cpus", "disk", b"disk", "expire_time", b"expire_time", "labels", b"labels", "memory", b"memory", "name", b"name", "on_expire", b"on_expire", "options", b"options", "ports", b"ports", "protected", b"protected", "removed_labels", b"removed_labels", "restart_policy", b"restart_policy", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_autostart", b"_autostart", "_cpus", b"_cpus", "_disk", b"_disk", "_expire_time", b"_expire_time", "_lease", b"_lease", "_memory", b"_memory", "_on_expire", b"_on_expire", "_protected", b"_protected", "_restart_policy", b"_restart_policy", "_ttl", b"_ttl", "autostart", b"autostart", "clear_labels", b"clear_labels", "cloud_init", b"cloud_init", "cpus", b"cpus", "disk", b"disk", "expire_time", b"expire_time", "labels", b"labels", "lease", b"lease", "memory", b"memory", "name", b"name", "on_expire", b"on_expire", "options", b"options", "ports", b"ports", "protected", b"protected", "removed_labels", b"removed_labels", "restart_policy", b"restart_policy", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__autostart: _TypeAlias = _typing.Literal["autostart"]  # noqa: Y015
     _WhichOneofArgType__autostart: _TypeAlias = _typing.Literal["_autostart", b"_autostart"]  # noqa: Y015
@@ -1113,6 +1145,8 @@ class UpdateInstanceRequest(_message.Message):
     _WhichOneofArgType__disk: _TypeAlias = _typing.Literal["_disk", b"_disk"]  # noqa: Y015
     _WhichOneofReturnType__expire_time: _TypeAlias = _typing.Literal["expire_time"]  # noqa: Y015
     _WhichOneofArgType__expire_time: _TypeAlias = _typing.Literal["_expire_time", b"_expire_time"]  # noqa: Y015
+    _WhichOneofReturnType__lease: _TypeAlias = _typing.Literal["lease"]  # noqa: Y015
+    _WhichOneofArgType__lease: _TypeAlias = _typing.Literal["_lease", b"_lease"]  # noqa: Y015
     _WhichOneofReturnType__memory: _TypeAlias = _typing.Literal["memory"]  # noqa: Y015
     _WhichOneofArgType__memory: _TypeAlias = _typing.Literal["_memory", b"_memory"]  # noqa: Y015
     _WhichOneofReturnType__on_expire: _TypeAlias = _typing.Literal["on_expire"]  # noqa: Y015
@@ -1132,6 +1166,8 @@ class UpdateInstanceRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expire_time) -> _WhichOneofReturnType__expire_time | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lease) -> _WhichOneofReturnType__lease | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory) -> _WhichOneofReturnType__memory | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__on_expire) -> _WhichOneofReturnType__on_expire | None: ...
@@ -1143,6 +1179,37 @@ class UpdateInstanceRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl) -> _WhichOneofReturnType__ttl | None: ...
 
 Global___UpdateInstanceRequest: _TypeAlias = UpdateInstanceRequest  # noqa: Y015
+
+@_typing.final
+class CloudInitPatch(_message.Message):
+    """CloudInitPatch is write-only, as CloudInit is. What is absent stays; an empty text is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USERDATA_FIELD_NUMBER: _builtins.int
+    NETWORK_CONFIG_FIELD_NUMBER: _builtins.int
+    userdata: _builtins.str
+    network_config: _builtins.str
+    def __init__(
+        self,
+        *,
+        userdata: _builtins.str | None = ...,
+        network_config: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_network_config", b"_network_config", "_userdata", b"_userdata", "network_config", b"network_config", "userdata", b"userdata"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_network_config", b"_network_config", "_userdata", b"_userdata", "network_config", b"network_config", "userdata", b"userdata"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__network_config: _TypeAlias = _typing.Literal["network_config"]  # noqa: Y015
+    _WhichOneofArgType__network_config: _TypeAlias = _typing.Literal["_network_config", b"_network_config"]  # noqa: Y015
+    _WhichOneofReturnType__userdata: _TypeAlias = _typing.Literal["userdata"]  # noqa: Y015
+    _WhichOneofArgType__userdata: _TypeAlias = _typing.Literal["_userdata", b"_userdata"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__network_config) -> _WhichOneofReturnType__network_config | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__userdata) -> _WhichOneofReturnType__userdata | None: ...
+
+Global___CloudInitPatch: _TypeAlias = CloudInitPatch  # noqa: Y015
 
 @_typing.final
 class PortList(_message.Message):
@@ -1689,3 +1756,87 @@ class ExecInstanceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExecInstanceResponse: _TypeAlias = ExecInstanceResponse  # noqa: Y015
+
+@_typing.final
+class RenewLeaseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLeaseRequest: _TypeAlias = RenewLeaseRequest  # noqa: Y015
+
+@_typing.final
+class RenewLeaseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    lease: _builtins.str
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        lease: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "lease", b"lease"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLeaseResponse: _TypeAlias = RenewLeaseResponse  # noqa: Y015
+
+@_typing.final
+class HoldLeaseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldLeaseRequest: _TypeAlias = HoldLeaseRequest  # noqa: Y015
+
+@_typing.final
+class HoldLeaseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    lease: _builtins.str
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        lease: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "lease", b"lease"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldLeaseResponse: _TypeAlias = HoldLeaseResponse  # noqa: Y015

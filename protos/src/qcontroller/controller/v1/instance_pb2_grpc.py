@@ -105,6 +105,16 @@ class InstanceServiceStub:
                 request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceRequest.SerializeToString,
                 response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceResponse.FromString,
                 _registered_method=True)
+        self.RenewLease = channel.unary_unary(
+                '/qcontroller.controller.v1.InstanceService/RenewLease',
+                request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.RenewLeaseRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.RenewLeaseResponse.FromString,
+                _registered_method=True)
+        self.HoldLease = channel.unary_stream(
+                '/qcontroller.controller.v1.InstanceService/HoldLease',
+                request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.HoldLeaseRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.HoldLeaseResponse.FromString,
+                _registered_method=True)
 
 
 class InstanceServiceServicer:
@@ -195,6 +205,20 @@ class InstanceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewLease(self, request, context):
+        """A heartbeat: no operation, no event, harmless to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HoldLease(self, request, context):
+        """Renews the lease for as long as the stream is open, and tells so each time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InstanceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -267,6 +291,16 @@ def add_InstanceServiceServicer_to_server(servicer, server):
                     servicer.ExecInstance,
                     request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceRequest.FromString,
                     response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceResponse.SerializeToString,
+            ),
+            'RenewLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLease,
+                    request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.RenewLeaseRequest.FromString,
+                    response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.RenewLeaseResponse.SerializeToString,
+            ),
+            'HoldLease': grpc.unary_stream_rpc_method_handler(
+                    servicer.HoldLease,
+                    request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.HoldLeaseRequest.FromString,
+                    response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.HoldLeaseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -648,6 +682,60 @@ class InstanceService:
             '/qcontroller.controller.v1.InstanceService/ExecInstance',
             qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceRequest.SerializeToString,
             qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.controller.v1.InstanceService/RenewLease',
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.RenewLeaseRequest.SerializeToString,
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.RenewLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/qcontroller.controller.v1.InstanceService/HoldLease',
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.HoldLeaseRequest.SerializeToString,
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.HoldLeaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

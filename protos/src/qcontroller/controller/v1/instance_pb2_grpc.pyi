@@ -47,6 +47,10 @@ class InstanceServiceStub:
     WaitInstance: _grpc.UnaryUnaryMultiCallable[_instance_pb2.WaitInstanceRequest, _instance_pb2.WaitInstanceResponse]
     ReadConsole: _grpc.UnaryStreamMultiCallable[_instance_pb2.ReadConsoleRequest, _instance_pb2.ReadConsoleResponse]
     ExecInstance: _grpc.UnaryUnaryMultiCallable[_instance_pb2.ExecInstanceRequest, _instance_pb2.ExecInstanceResponse]
+    RenewLease: _grpc.UnaryUnaryMultiCallable[_instance_pb2.RenewLeaseRequest, _instance_pb2.RenewLeaseResponse]
+    """A heartbeat: no operation, no event, harmless to repeat."""
+    HoldLease: _grpc.UnaryStreamMultiCallable[_instance_pb2.HoldLeaseRequest, _instance_pb2.HoldLeaseResponse]
+    """Renews the lease for as long as the stream is open, and tells so each time."""
 
 @_typing.type_check_only
 class InstanceServiceAsyncStub(InstanceServiceStub):
@@ -67,6 +71,10 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     WaitInstance: _aio.UnaryUnaryMultiCallable[_instance_pb2.WaitInstanceRequest, _instance_pb2.WaitInstanceResponse]  # type: ignore[assignment]
     ReadConsole: _aio.UnaryStreamMultiCallable[_instance_pb2.ReadConsoleRequest, _instance_pb2.ReadConsoleResponse]  # type: ignore[assignment]
     ExecInstance: _aio.UnaryUnaryMultiCallable[_instance_pb2.ExecInstanceRequest, _instance_pb2.ExecInstanceResponse]  # type: ignore[assignment]
+    RenewLease: _aio.UnaryUnaryMultiCallable[_instance_pb2.RenewLeaseRequest, _instance_pb2.RenewLeaseResponse]  # type: ignore[assignment]
+    """A heartbeat: no operation, no event, harmless to repeat."""
+    HoldLease: _aio.UnaryStreamMultiCallable[_instance_pb2.HoldLeaseRequest, _instance_pb2.HoldLeaseResponse]  # type: ignore[assignment]
+    """Renews the lease for as long as the stream is open, and tells so each time."""
 
 class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
     """InstanceService is what REST's /v1/instances does, for gRPC clients."""
@@ -168,5 +176,21 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_pb2.ExecInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.ExecInstanceResponse, _abc.Awaitable[_instance_pb2.ExecInstanceResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RenewLease(
+        self,
+        request: _instance_pb2.RenewLeaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_pb2.RenewLeaseResponse, _abc.Awaitable[_instance_pb2.RenewLeaseResponse]]:
+        """A heartbeat: no operation, no event, harmless to repeat."""
+
+    @_abc_1.abstractmethod
+    def HoldLease(
+        self,
+        request: _instance_pb2.HoldLeaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_instance_pb2.HoldLeaseResponse], _abc.AsyncIterator[_instance_pb2.HoldLeaseResponse]]:
+        """Renews the lease for as long as the stream is open, and tells so each time."""
 
 def add_InstanceServiceServicer_to_server(servicer: InstanceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)qcontroller/controller/v1/operation.proto\x12\x19qcontroller.controller.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x01\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.qcontroller.controller.v1.StageState\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64uration_ms\x18\x04 \x01(\x04\"5\n\x08Progress\x12\x0c\n\x04\x64one\x18\x01 \x01(\x04\x12\r\n\x05total\x18\x02 \x01(\x04\x12\x0c\n\x04unit\x18\x03 \x01(\t\"\x9e\x01\n\x07Problem\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x42\n\x08metadata\x18\x03 \x03(\x0b\x32\x30.qcontroller.controller.v1.Problem.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x98\x04\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x11\n\tinitiator\x18\x04 \x01(\t\x12\x38\n\x05state\x18\x05 \x01(\x0e\x32).qcontroller.controller.v1.OperationState\x12\x30\n\x06stages\x18\x06 \x03(\x0b\x32 .qcontroller.controller.v1.Stage\x12\x35\n\x08progress\x18\x07 \x01(\x0b\x32#.qcontroller.controller.v1.Progress\x12\x31\n\x05\x65rror\x18\x08 \x01(\x0b\x32\".qcontroller.controller.v1.Problem\x12\x0e\n\x06result\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08trace_id\x18\r \x01(\t\x12\x17\n\x0fneeds_attention\x18\x0e \x01(\x08\x12,\n\x08\x64\x65\x61\x64line\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"!\n\x13GetOperationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"O\n\x14GetOperationResponse\x12\x37\n\toperation\x18\x01 \x01(\x0b\x32$.qcontroller.controller.v1.Operation\"\x8b\x01\n\x15ListOperationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x39\n\x06states\x18\x04 \x03(\x0e\x32).qcontroller.controller.v1.OperationState\"k\n\x16ListOperationsResponse\x12\x38\n\noperations\x18\x01 \x03(\x0b\x32$.qcontroller.controller.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x16\x43\x61ncelOperationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"d\n\x17\x43\x61ncelOperationResponse\x12\x37\n\toperation\x18\x01 \x01(\x0b\x32$.qcontroller.controller.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"3\n\x14WaitOperationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07timeout\x18\x02 \x01(\t\"P\n\x15WaitOperationResponse\x12\x37\n\toperation\x18\x01 \x01(\x0b\x32$.qcontroller.controller.v1.Operation\"\'\n\x19GetOperationBundleRequest\x12\n\n\x02id\x18\x01 \x01(\t\"+\n\x1aGetOperationBundleResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c*\xe2\x01\n\x0eOperationState\x12\x1f\n\x1bOPERATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OPERATION_STATE_PENDING\x10\x01\x12\x1b\n\x17OPERATION_STATE_RUNNING\x10\x02\x12\x1b\n\x17OPERATION_STATE_UNDOING\x10\x03\x12\x1d\n\x19OPERATION_STATE_SUCCEEDED\x10\x04\x12\x1a\n\x16OPERATION_STATE_FAILED\x10\x05\x12\x1d\n\x19OPERATION_STATE_CANCELLED\x10\x06*\xbf\x01\n\nStageState\x12\x1b\n\x17STAGE_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13STAGE_STATE_PENDING\x10\x01\x12\x17\n\x13STAGE_STATE_RUNNING\x10\x02\x12\x19\n\x15STAGE_STATE_SUCCEEDED\x10\x03\x12\x16\n\x12STAGE_STATE_FAILED\x10\x04\x12\x16\n\x12STAGE_STATE_UNDONE\x10\x05\x12\x17\n\x13STAGE_STATE_SKIPPED\x10\x06\x32\xee\x04\n\x10OperationService\x12o\n\x0cGetOperation\x12..qcontroller.controller.v1.GetOperationRequest\x1a/.qcontroller.controller.v1.GetOperationResponse\x12u\n\x0eListOperations\x12\x30.qcontroller.controller.v1.ListOperationsRequest\x1a\x31.qcontroller.controller.v1.ListOperationsResponse\x12x\n\x0f\x43\x61ncelOperation\x12\x31.qcontroller.controller.v1.CancelOperationRequest\x1a\x32.qcontroller.controller.v1.CancelOperationResponse\x12r\n\rWaitOperation\x12/.qcontroller.controller.v1.WaitOperationRequest\x1a\x30.qcontroller.controller.v1.WaitOperationResponse\x12\x83\x01\n\x12GetOperationBundle\x12\x34.qcontroller.controller.v1.GetOperationBundleRequest\x1a\x35.qcontroller.controller.v1.GetOperationBundleResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)qcontroller/controller/v1/operation.proto\x12\x19qcontroller.controller.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x01\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.qcontroller.controller.v1.StageState\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64uration_ms\x18\x04 \x01(\x04\"5\n\x08Progress\x12\x0c\n\x04\x64one\x18\x01 \x01(\x04\x12\r\n\x05total\x18\x02 \x01(\x04\x12\x0c\n\x04unit\x18\x03 \x01(\t\"\x9e\x01\n\x07Problem\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x42\n\x08metadata\x18\x03 \x03(\x0b\x32\x30.qcontroller.controller.v1.Problem.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8e\x05\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x11\n\tinitiator\x18\x04 \x01(\t\x12\x38\n\x05state\x18\x05 \x01(\x0e\x32).qcontroller.controller.v1.OperationState\x12\x30\n\x06stages\x18\x06 \x03(\x0b\x32 .qcontroller.controller.v1.Stage\x12\x35\n\x08progress\x18\x07 \x01(\x0b\x32#.qcontroller.controller.v1.Progress\x12\x31\n\x05\x65rror\x18\x08 \x01(\x0b\x32\".qcontroller.controller.v1.Problem\x12\x0e\n\x06result\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08trace_id\x18\r \x01(\t\x12\x17\n\x0fneeds_attention\x18\x0e \x01(\x08\x12,\n\x08\x64\x65\x61\x64line\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x03log\x18\x14 \x03(\x0b\x32\".qcontroller.controller.v1.LogLine\x12\x12\n\nelapsed_ms\x18\x15 \x01(\x04\x12\x15\n\rsuperseded_by\x18\x16 \x01(\t\x12\x12\n\nsupersedes\x18\x17 \x03(\tJ\x04\x08\x10\x10\x14\"D\n\x07LogLine\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\x02 \x01(\t\"!\n\x13GetOperationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"O\n\x14GetOperationResponse\x12\x37\n\toperation\x18\x01 \x01(\x0b\x32$.qcontroller.controller.v1.Operation\"\x8b\x01\n\x15ListOperationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x39\n\x06states\x18\x04 \x03(\x0e\x32).qcontroller.controller.v1.OperationState\"k\n\x16ListOperationsResponse\x12\x38\n\noperations\x18\x01 \x03(\x0b\x32$.qcontroller.controller.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x16\x43\x61ncelOperationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"d\n\x17\x43\x61ncelOperationResponse\x12\x37\n\toperation\x18\x01 \x01(\x0b\x32$.qcontroller.controller.v1.Operation\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"3\n\x14WaitOperationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07timeout\x18\x02 \x01(\t\"P\n\x15WaitOperationResponse\x12\x37\n\toperation\x18\x01 \x01(\x0b\x32$.qcontroller.controller.v1.Operation\"\'\n\x19GetOperationBundleRequest\x12\n\n\x02id\x18\x01 \x01(\t\"+\n\x1aGetOperationBundleResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c*\xe2\x01\n\x0eOperationState\x12\x1f\n\x1bOPERATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OPERATION_STATE_PENDING\x10\x01\x12\x1b\n\x17OPERATION_STATE_RUNNING\x10\x02\x12\x1b\n\x17OPERATION_STATE_UNDOING\x10\x03\x12\x1d\n\x19OPERATION_STATE_SUCCEEDED\x10\x04\x12\x1a\n\x16OPERATION_STATE_FAILED\x10\x05\x12\x1d\n\x19OPERATION_STATE_CANCELLED\x10\x06*\xbf\x01\n\nStageState\x12\x1b\n\x17STAGE_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13STAGE_STATE_PENDING\x10\x01\x12\x17\n\x13STAGE_STATE_RUNNING\x10\x02\x12\x19\n\x15STAGE_STATE_SUCCEEDED\x10\x03\x12\x16\n\x12STAGE_STATE_FAILED\x10\x04\x12\x16\n\x12STAGE_STATE_UNDONE\x10\x05\x12\x17\n\x13STAGE_STATE_SKIPPED\x10\x06\x32\xee\x04\n\x10OperationService\x12o\n\x0cGetOperation\x12..qcontroller.controller.v1.GetOperationRequest\x1a/.qcontroller.controller.v1.GetOperationResponse\x12u\n\x0eListOperations\x12\x30.qcontroller.controller.v1.ListOperationsRequest\x1a\x31.qcontroller.controller.v1.ListOperationsResponse\x12x\n\x0f\x43\x61ncelOperation\x12\x31.qcontroller.controller.v1.CancelOperationRequest\x1a\x32.qcontroller.controller.v1.CancelOperationResponse\x12r\n\rWaitOperation\x12/.qcontroller.controller.v1.WaitOperationRequest\x1a\x30.qcontroller.controller.v1.WaitOperationResponse\x12\x83\x01\n\x12GetOperationBundle\x12\x34.qcontroller.controller.v1.GetOperationBundleRequest\x1a\x35.qcontroller.controller.v1.GetOperationBundleResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROBLEM_METADATAENTRY']._loaded_options = None
   _globals['_PROBLEM_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_OPERATIONSTATE']._serialized_start=1756
-  _globals['_OPERATIONSTATE']._serialized_end=1982
-  _globals['_STAGESTATE']._serialized_start=1985
-  _globals['_STAGESTATE']._serialized_end=2176
+  _globals['_OPERATIONSTATE']._serialized_start=1944
+  _globals['_OPERATIONSTATE']._serialized_end=2170
+  _globals['_STAGESTATE']._serialized_start=2173
+  _globals['_STAGESTATE']._serialized_end=2364
   _globals['_STAGE']._serialized_start=106
   _globals['_STAGE']._serialized_end=250
   _globals['_PROGRESS']._serialized_start=252
@@ -47,27 +47,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROBLEM_METADATAENTRY']._serialized_start=419
   _globals['_PROBLEM_METADATAENTRY']._serialized_end=466
   _globals['_OPERATION']._serialized_start=469
-  _globals['_OPERATION']._serialized_end=1005
-  _globals['_GETOPERATIONREQUEST']._serialized_start=1007
-  _globals['_GETOPERATIONREQUEST']._serialized_end=1040
-  _globals['_GETOPERATIONRESPONSE']._serialized_start=1042
-  _globals['_GETOPERATIONRESPONSE']._serialized_end=1121
-  _globals['_LISTOPERATIONSREQUEST']._serialized_start=1124
-  _globals['_LISTOPERATIONSREQUEST']._serialized_end=1263
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=1265
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=1372
-  _globals['_CANCELOPERATIONREQUEST']._serialized_start=1374
-  _globals['_CANCELOPERATIONREQUEST']._serialized_end=1430
-  _globals['_CANCELOPERATIONRESPONSE']._serialized_start=1432
-  _globals['_CANCELOPERATIONRESPONSE']._serialized_end=1532
-  _globals['_WAITOPERATIONREQUEST']._serialized_start=1534
-  _globals['_WAITOPERATIONREQUEST']._serialized_end=1585
-  _globals['_WAITOPERATIONRESPONSE']._serialized_start=1587
-  _globals['_WAITOPERATIONRESPONSE']._serialized_end=1667
-  _globals['_GETOPERATIONBUNDLEREQUEST']._serialized_start=1669
-  _globals['_GETOPERATIONBUNDLEREQUEST']._serialized_end=1708
-  _globals['_GETOPERATIONBUNDLERESPONSE']._serialized_start=1710
-  _globals['_GETOPERATIONBUNDLERESPONSE']._serialized_end=1753
-  _globals['_OPERATIONSERVICE']._serialized_start=2179
-  _globals['_OPERATIONSERVICE']._serialized_end=2801
+  _globals['_OPERATION']._serialized_end=1123
+  _globals['_LOGLINE']._serialized_start=1125
+  _globals['_LOGLINE']._serialized_end=1193
+  _globals['_GETOPERATIONREQUEST']._serialized_start=1195
+  _globals['_GETOPERATIONREQUEST']._serialized_end=1228
+  _globals['_GETOPERATIONRESPONSE']._serialized_start=1230
+  _globals['_GETOPERATIONRESPONSE']._serialized_end=1309
+  _globals['_LISTOPERATIONSREQUEST']._serialized_start=1312
+  _globals['_LISTOPERATIONSREQUEST']._serialized_end=1451
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=1453
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=1560
+  _globals['_CANCELOPERATIONREQUEST']._serialized_start=1562
+  _globals['_CANCELOPERATIONREQUEST']._serialized_end=1618
+  _globals['_CANCELOPERATIONRESPONSE']._serialized_start=1620
+  _globals['_CANCELOPERATIONRESPONSE']._serialized_end=1720
+  _globals['_WAITOPERATIONREQUEST']._serialized_start=1722
+  _globals['_WAITOPERATIONREQUEST']._serialized_end=1773
+  _globals['_WAITOPERATIONRESPONSE']._serialized_start=1775
+  _globals['_WAITOPERATIONRESPONSE']._serialized_end=1855
+  _globals['_GETOPERATIONBUNDLEREQUEST']._serialized_start=1857
+  _globals['_GETOPERATIONBUNDLEREQUEST']._serialized_end=1896
+  _globals['_GETOPERATIONBUNDLERESPONSE']._serialized_start=1898
+  _globals['_GETOPERATIONBUNDLERESPONSE']._serialized_end=1941
+  _globals['_OPERATIONSERVICE']._serialized_start=2367
+  _globals['_OPERATIONSERVICE']._serialized_end=2989
 # @@protoc_insertion_point(module_scope)

@@ -192,6 +192,10 @@ class Operation(_message.Message):
     TRACE_ID_FIELD_NUMBER: _builtins.int
     NEEDS_ATTENTION_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
+    ELAPSED_MS_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
+    SUPERSEDES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     kind: _builtins.str
     """launch, start, stop, restart, pause, resume, reset, update, delete, and the system's own observe-…."""
@@ -206,6 +210,10 @@ class Operation(_message.Message):
     """W3C trace id, 32 hex digits; empty: not traced."""
     needs_attention: _builtins.bool
     """Set when undo failed past its deadline; the engine keeps trying slowly."""
+    elapsed_ms: _builtins.int
+    """From its creation to its end, or to now."""
+    superseded_by: _builtins.str
+    """Id of the operation that took its place; empty: none did."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]: ...
     @_builtins.property
@@ -222,6 +230,14 @@ class Operation(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def log(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogLine]:
+        """What was done, in short lines for people; the last hundred."""
+
+    @_builtins.property
+    def supersedes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the operations whose place it took."""
+
     def __init__(
         self,
         *,
@@ -240,14 +256,41 @@ class Operation(_message.Message):
         trace_id: _builtins.str = ...,
         needs_attention: _builtins.bool = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        log: _abc.Iterable[Global___LogLine] | None = ...,
+        elapsed_ms: _builtins.int = ...,
+        superseded_by: _builtins.str = ...,
+        supersedes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "error", b"error", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "error", b"error", "id", b"id", "initiator", b"initiator", "instance", b"instance", "kind", b"kind", "needs_attention", b"needs_attention", "progress", b"progress", "result", b"result", "stages", b"stages", "start_time", b"start_time", "state", b"state", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "elapsed_ms", b"elapsed_ms", "end_time", b"end_time", "error", b"error", "id", b"id", "initiator", b"initiator", "instance", b"instance", "kind", b"kind", "log", b"log", "needs_attention", b"needs_attention", "progress", b"progress", "result", b"result", "stages", b"stages", "start_time", b"start_time", "state", b"state", "superseded_by", b"superseded_by", "supersedes", b"supersedes", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Operation: _TypeAlias = Operation  # noqa: Y015
+
+@_typing.final
+class LogLine(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    message: _builtins.str
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogLine: _TypeAlias = LogLine  # noqa: Y015
 
 @_typing.final
 class GetOperationRequest(_message.Message):

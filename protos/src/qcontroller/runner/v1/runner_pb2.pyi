@@ -140,11 +140,17 @@ class MachineNic(_message.Message):
     NETWORK_FIELD_NUMBER: _builtins.int
     MAC_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
     network: _builtins.str
     """Stored at launch, never reinterpreted: "user", "qc0" or "bridge:<ifname>". On a machine that runs, ports
     on qc0 are changed by a prepare at once.
     """
     mac: _builtins.str
+    address: _builtins.str
+    """Static address on the runner's own bridge; empty: the runner chooses one."""
+    planned: _builtins.str
+    """What a plan with `reserve` answered: the one to choose, unless it has become another machine's since."""
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[_instance_pb2.PortMapping]: ...
     def __init__(
@@ -153,10 +159,12 @@ class MachineNic(_message.Message):
         network: _builtins.str = ...,
         mac: _builtins.str = ...,
         ports: _abc.Iterable[_instance_pb2.PortMapping] | None = ...,
+        address: _builtins.str = ...,
+        planned: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mac", b"mac", "network", b"network", "ports", b"ports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "mac", b"mac", "network", b"network", "planned", b"planned", "ports", b"ports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -169,20 +177,24 @@ class MachineSeed(_message.Message):
     USER_DATA_FIELD_NUMBER: _builtins.int
     NETWORK_CONFIG_FIELD_NUMBER: _builtins.int
     HOSTNAME_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
     user_data: _builtins.bytes
     """NoCloud files; an empty user_data is written as an empty cloud-config."""
     network_config: _builtins.bytes
     hostname: _builtins.str
+    instance_id: _builtins.str
+    """NoCloud's instance-id; empty: the machine's id. Another one has cloud-init run as at a first boot."""
     def __init__(
         self,
         *,
         user_data: _builtins.bytes = ...,
         network_config: _builtins.bytes = ...,
         hostname: _builtins.str = ...,
+        instance_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "network_config", b"network_config", "user_data", b"user_data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "instance_id", b"instance_id", "network_config", b"network_config", "user_data", b"user_data"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1127,9 +1139,12 @@ class PlanMachineRequest(_message.Message):
     MACHINE_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     NETWORK_ONLY_FIELD_NUMBER: _builtins.int
+    RESERVE_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.str
     network_only: _builtins.bool
     """Only networks and ports are looked at: what an update asks that starts nothing. No argv is answered."""
+    reserve: _builtins.bool
+    """Set aside an address on the runner's own bridge for each NIC that has none, until the prepare or 10 minutes."""
     @_builtins.property
     def spec(self) -> Global___MachineSpec: ...
     def __init__(
@@ -1138,10 +1153,11 @@ class PlanMachineRequest(_message.Message):
         machine_id: _builtins.str = ...,
         spec: Global___MachineSpec | None = ...,
         network_only: _builtins.bool = ...,
+        reserve: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id", "network_only", b"network_only", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id", "network_only", b"network_only", "reserve", b"reserve", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1157,6 +1173,7 @@ class PlanMachineResponse(_message.Message):
     ACCELERATOR_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
     accelerator: _builtins.str
     @_builtins.property
     def qemu_argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
@@ -1166,6 +1183,10 @@ class PlanMachineResponse(_message.Message):
     def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The networks that "default" and the others resolve to, in order of the spec's NICs."""
 
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With `reserve`: the address of each NIC, empty where its network gives none; else nothing."""
+
     def __init__(
         self,
         *,
@@ -1173,10 +1194,11 @@ class PlanMachineResponse(_message.Message):
         accelerator: _builtins.str = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         networks: _abc.Iterable[_builtins.str] | None = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "networks", b"networks", "qemu_argv", b"qemu_argv", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "addresses", b"addresses", "networks", b"networks", "qemu_argv", b"qemu_argv", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -130,6 +130,7 @@ class ControllerSettings(_message.Message):
     OPERATION_SLOTS_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
     database_url: _builtins.str
     """SQLAlchemy URL; "sqlite:////path/controller.db"."""
     image_store: _builtins.str
@@ -151,6 +152,8 @@ class ControllerSettings(_message.Message):
     def policies(self) -> Global___PolicySettings: ...
     @_builtins.property
     def capacity(self) -> Global___CapacitySettings: ...
+    @_builtins.property
+    def retention(self) -> Global___RetentionSettings: ...
     def __init__(
         self,
         *,
@@ -165,14 +168,51 @@ class ControllerSettings(_message.Message):
         operation_slots: _builtins.int = ...,
         policies: Global___PolicySettings | None = ...,
         capacity: Global___CapacitySettings | None = ...,
+        retention: Global___RetentionSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "policies", b"policies", "telemetry", b"telemetry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "policies", b"policies", "retention", b"retention", "telemetry", b"telemetry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "database_url", b"database_url", "image_store", b"image_store", "listen", b"listen", "operation_deadline", b"operation_deadline", "operation_slots", b"operation_slots", "policies", b"policies", "readiness_deadline", b"readiness_deadline", "runners", b"runners", "stop_timeout", b"stop_timeout", "telemetry", b"telemetry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "database_url", b"database_url", "image_store", b"image_store", "listen", b"listen", "operation_deadline", b"operation_deadline", "operation_slots", b"operation_slots", "policies", b"policies", "readiness_deadline", b"readiness_deadline", "retention", b"retention", "runners", b"runners", "stop_timeout", b"stop_timeout", "telemetry", b"telemetry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ControllerSettings: _TypeAlias = ControllerSettings  # noqa: Y015
+
+@_typing.final
+class RetentionSettings(_message.Message):
+    """RetentionSettings is what is forgotten when (docs/operations.md). Durations as strings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    OPERATIONS_KEPT_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    operations: _builtins.str
+    """Finished operations, with what was kept as evidence; empty: "720h"."""
+    operations_kept: _builtins.int
+    """The last ones of an instance stay however old they are, while it exists; absent: 20."""
+    events: _builtins.str
+    """Events; a cursor before them is answered with 410. Empty: "168h"."""
+    keys: _builtins.str
+    """Idempotency keys; empty: "48h"."""
+    def __init__(
+        self,
+        *,
+        operations: _builtins.str = ...,
+        operations_kept: _builtins.int | None = ...,
+        events: _builtins.str = ...,
+        keys: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_operations_kept", b"_operations_kept", "operations_kept", b"operations_kept"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_operations_kept", b"_operations_kept", "events", b"events", "keys", b"keys", "operations", b"operations", "operations_kept", b"operations_kept"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__operations_kept: _TypeAlias = _typing.Literal["operations_kept"]  # noqa: Y015
+    _WhichOneofArgType__operations_kept: _TypeAlias = _typing.Literal["_operations_kept", b"_operations_kept"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__operations_kept) -> _WhichOneofReturnType__operations_kept | None: ...
+
+Global___RetentionSettings: _TypeAlias = RetentionSettings  # noqa: Y015
 
 @_typing.final
 class PolicySettings(_message.Message):
@@ -184,6 +224,7 @@ class PolicySettings(_message.Message):
     RESTART_DELAY_MAX_FIELD_NUMBER: _builtins.int
     RESTART_RESET_FIELD_NUMBER: _builtins.int
     RESTART_LIMIT_FIELD_NUMBER: _builtins.int
+    LEASE_DELETE_AFTER_FIELD_NUMBER: _builtins.int
     restart_delay: _builtins.str
     """Before the first restart; doubled with each further one. Empty: "1s"."""
     restart_delay_max: _builtins.str
@@ -192,6 +233,8 @@ class PolicySettings(_message.Message):
     """A run of this length is stable: restarts are counted from 0 again. Empty: "10m"."""
     restart_limit: _builtins.int
     """Restarts without a stable run after which no more are tried; 0: 10."""
+    lease_delete_after: _builtins.str
+    """How long an instance whose lease was lost is kept, stopped; empty: "10m"."""
     def __init__(
         self,
         *,
@@ -199,10 +242,11 @@ class PolicySettings(_message.Message):
         restart_delay_max: _builtins.str = ...,
         restart_reset: _builtins.str = ...,
         restart_limit: _builtins.int = ...,
+        lease_delete_after: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["restart_delay", b"restart_delay", "restart_delay_max", b"restart_delay_max", "restart_limit", b"restart_limit", "restart_reset", b"restart_reset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_delete_after", b"lease_delete_after", "restart_delay", b"restart_delay", "restart_delay_max", b"restart_delay_max", "restart_limit", b"restart_limit", "restart_reset", b"restart_reset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -70,6 +70,8 @@ def spec_message(spec: MachineSpec) -> runner_pb2.MachineSpec:
             runner_pb2.MachineNic(
                 network=nic.network,
                 mac=nic.mac,
+                address=nic.address,
+                planned=nic.planned,
                 ports=[
                     instance_pb2.PortMapping(
                         host=port.host, guest=port.guest, protocol=port.protocol, address=port.address
@@ -80,7 +82,10 @@ def spec_message(spec: MachineSpec) -> runner_pb2.MachineSpec:
             for nic in spec.nics
         ],
         seed=runner_pb2.MachineSeed(
-            user_data=spec.user_data.encode(), network_config=spec.network_config.encode(), hostname=spec.name
+            user_data=spec.user_data.encode(),
+            network_config=spec.network_config.encode(),
+            hostname=spec.name,
+            instance_id=spec.seed_id,
         ),
         cluster_id=spec.cluster_id,
         instance_record=spec.record,

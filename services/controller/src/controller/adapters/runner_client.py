@@ -53,14 +53,20 @@ class RunnerClient:
         self._host = HostServiceStub(channel)
         self._peer = Peer(f"the runner of {node}", "RUNNER_UNAVAILABLE")
 
-    async def plan(self, machine_id: str, spec: MachineSpec, *, network_only: bool = False) -> MachinePlan:
+    async def plan(
+        self, machine_id: str, spec: MachineSpec, *, network_only: bool = False, reserve: bool = False
+    ) -> MachinePlan:
         request = pb.PlanMachineRequest(
-            machine_id=machine_id, spec=spec_message(spec), network_only=network_only
+            machine_id=machine_id, spec=spec_message(spec), network_only=network_only, reserve=reserve
         )
         with self._peer.errors():
             answer = await self._machines.PlanMachine(request, timeout=_PLAN_S)
         return MachinePlan(
-            tuple(answer.qemu_argv), answer.accelerator, tuple(answer.warnings), tuple(answer.networks)
+            tuple(answer.qemu_argv),
+            answer.accelerator,
+            tuple(answer.warnings),
+            tuple(answer.networks),
+            tuple(answer.addresses),
         )
 
     async def prepare(

@@ -6,13 +6,13 @@ Nothing here is counted twice or forgotten: what is reserved follows from the in
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 from controller.domain.instance import DesiredPower, Instance
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import MachinePhase
 from controller.domain.node import Node
+from controller.domain.shortage import Resource
 
 # States in which there is a process, or soon will be.
 POWERED_STATES: Final = frozenset(
@@ -30,14 +30,6 @@ _GUEST_MIB_PER_QEMU_MIB: Final = 128
 _GUEST_MIB_PER_TRANSLATED_MIB: Final = 2
 _MOST_TRANSLATED_MIB: Final = 1024
 _TCG: Final = "tcg"
-
-
-class Resource(StrEnum):
-    """What can be short."""
-
-    CPUS = "cpus"
-    MEMORY = "memory"
-    DISK = "disk"
 
 
 def is_emulated(node: Node) -> bool:
@@ -97,32 +89,6 @@ class Overcommit:
             (Resource.DISK, node.disk_total_mib, int(node.disk_total_mib * self.disk)),
         )
         return {resource: limit for resource, total, limit in totals if total}
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """An instance that takes part of what is short."""
-
-    name: str
-    amount: int
-
-
-@dataclass(frozen=True, slots=True)
-class Shortage:
-    """One resource that does not suffice.
-
-    Attributes:
-        asked: What the instance would take.
-        free: What could still be taken.
-        limit: What may be taken by all together.
-        holders: The largest, in order.
-    """
-
-    resource: Resource
-    asked: int
-    free: int
-    limit: int
-    holders: tuple[Holder, ...] = ()
 
 
 def is_powered(instance: Instance) -> bool:

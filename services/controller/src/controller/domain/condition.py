@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from controller.domain.machine import IO_ERROR, RESERVED, Machine, MachinePhase
+from controller.domain.machine import IO_ERROR, KNOWN_BEFORE_BOOT, Machine, MachinePhase, NicView
 from controller.domain.readiness import Readiness
 
 RUNNER_UNREACHABLE: Final = "RUNNER_UNREACHABLE"
@@ -64,6 +64,7 @@ class View:
     Attributes:
         reachable: Whether the runner that made the observation can be reached.
         speed_factor: Of the node's accelerator, 1 is full speed.
+        nics: The NICs as they are shown; empty: as the machine's are.
     """
 
     machine: Machine | None
@@ -71,6 +72,7 @@ class View:
     readiness: Readiness
     reachable: bool
     speed_factor: float
+    nics: tuple[NicView, ...] = ()
 
 
 def derive(view: View, before: Sequence[Condition], now: datetime) -> tuple[Condition, ...]:
@@ -123,8 +125,9 @@ def _address_assigned(view: View) -> _Finding:
     machine = view.machine
     if machine is not None and machine.network_fault:
         return _Finding(_FALSE, machine.network_fault, "The guest has lost its network.")
-    sources = set() if machine is None else {one.source for nic in machine.nics for one in nic.addresses}
-    if sources == {RESERVED}:
+    nics = view.nics or (() if machine is None else machine.nics)
+    sources = {one.source for nic in nics for one in nic.addresses}
+    if sources and sources <= KNOWN_BEFORE_BOOT:
         # Its own from the launch on, whether it runs or not.
         return _Finding(_TRUE, "AddressReserved")
     if machine is None or machine.phase is not MachinePhase.ACTIVE:

@@ -15,6 +15,7 @@ from controller.domain.policy import OnExpire
 from controller.domain.restarting import cause_of
 
 EXPIRED: Final = "EXPIRED"
+LEASE_LOST: Final = "LEASE_LOST"
 
 _POWERED: Final = frozenset({InstanceState.RUNNING, InstanceState.PAUSED})
 _KEPT: Final = " It is protected, so it is kept."
@@ -26,6 +27,8 @@ class Deed(StrEnum):
     START = "start"
     STOP = "stop"
     DELETE = "delete"
+    # Take note that the lease has run out.
+    LOSE = "lose lease"
     # Forget restarts: the run is stable.
     FORGET = "forget restarts"
 
@@ -45,14 +48,22 @@ class Reached:
 
     restart: bool = False
     stable: bool = False
+    lease: bool = False
+    purge: bool = False
 
 
 def decide(instance: Instance, now: datetime, reached: Reached) -> Decision | None:
     """Return what is to be done; None if nothing is, or not yet."""
     if instance.state is InstanceState.DELETING:
         return None
+    lease = instance.lease
+    lost = lease is not None and lease.lost
     if instance.policies.expired(now):
-        return _at_the_end(instance)
+        return _at_the_end(instance, purge=lost and reached.purge)
+    if lease is not None and not lost and reached.lease:
+        return Decision(Deed.LOSE)
+    if lost:
+        return _without_holder(instance, purge=reached.purge)
     if instance.operation:
         return None
     restarts = instance.restarts
@@ -63,13 +74,23 @@ def decide(instance: Instance, now: datetime, reached: Reached) -> Decision | No
     return None
 
 
-def _at_the_end(instance: Instance) -> Decision | None:
+def _at_the_end(instance: Instance, *, purge: bool) -> Decision | None:
     policies = instance.policies
     message = f"Its time ran out at {policies.expire_time:%Y-%m-%dT%H:%M:%SZ}."
     deletes = policies.on_expire is OnExpire.DELETE
     if deletes and not policies.protected:
         return Decision(Deed.DELETE, EXPIRED, message)
+    if purge and not policies.protected:
+        return _without_holder(instance, purge=True)
     return _powered_off(instance, Decision(Deed.STOP, EXPIRED, message + (_KEPT if deletes else "")))
+
+
+def _without_holder(instance: Instance, *, purge: bool) -> Decision | None:
+    message = "Its lease was not renewed in time."
+    protected = instance.policies.protected
+    if purge and not protected:
+        return Decision(Deed.DELETE, LEASE_LOST, message)
+    return _powered_off(instance, Decision(Deed.STOP, LEASE_LOST, message + (_KEPT if protected else "")))
 
 
 def _powered_off(instance: Instance, stop: Decision) -> Decision | None:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Final, NewType
 
 from controller.domain.condition import Condition
+from controller.domain.lease import Lease
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import LIVE_PUBLISHING, Machine, MachineNic, NicView, publishing_nic
 from controller.domain.policy import Policies, Restarts
@@ -78,6 +79,7 @@ class Instance:
         revision: Raised with every change of the representation.
         observed_generation: The generation that was last carried out.
         machine: The last observation; None before the first.
+        seed_revision: How often its cloud-init was changed.
         operation: Id of the operation that holds the instance; empty: none.
         failure: The last one, until the instance runs again or is stopped.
     """
@@ -101,9 +103,11 @@ class Instance:
     create_time: datetime
     machine: Machine | None = None
     conditions: tuple[Condition, ...] = ()
+    seed_revision: int = 0
     operation: str = ""
     policies: Policies = field(default_factory=Policies)
     restarts: Restarts = field(default_factory=Restarts)
+    lease: Lease | None = None
     failure: Failure | None = None
 
     @property
@@ -114,8 +118,8 @@ class Instance:
     @property
     def timed(self) -> bool:
         """Whether a policy waits for a moment to come."""
-        restarts = self.restarts
-        return self.policies.expire_time is not None or restarts.next_time is not None or restarts.count > 0
+        ends = self.policies.expire_time is not None or self.lease is not None
+        return ends or self.restarts.next_time is not None or self.restarts.count > 0
 
     @property
     def disk_bytes(self) -> int:
@@ -123,11 +127,16 @@ class Instance:
         return self.resources.disk_mib * MIB
 
     @property
+    def seed_id(self) -> str:
+        """The id by which the guest's cloud-init knows whether it has run: another with each other seed."""
+        return self.id if not self.seed_revision else f"{self.id}-{self.seed_revision}"
+
+    @property
     def nic_views(self) -> tuple[NicView, ...]:
         """The NICs as they were seen, or as they will be."""
         if self.machine is not None and len(self.machine.nics) == len(self.nics):
             return self.machine.nics
-        return tuple(NicView(nic.network, nic.mac, (), nic.ports) for nic in self.nics)
+        return tuple(NicView(nic.network, nic.mac, nic.foreseen, nic.ports) for nic in self.nics)
 
     @property
     def publishing_nic(self) -> int | None:

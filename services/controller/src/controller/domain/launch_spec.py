@@ -95,7 +95,7 @@ def faults_of(wish: LaunchWish) -> list[Fault]:
         *([] if wish.memory_mib is None else memory_faults(wish.memory_mib)),
         *([] if not wish.disk_mib else disk_faults(wish.disk_mib, 0)),
         *label_faults(wish.labels),
-        *_seed(wish),
+        *seed_faults(wish.user_data, wish.network_config),
         *_nics(wish),
         *port_faults(wish.ports),
         *_ports_have_a_nic(wish),
@@ -157,6 +157,18 @@ def port_faults(ports: Sequence[Port]) -> list[Fault]:
     return faults
 
 
+def seed_faults(user_data: str, network_config: str) -> list[Fault]:
+    """Return what is wrong with what cloud-init is to be told."""
+    return [
+        Fault(pointer, f"must be at most {MAX_SEED_BYTES // 1024} KiB")
+        for pointer, text in (
+            ("/cloudInit/userdata", user_data),
+            ("/cloudInit/networkConfig", network_config),
+        )
+        if len(text.encode()) > MAX_SEED_BYTES
+    ]
+
+
 def _identity(wish: LaunchWish) -> Iterator[Fault]:
     if _NAME.fullmatch(wish.name) is None:
         yield Fault("/name", "must be a DNS label: 1 to 63 of a-z, 0-9 and '-', not at either end '-'")
@@ -168,19 +180,11 @@ def _identity(wish: LaunchWish) -> Iterator[Fault]:
         yield Fault("/arch", f"must be one of {', '.join(ARCHES)}: others are not built yet")
 
 
-def _seed(wish: LaunchWish) -> Iterator[Fault]:
-    for pointer, text in (
-        ("/cloudInit/userdata", wish.user_data),
-        ("/cloudInit/networkConfig", wish.network_config),
-    ):
-        if len(text.encode()) > MAX_SEED_BYTES:
-            yield Fault(pointer, f"must be at most {MAX_SEED_BYTES // 1024} KiB")
-
-
 def _nics(wish: LaunchWish) -> Iterator[Fault]:
     if len(wish.nics) > MAX_NICS:
         yield Fault("/nics", f"must be at most {MAX_NICS}")
     macs: set[str] = set()
+    addresses: set[str] = set()
     for index, nic in enumerate(wish.nics):
         at = f"/nics/{index}"
         if nic.network.startswith(BRIDGE_PREFIX):
@@ -197,7 +201,11 @@ def _nics(wish: LaunchWish) -> Iterator[Fault]:
                 yield Fault(f"{at}/mac", "is given twice")
             macs.add(nic.mac.lower())
         if nic.address:
-            yield Fault(f"{at}/address", "static addresses are not built yet")
+            if (fault := _address_fault(nic)) is not None:
+                yield Fault(f"{at}/address", fault)
+            elif nic.address in addresses:
+                yield Fault(f"{at}/address", "is given twice")
+            addresses.add(nic.address)
 
 
 def _mac_fault(mac: str) -> str | None:
@@ -206,6 +214,19 @@ def _mac_fault(mac: str) -> str | None:
     # IEEE 802: the lowest bit of the first byte marks a group address.
     if int(mac[:2], 16) & 1 or set(mac) <= {"0", ":"}:
         return "must be a unicast address"
+    return None
+
+
+def _address_fault(nic: NicWish) -> str | None:
+    """Return what is wrong with a static address; whether it is free only the node knows."""
+    if nic.network.startswith(BRIDGE_PREFIX):
+        return "cannot be given here: whoever serves that bridge gives its addresses"
+    if nic.network == "user":
+        return "cannot be given here: a guest of the user network has the address that its runner plans"
+    try:
+        ipaddress.IPv4Address(nic.address)
+    except ValueError:
+        return "must be an IPv4 address"
     return None
 
 

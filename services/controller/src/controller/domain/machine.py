@@ -11,8 +11,8 @@ BRIDGE_PREFIX: Final = "bridge:"
 
 IO_ERROR: Final = "IO_ERROR"
 """Why QEMU holds a guest whose disk could not be read or written: nothing is lost, `resume` goes on."""
-RESERVED: Final = "reserved"
-"""Source of an address that is the NIC's own before the guest has booted."""
+KNOWN_BEFORE_BOOT: Final = frozenset({"reserved", "static"})
+"""Sources of addresses that are the NIC's own before the guest has booted."""
 
 LIVE_PUBLISHING: Final = frozenset({"qc0"})
 """Networks whose published ports change while the guest runs; elsewhere they do at the next start."""
@@ -191,11 +191,25 @@ class MachineImage:
 
 @dataclass(frozen=True, slots=True)
 class MachineNic:
-    """A NIC as it is to be."""
+    """A NIC as it is to be.
+
+    Attributes:
+        address: Static; empty: the runner chooses.
+        planned: What the runner has set aside for it at launch, shown until the machine is.
+    """
 
     network: str
     mac: str
     ports: tuple[Port, ...] = ()
+    address: str = ""
+    planned: str = ""
+
+    @property
+    def foreseen(self) -> tuple[Address, ...]:
+        """The address that it will have, where that is known."""
+        if self.address:
+            return (Address(self.address, "ipv4", "static"),)
+        return (Address(self.planned, "ipv4", "reserved"),) if self.planned else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +225,7 @@ class MachineSpec:
     nics: tuple[MachineNic, ...]
     user_data: str = ""
     network_config: str = ""
+    seed_id: str = ""
     cluster_id: str = ""
     record: str = ""
 
@@ -227,6 +242,7 @@ class MachinePlan:
     accelerator: str
     warnings: tuple[str, ...]
     networks: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

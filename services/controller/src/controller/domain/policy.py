@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from controller.domain.fault import Fault
+from controller.domain.lease import MAX_LEASE_S, MIN_LEASE_S, Lease, begun
 
 
 class RestartPolicy(StrEnum):
@@ -65,6 +66,7 @@ class PolicyWish:
 
     Attributes:
         endless: Take the end away.
+        leaseless: Take the lease away.
     """
 
     restart: RestartPolicy | None = None
@@ -74,6 +76,8 @@ class PolicyWish:
     endless: bool = False
     on_expire: OnExpire | None = None
     protected: bool | None = None
+    lease_s: float | None = None
+    leaseless: bool = False
 
     def faults(self, create_time: datetime, now: datetime) -> Iterator[Fault]:
         """Tell what is wrong with it for an instance created then."""
@@ -83,6 +87,8 @@ class PolicyWish:
             yield Fault("/ttl", "has run out already: it counts from the instance's createTime")
         if self.expire_time is not None and self.expire_time <= now:
             yield Fault("/expireTime", "lies in the past")
+        if self.lease_s is not None and not MIN_LEASE_S <= self.lease_s <= MAX_LEASE_S:
+            yield Fault("/lease", f"must be {MIN_LEASE_S:.0f}s to {MAX_LEASE_S / 3600:.0f}h")
 
     def applied(self, policies: Policies, create_time: datetime) -> Policies:
         """Return `policies` as they are wanted."""
@@ -97,3 +103,11 @@ class PolicyWish:
             on_expire=self.on_expire or policies.on_expire,
             protected=policies.protected if self.protected is None else self.protected,
         )
+
+    def lease_of(self, lease: Lease | None, now: datetime) -> Lease | None:
+        """Return the lease as it is wanted: a new one where the present one is lost or of another length."""
+        if self.leaseless:
+            return None
+        if self.lease_s is None or (lease and not lease.lost and lease.duration_s == self.lease_s):
+            return lease
+        return begun(self.lease_s, now, None if lease is None else lease.beats + 1)

@@ -6,16 +6,10 @@ from typing import Final
 from sqlalchemy import Connection
 
 from controller.database import Database
-from controller.domain.capacity import (
-    Overcommit,
-    Reservation,
-    Resource,
-    Shortage,
-    is_emulated,
-    reservation_of,
-)
+from controller.domain.capacity import Overcommit, Reservation, is_emulated, reservation_of
 from controller.domain.instance import Instance
 from controller.domain.node import Node
+from controller.domain.shortage import Resource, Shortage
 from controller.errors import HostCapacityExhausted, PeerError
 from controller.instances.fleet import Fleet
 from controller.records import capacity_rows

@@ -123,6 +123,7 @@ class Changes:
             instance.readiness,
             standing.reachable is not False,
             standing.node.speed_factor,
+            instance.nic_views,
         )
         conditions = derive(view, instance.conditions, self._clock.now())
         return replace(instance, conditions=conditions)

@@ -4,6 +4,7 @@ import secrets
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Final
 
 from servicekit.telemetry import current_traceparent
@@ -87,7 +88,7 @@ class Launching:
         return LaunchPreview(self._changes.derived(instance), machine, steps)
 
     async def _launch(self, wish: LaunchWish, faults: Sequence[Fault], options: Options) -> Mutated:
-        instance, _ = await self._planned(wish, faults)
+        instance, _ = await self._planned(wish, faults, reserve=True)
         hidden = Secrets(wish.user_data, wish.network_config)
         traceparent = current_traceparent()
 
@@ -107,7 +108,9 @@ class Launching:
 
         return await self._submitting.submit(prepare, options)
 
-    async def _planned(self, wish: LaunchWish, faults: Sequence[Fault]) -> tuple[Instance, MachinePlan]:
+    async def _planned(
+        self, wish: LaunchWish, faults: Sequence[Fault], *, reserve: bool = False
+    ) -> tuple[Instance, MachinePlan]:
         now = self._clock.now()
         found = await self._image(wish, [*faults, *faults_of(wish), *wish.policies.faults(now, now)])
         if await self._database.read(lambda conn: instance_rows.find_by_name(conn, wish.name)) is not None:
@@ -115,11 +118,9 @@ class Launching:
         draft = await self._capacity.placed(self._instance(wish, found))
         runner = self._fleet.reachable_runner(draft.node)
         hidden = Secrets(wish.user_data, wish.network_config)
-        machine = await runner.plan(draft.id, machine_spec(draft, hidden, self._cluster_id))
-        resolved = tuple(
-            replace(nic, network=network) for nic, network in zip(draft.nics, machine.networks, strict=False)
-        )
-        return replace(draft, nics=resolved or draft.nics), machine
+        spec = machine_spec(draft, hidden, self._cluster_id)
+        machine = await runner.plan(draft.id, spec, reserve=reserve)
+        return replace(draft, nics=_resolved(draft.nics, machine)), machine
 
     async def _image(self, wish: LaunchWish, faults: list[Fault]) -> StoreImage:
         """Return the image, or raise all faults, its own among them where it can be asked."""
@@ -166,6 +167,7 @@ class Launching:
             desired_power=DesiredPower.RUNNING if wish.start else DesiredPower.STOPPED,
             create_time=now,
             policies=wish.policies.applied(Policies(), now),
+            lease=wish.policies.lease_of(None, now),
         )
 
 
@@ -178,9 +180,20 @@ def _nics(wish: LaunchWish) -> tuple[MachineNic, ...]:
     publishing = publishing_nic([nic.network for nic in wish.wanted_nics])
     return tuple(
         MachineNic(
-            nic.network or "default", nic.mac.lower() or _new_mac(), wish.ports if index == publishing else ()
+            nic.network or "default",
+            nic.mac.lower() or _new_mac(),
+            wish.ports if index == publishing else (),
+            nic.address,
         )
         for index, nic in enumerate(wish.wanted_nics)
+    )
+
+
+def _resolved(nics: Sequence[MachineNic], plan: MachinePlan) -> tuple[MachineNic, ...]:
+    """Return the NICs with what their networks stand for and the addresses that are set aside for them."""
+    return tuple(
+        replace(nic, network=network or nic.network, planned="" if nic.address else planned or "")
+        for nic, network, planned in zip_longest(nics, plan.networks, plan.addresses)
     )
 
 

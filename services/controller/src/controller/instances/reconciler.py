@@ -19,6 +19,7 @@ from controller.operations import (
     Event,
     Initiator,
     OperationsError,
+    PublicState,
     Submission,
     SubmitRefused,
     require_idle,
@@ -28,6 +29,9 @@ from controller.records import instance_rows
 _log = logging.getLogger(__name__)
 
 _PAUSE_S: Final = 0.2
+_AGAIN_FIRST_S: Final = 1.0
+_AGAIN_MOST_S: Final = 60.0
+_OBSERVE: Final = frozenset(kind.value for kind in Observation)
 
 
 class _NothingToDo(Exception):  # noqa: N818 - an answer, not a fault
@@ -43,21 +47,35 @@ class Reconciler:
         self._engine = engine
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._doubtful: set[str] = set()
+        self._failures: dict[str, int] = {}
         observations.on_observed(self._observed)
         observations.on_doubt(self._doubted)
         engine.feed.on_event(self._finished)
 
     async def run(self) -> None:
         """Work for ever."""
-        while True:
-            instance_id = await self._queue.get()
-            try:
-                await self._reconcile(instance_id)
-            except Exception:  # noqa: BLE001 - loops go on, logged
-                # What has ended is not observed again by itself: an outage must not hide it.
-                _log.exception("reconciling failed", extra={"instance": instance_id})
-                self._queue.put_nowait(instance_id)
-                await self._clock.sleep(_PAUSE_S)
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                instance_id = await self._queue.get()
+                failures = self._failures.get(instance_id, 0)
+                if failures:
+                    # Its last look was refused: a full disk, say, is not asked in a circle.
+                    tasks.create_task(self._reconcile_later(instance_id, failures))
+                else:
+                    await self._reconcile_or_requeue(instance_id)
+
+    async def _reconcile_later(self, instance_id: str, failures: int) -> None:
+        await self._clock.sleep(min(_AGAIN_MOST_S, _AGAIN_FIRST_S * 2.0 ** min(failures - 1, 10)))
+        await self._reconcile_or_requeue(instance_id)
+
+    async def _reconcile_or_requeue(self, instance_id: str) -> None:
+        try:
+            await self._reconcile(instance_id)
+        except Exception:  # noqa: BLE001 - loops go on, logged
+            # What has ended is not observed again by itself: an outage must not hide it.
+            _log.exception("reconciling failed", extra={"instance": instance_id})
+            self._queue.put_nowait(instance_id)
+            await self._clock.sleep(_PAUSE_S)
 
     def _observed(self, instance: Instance) -> None:
         if _verdict(instance) is not None:
@@ -68,8 +86,13 @@ class Reconciler:
         self._queue.put_nowait(instance.id)
 
     def _finished(self, event: Event) -> None:
-        if event.type == "operation.finished" and event.subject is not None:
-            self._queue.put_nowait(event.subject)
+        if event.type != "operation.finished" or event.subject is None:
+            return
+        if event.data.get("kind") in _OBSERVE and event.data.get("state") == PublicState.FAILED.value:
+            self._failures[event.subject] = self._failures.get(event.subject, 0) + 1
+        else:
+            self._failures.pop(event.subject, None)
+        self._queue.put_nowait(event.subject)
 
     async def _reconcile(self, instance_id: str) -> None:
         found = await self._database.read(lambda conn: instance_rows.find(conn, instance_id))

@@ -1,4 +1,4 @@
-"""Updating: a merge patch of labels, policies, resources and published ports.
+"""Updating: a merge patch of labels, policies, resources, published ports and cloud-init.
 
 Ports are asked of the runner before anything is filed: one that is taken is refused at once.
 """
@@ -19,6 +19,7 @@ from controller.domain.launch_spec import (
     label_faults,
     memory_faults,
     port_faults,
+    seed_faults,
 )
 from controller.domain.lifecycle import Verb, admits
 from controller.domain.machine import Port
@@ -40,10 +41,32 @@ from controller.operations import AlreadyThere, Clock, Operation, Submission, re
 from controller.plans.workbench import machine_spec
 from controller.records import instance_rows
 from controller.records.instance_rows import Secrets
+from controller.records.lease_rows import write_lease
 from controller.records.stored_json import to_stored
 
 PORTS_NOTE = "Published ports take effect at the next start."
+RESOURCES_NOTE = "The guest has other cpus, memory and disk from the next start on."
+SEED_NOTE = "cloudInit takes effect at the next start, under another instance-id: as at a first boot."
 _NO_SECRETS = Secrets("", "")
+
+
+@dataclass(frozen=True, slots=True)
+class SeedPatch:
+    """What cloud-init is to be told; None stays, empty is none. Secret."""
+
+    user_data: str | None = None
+    network_config: str | None = None
+
+    def __repr__(self) -> str:
+        """Show nothing."""
+        return "SeedPatch()"
+
+    def over(self, secrets: Secrets) -> Secrets:
+        """Return `secrets` as they are to be."""
+        return Secrets(
+            secrets.user_data if self.user_data is None else self.user_data,
+            secrets.network_config if self.network_config is None else self.network_config,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +88,21 @@ class Patch:
     memory_mib: int | None = None
     disk_mib: int | None = None
     ports: tuple[Port, ...] | None = None
+    seed: SeedPatch | None = None
     policies: PolicyWish = field(default_factory=PolicyWish)
     faults: tuple[Fault, ...] = ()
 
     def notes(self, instance: Instance | None) -> tuple[str, ...]:
-        """Return what takes effect when, on `instance`."""
-        if self.ports is None or instance is None or instance.publishes_live:
+        """Return what takes effect when, on `instance`; what is not told of does at once."""
+        if instance is None:
             return ()
-        return (PORTS_NOTE,)
+        resized = (self.cpus, self.memory_mib, self.disk_mib) != (None, None, None)
+        later = (
+            (RESOURCES_NOTE, resized),
+            (SEED_NOTE, self.seed is not None),
+            (PORTS_NOTE, self.ports is not None and not instance.publishes_live),
+        )
+        return tuple(note for note, told in later if told)
 
 
 class Updating:
@@ -119,7 +149,8 @@ class Updating:
 
         def prepare(conn: Connection) -> Submission | AlreadyThere:
             instance, changed = self._judged(conn, patch, options)
-            if changed == instance:
+            # Whether it is the same cloud-init is not told: the answer would tell who guesses right.
+            if changed == instance and patch.seed is None:
                 return already(instance)
             resize, ports = changed.resources != instance.resources, changed.nics != instance.nics
             if resize or ports:
@@ -134,10 +165,11 @@ class Updating:
                     "before": to_stored(instance.resources),
                     "ports": ports,
                     "nics_before": to_stored(instance.nics) if ports else [],
+                    "cloud_init": patch.seed is not None,
                     "from": instance.state.value,
                 },
                 traceparent=traceparent,
-                accepted=self._accepted(changed),
+                accepted=self._accepted(changed, patch.seed),
             )
 
         return await self._submitting.submit(prepare, options)
@@ -152,10 +184,16 @@ class Updating:
             spec = machine_spec(changed, _NO_SECRETS, self._cluster_id)
             await runner.plan(instance.id, spec, network_only=True)
 
-    def _accepted(self, changed: Instance) -> Callable[[Connection, Operation], None]:
+    def _accepted(self, changed: Instance, seed: SeedPatch | None) -> Callable[[Connection, Operation], None]:
         def accepted(conn: Connection, operation: Operation) -> None:
+            if seed is not None:
+                hidden = seed.over(instance_rows.secrets_of(conn, changed.id))
+                instance_rows.want_secrets(conn, changed.id, hidden)
             wanted = replace(changed, generation=changed.generation + 1, operation=operation.id)
             instance_rows.save_labels(conn, wanted)
+            found = instance_rows.find(conn, wanted.id)
+            if found is None or found.lease != wanted.lease:
+                write_lease(conn, wanted.id, wanted.lease)
             self._changes.save(conn, wanted, operation)
 
         return accepted
@@ -169,8 +207,11 @@ class Updating:
             raise RequestInvalid(faults)
         require_idle(conn, instance.id)
         changed = _patched(patch, instance)
+        changed = replace(changed, lease=patch.policies.lease_of(instance.lease, now))
         if changed.resources != instance.resources and not admits(instance.state, Verb.RESIZE):
             raise conflict(instance, "Changing cpus, memory or disk")
+        if patch.seed is not None and not admits(instance.state, Verb.RESIZE):
+            raise conflict(instance, "Changing cloudInit")
         if changed.policies.restart is not instance.policies.restart and admits(instance.state, Verb.START):
             # The new policy judges anew how the machine ended, from the beginning.
             changed = planned(replace(changed, restarts=Restarts()), now, self._rules)
@@ -185,6 +226,8 @@ def _faults_of(patch: Patch, instance: Instance) -> list[Fault]:
         faults += memory_faults(patch.memory_mib)
     if patch.disk_mib is not None:
         faults += disk_faults(patch.disk_mib, instance.resources.disk_mib * MIB)
+    if patch.seed is not None:
+        faults += seed_faults(patch.seed.user_data or "", patch.seed.network_config or "")
     if patch.ports is not None:
         faults += port_faults(patch.ports)
         if patch.ports and instance.publishing_nic is None:

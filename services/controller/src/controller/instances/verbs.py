@@ -30,6 +30,7 @@ from controller.instances.submitting import (
 from controller.operations import AlreadyThere, Clock, Operation, Submission, Supersede, require_idle
 from controller.plans.workbench import machine_spec
 from controller.records import instance_rows
+from controller.records.lease_rows import write_lease
 
 # Beyond the guest's own time: quit, kill, and what comes after.
 _MARGIN_S: Final = 120.0
@@ -192,6 +193,10 @@ class Verbs:
                 raise AssertionError("the instance was found in this transaction")
             # What a user asks for goes before what a policy has planned, and is a new beginning.
             moved = replace(instance_rows.moved(found, event_of(verb)), restarts=Restarts())
+            if verb in _STARTING and found.lease is not None and found.lease.lost:
+                # Whoever starts it is there again.
+                moved = replace(moved, lease=found.lease.renewed(self._clock.now()))
+                write_lease(conn, found.id, moved.lease)
             self._changes.save(conn, _wanting(moved, _POWER[verb]), operation)
 
         return accepted

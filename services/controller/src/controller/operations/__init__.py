@@ -33,7 +33,15 @@ from controller.operations.failpoints import FailPoints
 from controller.operations.feed import Event, Feed, Gap, Tail, everything
 from controller.operations.files import kept as kept_files
 from controller.operations.listing import OperationFilter, OperationPage
-from controller.operations.operation import Initiator, Operation, OperationId, Progress, Stage, UndoScope
+from controller.operations.operation import (
+    Initiator,
+    LogLine,
+    Operation,
+    OperationId,
+    Progress,
+    Stage,
+    UndoScope,
+)
 from controller.operations.outbox import Outbox
 from controller.operations.plan import Look, Plan, ReversibleStep, Step, StepContext
 from controller.operations.retention import Retention, RetentionSettings
@@ -66,6 +74,7 @@ __all__ = [
     "IdempotencyKey",
     "IdempotencyKeyReused",
     "Initiator",
+    "LogLine",
     "Look",
     "LostLease",
     "NotCancellable",

@@ -164,7 +164,14 @@ class Engine:
             DatabaseError: Nothing was accepted.
         """
         done = await self._order(
-            lambda conn: submit.submit(conn, self._ledger, self._ids, prepare, idempotency),
+            lambda conn: submit.submit(
+                conn,
+                self._ledger,
+                self._ids,
+                prepare,
+                idempotency,
+                keys_kept=self._settings.retention.keys,
+            ),
             lambda submitted: submitted.turned,
         )
         return done.accepted

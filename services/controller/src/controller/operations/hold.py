@@ -20,7 +20,7 @@ from controller.operations.failpoints import FailPoints
 from controller.operations.files import keep
 from controller.operations.ledger import UNDO_FAILING, Ledger
 from controller.operations.metrics import Metrics
-from controller.operations.operation import Operation, Progress, Stage, UndoScope
+from controller.operations.operation import LogLine, Operation, Progress, Stage, UndoScope
 from controller.operations.state import StageState, State, Trigger
 
 _log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ T = TypeVar("T")
 _SLOW_FIRST_S = 1.0
 _SLOW_MOST_S = 60.0
 _PROGRESS_EVERY_S = 1.0
+_LINES = 100
+_LINE_CHARACTERS = 300
 
 
 class Hold:
@@ -51,6 +53,7 @@ class Hold:
         self._lock = asyncio.Lock()
         self._saves: set[asyncio.Task[None]] = set()
         self._marked: tuple[Stage, ...] | None = None
+        self._noted: tuple[LogLine, ...] = ()
         self._progress: Progress | None = None
         self._progress_writer: asyncio.Task[None] | None = None
 
@@ -69,9 +72,16 @@ class Hold:
         stages = self.operation.stages if self._marked is None else self._marked
         self._marked = store.stage_moved(stages, step, state, self.clock.now())
 
+    def note(self, message: str) -> None:
+        """Add a line to the operation's log; written with the next save. Said again, it is not repeated."""
+        known = self._noted or self.operation.log
+        if known and known[-1].message == message:
+            return
+        self._noted = (*known, LogLine(self.clock.now(), message[:_LINE_CHARACTERS]))[-_LINES:]
+
     async def flush(self) -> None:
-        """Write marked stages now: the run is about to wait."""
-        if self._marked is not None:
+        """Write marked stages and noted lines now: the run is about to wait."""
+        if self._marked is not None or self._noted:
             await self.save()
 
     async def save(self, **values: Any) -> None:
@@ -223,13 +233,20 @@ class Hold:
         self, work: Callable[[Connection, Operation, tuple[Stage, ...]], Operation]
     ) -> None:
         async with self._lock:
-            seen, marked = self.operation, self._marked
+            seen, marked, noted = self.operation, self._marked, self._noted
             if seen.owner is None:
                 raise LostLease(f"operation {seen.id} was given back")
             stages = seen.stages if marked is None else marked
-            self.operation = await self._through_outages(lambda conn: work(conn, seen, stages), write=True)
+
+            def change(conn: Connection) -> Operation:
+                changed = work(conn, seen, stages)
+                return store.write_log(conn, changed, noted) if noted else changed
+
+            self.operation = await self._through_outages(change, write=True)
             if self._marked is marked:
                 self._marked = None
+            if self._noted is noted:
+                self._noted = ()
 
     async def _through_outages(self, work: Callable[[Connection], T], *, write: bool = False) -> T:
         failures = 0

@@ -6,7 +6,7 @@ It owns `idempotency`. Only accepted requests are kept, in the transaction that 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, delete, insert, select
 
@@ -14,7 +14,7 @@ from controller.operations.errors import IdempotencyKeyReused
 from controller.operations.rows import idempotency
 from controller.operations.submission import IdempotencyKey
 
-KEPT = timedelta(hours=48)
+KEPT: Final = timedelta(hours=48)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ def recall(conn: Connection, key: IdempotencyKey, now: datetime) -> StoredAnswer
 
 
 def remember(
-    conn: Connection, key: IdempotencyKey, answer: StoredAnswer, now: datetime, *, tenant: str
+    conn: Connection, key: IdempotencyKey, answer: StoredAnswer, expires_at: datetime, *, tenant: str
 ) -> None:
-    """Store the answer for 48 hours."""
+    """Store the answer until `expires_at`."""
     conn.execute(
         insert(idempotency).values(
             scope=key.scope,
@@ -58,6 +58,6 @@ def remember(
             request_hash=key.request_hash,
             op_id=answer.operation_id,
             response=None if answer.response is None else dict(answer.response),
-            expires_at=now + KEPT,
+            expires_at=expires_at,
         )
     )

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from controller.operations import store, subjects
 from controller.operations.clock import Clock
 from controller.operations.errors import NotCancellable, OperationNotFound, Problem
-from controller.operations.operation import Operation, Stage, UndoScope
+from controller.operations.operation import SUPERSEDES, Operation, Stage, UndoScope
 from controller.operations.outbox import Outbox
 from controller.operations.plan import Plan
 from controller.operations.state import State, Trigger
@@ -21,7 +21,6 @@ from controller.operations.submission import Submission
 
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
 INTERNAL = "INTERNAL"
-SUPERSEDED = "SUPERSEDED"
 UNDO_FAILING = "UNDO_FAILING"
 
 
@@ -49,9 +48,18 @@ class Ledger:
         return self._clock
 
     def create(
-        self, conn: Connection, operation_id: str, submission: Submission, *, blocked: bool
+        self,
+        conn: Connection,
+        operation_id: str,
+        submission: Submission,
+        *,
+        blocked: bool,
+        supersedes: Sequence[str] = (),
     ) -> Operation:
-        """Insert an operation, queued or blocked behind the ones that hold its subjects."""
+        """Insert an operation, queued or blocked behind the ones that hold its subjects.
+
+        `supersedes` are those that were cancelled for it.
+        """
         plan = self._plans[submission.kind]
         now = self._clock.now()
         deadline_s = plan.deadline_s if submission.deadline_s is None else submission.deadline_s
@@ -66,7 +74,7 @@ class Ledger:
             initiator=submission.initiator,
             requested_by=submission.requested_by,
             spec=dict(submission.spec),
-            facts=dict(submission.facts),
+            facts={**submission.facts, **({SUPERSEDES: list(supersedes)} if supersedes else {})},
             state=State.BLOCKED if blocked else State.QUEUED,
             stages=store.stages_json([Stage(step.name) for step in plan.steps]),
             not_before=now,

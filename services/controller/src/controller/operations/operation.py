@@ -7,12 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NewType
+from typing import Any, Final, NewType
 
 from controller.operations.errors import Problem
 from controller.operations.state import PublicState, StageState, State
 
 OperationId = NewType("OperationId", str)
+
+SUPERSEDED: Final = "SUPERSEDED"
+"""Reason of the error of an operation whose place another has taken."""
+
+SUPERSEDES: Final = "supersedes"
+"""The fact of an operation that has taken the place of others: their ids."""
 
 
 class Initiator(StrEnum):
@@ -53,6 +59,14 @@ class Progress:
     unit: str
 
 
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One short line of what was done, for people."""
+
+    time: datetime
+    message: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One row of `operations`.
@@ -71,6 +85,7 @@ class Operation:
         attempt: Claims so far.
         fence: The number runners compare; raised by every claim and by going to UNDOING.
         traceparent: W3C trace context of the request that submitted it, or "".
+        log: The last lines of what was done.
     """
 
     seq: int
@@ -106,6 +121,19 @@ class Operation:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    log: tuple[LogLine, ...] = ()
+
+    @property
+    def superseded_by(self) -> str:
+        """Id of the operation that took its place; empty: none did."""
+        if self.error is None or self.error.reason != SUPERSEDED:
+            return ""
+        return str(self.error.metadata.get("operation", ""))
+
+    @property
+    def supersedes(self) -> tuple[str, ...]:
+        """Ids of the operations whose place it took."""
+        return tuple(self.facts.get(SUPERSEDES, ()))
 
     @property
     def public_state(self) -> PublicState:

@@ -90,7 +90,7 @@ class StepContext(Protocol):
         """Report how far the step is; written to the row at most once a second."""
 
     def log(self, line: str) -> None:
-        """Log one line under the operation's id."""
+        """Tell people one line of what was done; it is kept with the operation. Never secrets."""
 
 
 class Step(abc.ABC):

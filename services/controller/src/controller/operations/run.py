@@ -123,6 +123,7 @@ class Run:
             await self._hold.settle(Trigger.SUCCEED, None)
 
     async def _failed(self, problem: Problem) -> None:
+        self._hold.note(f"Failed: {problem.message} ({problem.reason})")
         await self._witness(problem)
         entered = self.operation.entered_steps
         if self._plan.past_return(entered):

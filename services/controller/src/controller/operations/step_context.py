@@ -96,6 +96,7 @@ class RunningStep:
 
     def log(self, line: str) -> None:
         operation = self._hold.operation
+        self._hold.note(line)
         _log.info(
             "step",
             extra={

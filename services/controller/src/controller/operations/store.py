@@ -16,6 +16,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from controller.operations.errors import LostLease, Problem
 from controller.operations.operation import (
     Initiator,
+    LogLine,
     Operation,
     OperationId,
     Progress,
@@ -62,6 +63,7 @@ def to_operation(row: Row[Any]) -> Operation:
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
+        log=tuple(LogLine(datetime.fromisoformat(time), message) for time, message in row.log),
     )
 
 
@@ -114,6 +116,13 @@ def change(conn: Connection, seen: Operation, trigger: Trigger | None = None, **
             f"operation {seen.id} is no longer {seen.state} in attempt {seen.attempt} of {seen.owner}"
         )
     return to_operation(row)
+
+
+def write_log(conn: Connection, operation: Operation, log: tuple[LogLine, ...]) -> Operation:
+    """Write the log of an operation that was changed in this transaction."""
+    stored = [[line.time.isoformat(), line.message] for line in log]
+    conn.execute(update(operations).where(operations.c.seq == operation.seq).values(log=stored))
+    return replace(operation, log=log)
 
 
 @functools.lru_cache

@@ -4,6 +4,7 @@ It owns the order in which a submit checks and writes. It never waits and never 
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlalchemy import Connection
 
@@ -16,8 +17,8 @@ from controller.operations.errors import (
     UnknownKind,
 )
 from controller.operations.idempotency import StoredAnswer
-from controller.operations.ledger import SUPERSEDED, Ledger
-from controller.operations.operation import Operation, OperationId, UndoScope
+from controller.operations.ledger import Ledger
+from controller.operations.operation import SUPERSEDED, Operation, OperationId, UndoScope
 from controller.operations.submission import (
     Accepted,
     AlreadyThere,
@@ -42,7 +43,13 @@ class Submitted:
 
 
 def submit(
-    conn: Connection, ledger: Ledger, ids: OperationIds, prepare: Prepare, key: IdempotencyKey | None
+    conn: Connection,
+    ledger: Ledger,
+    ids: OperationIds,
+    prepare: Prepare,
+    key: IdempotencyKey | None,
+    *,
+    keys_kept: timedelta = idempotency.KEPT,
 ) -> Submitted:
     """Do the whole of it; what is raised rolls everything back.
 
@@ -59,13 +66,13 @@ def submit(
         case AlreadyThere():
             if key is not None:
                 answer = StoredAnswer(None, wanted.response)
-                idempotency.remember(conn, key, answer, now, tenant=wanted.tenant)
+                idempotency.remember(conn, key, answer, now + keys_kept, tenant=wanted.tenant)
             return Submitted(Accepted(None, wanted.response, replayed=False))
         case Submission():
             operation, turned = _accept(conn, ledger, ids(), wanted)
             if key is not None:
                 answer = StoredAnswer(operation.id, None)
-                idempotency.remember(conn, key, answer, now, tenant=wanted.tenant)
+                idempotency.remember(conn, key, answer, now + keys_kept, tenant=wanted.tenant)
             return Submitted(Accepted(operation, None, replayed=False), turned)
 
 
@@ -78,7 +85,8 @@ def _accept(
     subjects.ensure(conn, names)
     turned = _make_room(conn, ledger, operation_id, wanted.supersede, names)
     blocked = any(subjects.active_operation(conn, name) is not None for name in names)
-    operation = ledger.create(conn, operation_id, wanted, blocked=blocked)
+    superseded = [operation.id for operation in turned]
+    operation = ledger.create(conn, operation_id, wanted, blocked=blocked, supersedes=superseded)
     wanted.accepted(conn, operation)
     return operation, turned
 

@@ -43,6 +43,7 @@ async def walk_back(hold: Hold, driver: Driver, plan: Plan, budget: Budget, trac
                 await driver.retry(lambda: _undone(hold, budget, reversible), policy)  # noqa: B023 - awaited here
                 hold.fail_point(f"undo.{name}.after")
             hold.mark(name, StageState.UNDONE)
+            hold.note(f"{name}: undone")
             await hold.flush()
 
 

@@ -37,7 +37,7 @@ class _StepWalk:
     async def take(self, tracer: Tracer) -> None:
         hold, name = self._hold, self._step.name
         began, result = hold.clock.monotonic(), "failed"
-        policy = RetryPolicy(self._plan.kind, self._plan.max_step_failures, self._count, hold.flush)
+        policy = RetryPolicy(self._plan.kind, self._plan.max_step_failures, self._count, self._wait_told)
         failures = hold.operation.step_failures if hold.operation.step == name else 0
         with tracer.start_as_current_span(f"step {name}", record_exception=False) as span:
             try:
@@ -94,6 +94,12 @@ class _StepWalk:
             case Look.FOREIGN:
                 message = f"Step {self._step.name} found an object of another owner in its place."
                 raise Permanent(Problem("FOREIGN_OBJECT", message, {"step": self._step.name}))
+
+    async def _wait_told(self) -> None:
+        problem = self._driver.last_problem
+        if problem is not None:
+            self._hold.note(f"{self._step.name}: {problem.message} ({problem.reason}) It is tried again.")
+        await self._hold.flush()
 
     async def _count(self, failures: int) -> None:
         await self._hold.save(step_failures=failures)

@@ -76,10 +76,12 @@ async def _pin(bench: Workbench, ctx: StepContext) -> None:
         await bench.store.pin(
             instance.id, instance.name, instance.image.name, instance.image.digest, ctx.remaining_s
         )
+    ctx.log(f"The image store keeps {instance.image.name} ({instance.image.digest[:19]}…) for the instance.")
     await ctx.save_facts(pinned=True)
 
 
 async def _unpin(bench: Workbench, ctx: StepContext) -> None:
     with step_errors():
         await bench.store.unpin(ctx.subject, ctx.remaining_s)
+    ctx.log("The image store keeps no image for the instance any more.")
     await ctx.save_facts(unpinned=True)

@@ -37,6 +37,7 @@ class PrepareMachine(Step):
         with step_errors():
             runner = await self.bench.runner(ctx)
             machine = await runner.prepare(self.bench.fencing(ctx, self.name), spec, ctx.progress)
+        ctx.log(f"{instance.node} has the machine's files: disk of {instance.resources.disk_mib} MiB, seed.")
         await self.bench.saw(machine)
 
     async def verify(self, ctx: StepContext) -> Look:
@@ -111,6 +112,7 @@ class RemoveMachine(Step):
             # What a superseded operation has in flight ends first.
             await runner.quiesce(fencing)
             await runner.delete(fencing)
+        ctx.log("Neither process nor files are left.")
         await ctx.save_facts(removed=True)
 
 

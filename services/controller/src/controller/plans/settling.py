@@ -13,7 +13,7 @@ from controller.domain.policy import RestartPolicy
 from controller.domain.verdict import HOST_SHUTDOWN, START_FAILED, STOPPED, Verdict, ended, loss_of, seen
 from controller.instances.changes import Changes
 from controller.operations import Initiator, Operation, Problem, State
-from controller.operations.ledger import SUPERSEDED
+from controller.operations.operation import SUPERSEDED
 from controller.plans.machine_steps import KEPT
 from controller.plans.power_steps import RUNNING
 from controller.records import instance_rows
@@ -45,8 +45,11 @@ class Settling:
             return
         if outcome is State.SUCCEEDED:
             self._carried_out(conn, operation, Event.IS_RUNNING)
-        elif outcome is State.FAILED and (_was_spawned(operation) or operation.initiator is Initiator.SYSTEM):
+        elif outcome is State.FAILED and _was_spawned(operation):
             self._came_to_nothing(conn, operation, error)
+        elif outcome is State.FAILED and operation.initiator is Initiator.SYSTEM:
+            # Not as the machine was before: that would call for the same start again, at once and for ever.
+            self._failed(conn, operation, error, None)
         elif outcome is State.CANCELLED:
             self._changes.move(conn, operation, Event.IS_OFF)
             self._want(conn, operation, DesiredPower.STOPPED)
@@ -92,8 +95,12 @@ class Settling:
         if found is None or _superseded(error):
             return
         if outcome is State.SUCCEEDED:
+            if operation.spec.get("cloud_init"):
+                instance_rows.take_wanted_secrets(conn, found.id)
+                found = replace(found, seed_revision=found.seed_revision + 1)
             self._changes.save(conn, replace(found, observed_generation=found.generation), operation)
             return
+        instance_rows.drop_wanted_secrets(conn, found.id)
         before = operation.spec["before"]
         resources = replace(
             found.resources,
@@ -143,7 +150,7 @@ class Settling:
             self._changes.save(conn, replace(moved, observed_generation=moved.generation), operation)
 
     def _follow(self, conn: Connection, operation: Operation, verdict: Verdict) -> Instance | None:
-        """Move the state by what was seen of the machine, and return the instance as it is then."""
+        """Move the state by what was seen of the machine."""
         found = instance_rows.find(conn, operation.subject)
         end = None if found is None or found.machine is None else found.machine.exit
         kept = None

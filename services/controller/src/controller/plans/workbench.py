@@ -109,6 +109,7 @@ def machine_spec(instance: Instance, secrets: Secrets, cluster_id: str) -> Machi
         nics=instance.nics,
         user_data=secrets.user_data,
         network_config=secrets.network_config,
+        seed_id=instance.seed_id,
         cluster_id=cluster_id,
         record=record_of(instance),
     )
@@ -127,4 +128,7 @@ def record_of(instance: Instance) -> str:
         "readiness": readiness_document(instance.readiness),
         "createTime": time_text(instance.create_time),
     }
+    if instance.seed_revision:
+        # What the seed was made of is secret; that it is another one must be seen all the same.
+        record["seedRevision"] = instance.seed_revision
     return json.dumps(record, sort_keys=True, separators=(",", ":"))

@@ -3,7 +3,6 @@
 import heapq
 import itertools
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, NamedTuple
 
 _SLACK: Final = 64
@@ -19,7 +18,7 @@ class Key(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class _Entry:
     number: int
-    stamp: datetime | None
+    stamp: object
     at: float
 
 
@@ -39,7 +38,7 @@ class Agenda:
         """How many items are held, those included that do not stand any more."""
         return len(self._heap)
 
-    def put(self, key: Key, stamp: datetime | None, at: float) -> None:
+    def put(self, key: Key, stamp: object, at: float) -> None:
         """Have `key` be due at `at`, unless it is there under the same stamp already."""
         known = self._entries.get(key)
         if known is not None and stamp is not None and known.stamp == stamp:
@@ -55,10 +54,10 @@ class Agenda:
         """Forget `key`."""
         self._entries.pop(key, None)
 
-    def reached(self, key: Key, now: float) -> bool:
-        """Whether `key` is due."""
+    def reached(self, key: Key, now: float, stamp: object) -> bool:
+        """Whether `key` is due under that stamp."""
         entry = self._entries.get(key)
-        return entry is not None and entry.at <= now
+        return entry is not None and entry.stamp == stamp and entry.at <= now
 
     def pop_due(self, now: float) -> set[str]:
         """Return the subjects that have become due, each once."""

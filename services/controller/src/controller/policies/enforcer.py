@@ -2,7 +2,7 @@
 
 It owns what is due when, in memory; a controller that starts makes it anew from the rows. Waits are measured
 by the monotonic clock, so that a clock that is set neither hastens nor delays them; only an `expireTime` is
-a moment of the wall clock.
+a moment of the wall clock. A lease begins anew with the controller: nobody could renew it before.
 """
 
 import asyncio
@@ -18,12 +18,14 @@ from sqlalchemy import Connection
 from controller.database import Database
 from controller.domain.enforcement import Decision, Deed, Reached, decide
 from controller.domain.instance import Instance
+from controller.domain.lease import Lease
 from controller.domain.restarting import RestartRules
 from controller.instances.observations import Observations
 from controller.operations import Clock, Event, Feed
 from controller.policies.agenda import Agenda, Key
 from controller.policies.filing import Filing, Outcome
 from controller.records import instance_rows
+from controller.records.lease_rows import begin_anew
 
 _log = logging.getLogger(__name__)
 
@@ -39,17 +41,23 @@ class _Matter(StrEnum):
     EXPIRE = "expire"
     RESTART = "restart"
     STABLE = "stable"
+    LEASE = "lease"
+    PURGE = "purge"
     RETRY = "retry"
 
 
 class Enforcer:
     """Carries out the policies of every instance when they are due."""
 
-    def __init__(self, database: Database, filing: Filing, clock: Clock, rules: RestartRules) -> None:
+    def __init__(
+        self, database: Database, filing: Filing, clock: Clock, rules: RestartRules, *, purge_after_s: float
+    ) -> None:
+        """Delete an instance `purge_after_s` after its lease was lost."""
         self._database = database
         self._filing = filing
         self._clock = clock
         self._rules = rules
+        self._purge_after = timedelta(seconds=purge_after_s)
         self._waits = Agenda()
         self._moments = Agenda()
         self._watched: set[str] = set()
@@ -70,7 +78,7 @@ class Enforcer:
             self._wake.clear()
             try:
                 if not loaded:
-                    self._changed.update(await self._database.read(instance_rows.timed))
+                    await self._load()
                     loaded = True
                 await self._round()
             except Exception:  # noqa: BLE001 - loops go on, logged
@@ -78,6 +86,16 @@ class Enforcer:
                 await self._clock.sleep(_PAUSE_S)
             else:
                 await self._until_due()
+
+    def renewed(self, instance_id: str, lease: Lease) -> None:
+        """Begin to wait anew for the end of a lease."""
+        if instance_id in self._watched:
+            self._arm_lease(instance_id, lease)
+
+    async def _load(self) -> None:
+        now = self._clock.now()
+        await self._database.write(lambda conn: begin_anew(conn, now))
+        self._changed.update(await self._database.read(instance_rows.timed))
 
     async def _round(self) -> None:
         """Attend to everybody who has changed or is due."""
@@ -119,6 +137,10 @@ class Enforcer:
         if decision.deed is Deed.FORGET:
             await self._filing.forget_restarts(instance.id, self._decide)
             return
+        if decision.deed is Deed.LOSE:
+            await self._filing.lose_lease(instance.id, self._decide, self._clock.now())
+            _log.info("lease lost", extra={"instance": instance.name})
+            return
         outcome = await self._filing.carry_out(instance.id, self._decide)
         if outcome is Outcome.AWAY:
             self._away.add(instance.id)
@@ -131,22 +153,44 @@ class Enforcer:
 
     def _decide(self, instance: Instance) -> Decision | None:
         elapsed = self._clock.monotonic()
+
+        def come(matter: _Matter, stamp: object) -> bool:
+            return stamp is not None and self._waits.reached(Key(instance.id, matter), elapsed, stamp)
+
+        lease = instance.lease
         reached = Reached(
-            restart=self._waits.reached(Key(instance.id, _Matter.RESTART), elapsed),
-            stable=self._waits.reached(Key(instance.id, _Matter.STABLE), elapsed),
+            restart=come(_Matter.RESTART, instance.restarts.next_time),
+            stable=come(_Matter.STABLE, self._stable_at(instance)),
+            lease=come(_Matter.LEASE, None if lease is None else lease.beats),
+            purge=come(_Matter.PURGE, self._purged_at(instance)),
         )
         return decide(instance, self._clock.now(), reached)
 
     def _arm(self, instance: Instance) -> None:
-        restarts, expire_time = instance.restarts, instance.policies.expire_time
+        expire_time = instance.policies.expire_time
         if expire_time is None:
             self._moments.drop(Key(instance.id, _Matter.EXPIRE))
         else:
             self._moments.put(Key(instance.id, _Matter.EXPIRE), expire_time, expire_time.timestamp())
-        self._wait(Key(instance.id, _Matter.RESTART), restarts.next_time)
-        since = restarts.running_since if restarts.count else None
-        stable = None if since is None else since + timedelta(seconds=self._rules.reset_s)
-        self._wait(Key(instance.id, _Matter.STABLE), stable)
+        self._wait(Key(instance.id, _Matter.RESTART), instance.restarts.next_time)
+        self._wait(Key(instance.id, _Matter.STABLE), self._stable_at(instance))
+        self._wait(Key(instance.id, _Matter.PURGE), self._purged_at(instance))
+        self._arm_lease(instance.id, instance.lease)
+
+    def _arm_lease(self, instance_id: str, lease: Lease | None) -> None:
+        key = Key(instance_id, _Matter.LEASE)
+        if lease is None or lease.lost:
+            self._waits.drop(key)
+        else:
+            self._waits.put(key, lease.beats, self._clock.monotonic() + lease.duration_s)
+
+    def _stable_at(self, instance: Instance) -> datetime | None:
+        since = instance.restarts.running_since if instance.restarts.count else None
+        return None if since is None else since + timedelta(seconds=self._rules.reset_s)
+
+    def _purged_at(self, instance: Instance) -> datetime | None:
+        lost_time = None if instance.lease is None else instance.lease.lost_time
+        return None if lost_time is None else lost_time + self._purge_after
 
     def _wait(self, key: Key, until: datetime | None) -> None:
         if until is None:
@@ -215,4 +259,5 @@ class Enforcer:
 def _is_timed(document: Mapping[str, Any]) -> bool:
     """Whether a policy of the instance, as its event shows it, waits for a moment."""
     status = document.get("status") or {}
-    return "expireTime" in document or "nextRestartTime" in status or bool(status.get("restartCount"))
+    ends = "expireTime" in document or "lease" in document
+    return ends or "nextRestartTime" in status or bool(status.get("restartCount"))

@@ -6,6 +6,7 @@ looked too early, never act on what does not hold any more.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from controller.instances.changes import Changes
 from controller.instances.fleet import Fleet
 from controller.operations import Engine, Initiator, Operation, Submission, SubmitRefused, Supersede
 from controller.records import instance_rows
+from controller.records.lease_rows import write_lease
 
 # Beyond the guest's own time: quit, kill, and what comes after.
 _MARGIN_S: Final = 120.0
@@ -93,6 +95,20 @@ class Filing:
 
         await self._database.write(work)
 
+    async def lose_lease(self, instance_id: str, decide: Decide, now: datetime) -> None:
+        """Note that the lease has run out, if `decide` still says so; what follows is decided after that."""
+
+        def work(conn: Connection) -> None:
+            found = instance_rows.find(conn, instance_id)
+            decision = None if found is None else decide(found)
+            if found is None or found.lease is None or decision is None or decision.deed is not Deed.LOSE:
+                return
+            lost = replace(found, lease=found.lease.ran_out(now))
+            write_lease(conn, lost.id, lost.lease)
+            self._changes.save(conn, lost)
+
+        await self._database.write(work)
+
     def _submission(self, conn: Connection, instance_id: str, decide: Decide) -> Submission:
         instance = instance_rows.find(conn, instance_id)
         decision = None if instance is None else decide(instance)
@@ -113,7 +129,7 @@ class Filing:
             case Deed.DELETE:
                 spec |= {"force": True, "grace_s": 0.0}
                 return self._filed(instance, "delete", spec, Event.FORCE_DELETE, DesiredPower.STOPPED)
-            case Deed.FORGET:
+            case Deed.FORGET | Deed.LOSE:
                 raise _NothingToDo
 
     def _filed(

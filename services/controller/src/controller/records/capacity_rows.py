@@ -7,16 +7,10 @@ from collections.abc import Iterable
 
 from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, update
 
-from controller.domain.capacity import (
-    POWERED_STATES,
-    UNTOLD_STATES,
-    Holder,
-    Reservation,
-    Resource,
-    overhead_mib,
-)
+from controller.domain.capacity import POWERED_STATES, UNTOLD_STATES, Reservation, overhead_mib
 from controller.domain.instance import DesiredPower
 from controller.domain.machine import MachinePhase
+from controller.domain.shortage import Holder, Resource
 from controller.records.schema import instances, node_turns
 
 _POWERED = or_(

@@ -104,6 +104,10 @@ def _status(instance: Instance) -> Document:
     status["restartCount"] = instance.restarts.count
     if instance.restarts.next_time is not None:
         status["nextRestartTime"] = time_text(instance.restarts.next_time)
+    if instance.lease is not None:
+        status["leaseExpireTime"] = time_text(instance.lease.expire_time)
+        if instance.lease.lost_time is not None:
+            status["leaseLostTime"] = time_text(instance.lease.lost_time)
     if machine is not None and machine.guest is not None:
         status["guest"] = _guest(machine.guest)
     if machine is not None and machine.boot_time is not None:
@@ -123,6 +127,8 @@ def _policies(instance: Instance) -> Document:
     }
     if policies.expire_time is not None:
         document["expireTime"] = time_text(policies.expire_time)
+    if instance.lease is not None:
+        document["lease"] = duration_text(instance.lease.duration_s)
     return document
 
 

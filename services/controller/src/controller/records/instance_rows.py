@@ -11,16 +11,32 @@ from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert,
 
 from controller.domain.condition import Condition
 from controller.domain.instance import DesiredPower, Failure, Instance, InstanceId, InstanceImage, Resources
+from controller.domain.lease import Lease
 from controller.domain.lifecycle import Event, InstanceState, next_state
 from controller.domain.machine import Machine, MachineNic
 from controller.domain.policy import OnExpire, Policies, RestartPolicy, Restarts
 from controller.domain.readiness import Readiness
 from controller.operations.rows import subjects
-from controller.records.schema import instance_labels, instance_secrets, instance_secrets_wanted, instances
+from controller.records.lease_rows import write_lease
+from controller.records.schema import (
+    instance_labels,
+    instance_leases,
+    instance_secrets,
+    instance_secrets_wanted,
+    instances,
+)
 from controller.records.stored_json import from_stored, to_stored
 
-SELECTION: Final[Select[Any]] = select(instances, subjects.c.active_op).outerjoin(
-    subjects, subjects.c.id == instances.c.id
+_LEASE: Final = (
+    instance_leases.c.duration_s,
+    instance_leases.c.beats,
+    instance_leases.c.lease_expire_time,
+    instance_leases.c.lease_lost_time,
+)
+SELECTION: Final[Select[Any]] = (
+    select(instances, subjects.c.active_op, *_LEASE)
+    .outerjoin(subjects, subjects.c.id == instances.c.id)
+    .outerjoin(instance_leases, instance_leases.c.instance_id == instances.c.id)
 )
 # Made once: building a statement costs more than running it.
 _BY_NAME: Final = SELECTION.where(instances.c.name == bindparam("wanted"))
@@ -84,6 +100,7 @@ def to_instance(row: Row[Any]) -> Instance:
         create_time=row.create_time,
         machine=None if row.machine is None else from_stored(Machine, row.machine),
         conditions=from_stored(_Conditions, row.conditions).items,
+        seed_revision=row.seed_revision,
         operation=row.active_op or "",
         policies=Policies(
             restart=RestartPolicy(row.restart_policy),
@@ -93,8 +110,15 @@ def to_instance(row: Row[Any]) -> Instance:
             protected=row.protected,
         ),
         restarts=Restarts(row.restart_count, row.next_restart_time, row.running_since),
+        lease=_lease(row),
         failure=None if row.failure is None else from_stored(Failure, row.failure),
     )
+
+
+def _lease(row: Row[Any]) -> Lease | None:
+    if row.duration_s is None:
+        return None
+    return Lease(row.duration_s, row.beats, row.lease_expire_time, row.lease_lost_time)
 
 
 def nics_of(stored: Sequence[Any]) -> tuple[MachineNic, ...]:
@@ -135,6 +159,7 @@ def add(conn: Connection, instance: Instance, secrets: Secrets) -> None:
     """Insert an instance and what it keeps secret."""
     conn.execute(insert(instances).values(id=instance.id, **_columns(instance)))
     _write_labels(conn, instance)
+    write_lease(conn, instance.id, instance.lease)
     conn.execute(
         insert(instance_secrets).values(
             instance_id=instance.id,
@@ -160,7 +185,7 @@ def moved(
 
 
 def save(conn: Connection, instance: Instance) -> Instance:
-    """Write `instance` under its next revision and return it so."""
+    """Write `instance` under its next revision and return it so; `write_lease` alone writes its lease."""
     written = replace(instance, revision=instance.revision + 1)
     conn.execute(_SAVE, {"wanted": instance.id, **_columns(written)})
     return written
@@ -178,8 +203,8 @@ def save_labels(conn: Connection, instance: Instance) -> None:
 
 
 def remove(conn: Connection, instance_id: str) -> None:
-    """Remove an instance with its labels and secrets."""
-    for table in (instance_labels, instance_secrets, instance_secrets_wanted):
+    """Remove an instance with its labels, lease and secrets."""
+    for table in (instance_labels, instance_leases, instance_secrets, instance_secrets_wanted):
         conn.execute(delete(table).where(table.c.instance_id == instance_id))
     conn.execute(delete(instances).where(instances.c.id == instance_id))
 
@@ -192,6 +217,38 @@ def secrets_of(conn: Connection, instance_id: str) -> Secrets:
     if row is None:
         return Secrets("", "")
     return Secrets(row.user_data.decode(), row.network_config.decode())
+
+
+def want_secrets(conn: Connection, instance_id: str, secrets: Secrets) -> None:
+    """Keep what an update brings beside what holds, until the update has succeeded."""
+    drop_wanted_secrets(conn, instance_id)
+    conn.execute(
+        insert(instance_secrets_wanted).values(
+            instance_id=instance_id,
+            user_data=secrets.user_data.encode(),
+            network_config=secrets.network_config.encode(),
+        )
+    )
+
+
+def take_wanted_secrets(conn: Connection, instance_id: str) -> None:
+    """Put what an update brought in the place of what held; harmless if it is there already."""
+    wanted = instance_secrets_wanted.c
+    row = conn.execute(
+        select(wanted.user_data, wanted.network_config).where(wanted.instance_id == instance_id)
+    ).one_or_none()
+    if row is not None:
+        conn.execute(
+            update(instance_secrets)
+            .where(instance_secrets.c.instance_id == instance_id)
+            .values(user_data=row.user_data, network_config=row.network_config)
+        )
+        drop_wanted_secrets(conn, instance_id)
+
+
+def drop_wanted_secrets(conn: Connection, instance_id: str) -> None:
+    """Forget what an update would have brought."""
+    conn.execute(delete(instance_secrets_wanted).where(instance_secrets_wanted.c.instance_id == instance_id))
 
 
 def all_secrets_of(conn: Connection, instance_id: str) -> tuple[str, ...]:
@@ -236,6 +293,7 @@ def _columns(instance: Instance) -> dict[str, Any]:
         "create_time": instance.create_time,
         "machine": None if instance.machine is None else to_stored(instance.machine),
         "conditions": to_stored(_Conditions(instance.conditions)),
+        "seed_revision": instance.seed_revision,
         "restart_policy": instance.policies.restart.value,
         "autostart": instance.policies.autostart,
         "expire_time": instance.policies.expire_time,

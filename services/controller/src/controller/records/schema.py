@@ -5,6 +5,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -86,6 +87,17 @@ instance_secrets = Table(
     Column("instance_id", String(36), ForeignKey("instances.id", ondelete="CASCADE"), primary_key=True),
     Column("user_data", LargeBinary, nullable=False),
     Column("network_config", LargeBinary, nullable=False),
+)
+
+# Beside the instance's row: a heartbeat writes here alone.
+instance_leases = Table(
+    "instance_leases",
+    metadata,
+    Column("instance_id", String(36), ForeignKey("instances.id", ondelete="CASCADE"), primary_key=True),
+    Column("duration_s", Float, nullable=False),
+    Column("beats", BigInteger, nullable=False),
+    Column("lease_expire_time", UtcDateTime, nullable=False),
+    Column("lease_lost_time", UtcDateTime),
 )
 
 # Secrets that an update brings, until it has succeeded.

@@ -38,6 +38,7 @@ def instance_message(instance: Instance) -> instance_pb2.Instance:
         expire_time=_optional_time(instance.policies.expire_time),
         on_expire=instance.policies.on_expire.value,
         protected=instance.policies.protected,
+        lease="" if instance.lease is None else duration_text(instance.lease.duration_s),
     )
 
 
@@ -97,6 +98,7 @@ def time_message(moment: datetime) -> Timestamp:
 
 def _status(instance: Instance) -> instance_pb2.InstanceStatus:
     machine = instance.machine
+    lease = instance.lease
     failure = instance.failure if instance.state is InstanceState.FAILED else None
     status = instance_pb2.InstanceStatus(
         state=instance_pb2.InstanceState.Value(f"INSTANCE_STATE_{instance.state}"),
@@ -121,6 +123,8 @@ def _status(instance: Instance) -> instance_pb2.InstanceStatus:
         boot_phases=[] if machine is None else [_phase(phase) for phase in machine.boot_phases],
         restart_count=instance.restarts.count,
         next_restart_time=_optional_time(instance.restarts.next_time),
+        lease_expire_time=None if lease is None else time_message(lease.expire_time),
+        lease_lost_time=None if lease is None else _optional_time(lease.lost_time),
         boots=0 if machine is None else machine.boots,
     )
     if machine is not None and machine.boot_time is not None:

@@ -15,7 +15,9 @@ from controller.instances.queries import MAX_WAIT_S, Queries
 from controller.instances.submitting import Mutated
 from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs, command, delete_verb, stop_verb
-from controller.servicers.convert import instance_message
+from controller.policies.leases import Leases
+from controller.records.documents import duration_text
+from controller.servicers.convert import instance_message, time_message
 from controller.servicers.operation_messages import operation_message
 from controller.servicers.requests import (
     exec_request,
@@ -39,6 +41,7 @@ class InstanceParts:
     verbs: Verbs
     updating: Updating
     guests: Guests
+    leases: Leases
     stop_timeout_s: float
     readiness_deadline_s: float
 
@@ -138,6 +141,20 @@ class InstanceServicer(instance_pb2_grpc.InstanceServiceServicer):
             stderr=result.stderr,
             truncated=result.truncated,
         )
+
+    async def RenewLease(self, request: pb.RenewLeaseRequest, context: Any) -> pb.RenewLeaseResponse:
+        lease = await self._parts.leases.renew(request.name)
+        return pb.RenewLeaseResponse(
+            lease=duration_text(lease.duration_s), expire_time=time_message(lease.expire_time)
+        )
+
+    async def HoldLease(
+        self, request: pb.HoldLeaseRequest, context: Any
+    ) -> AsyncIterator[pb.HoldLeaseResponse]:
+        async for lease in self._parts.leases.hold(request.name):
+            yield pb.HoldLeaseResponse(
+                lease=duration_text(lease.duration_s), expire_time=time_message(lease.expire_time)
+            )
 
     async def _simple(
         self,

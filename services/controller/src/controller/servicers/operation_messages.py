@@ -1,7 +1,7 @@
 """Operations as messages of the contract and as REST shows them in events."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from qcontroller.controller.v1 import operation_pb2 as pb
@@ -32,6 +32,10 @@ def operation_message(operation: Operation) -> pb.Operation:
         trace_id=trace_id_of(operation.traceparent),
         needs_attention=operation.needs_attention,
         deadline=time_message(operation.deadline),
+        log=[pb.LogLine(time=time_message(line.time), message=line.message) for line in operation.log],
+        elapsed_ms=_elapsed_ms(operation),
+        superseded_by=operation.superseded_by,
+        supersedes=operation.supersedes,
     )
     if operation.progress is not None:
         progress = operation.progress
@@ -61,6 +65,10 @@ def operation_document(operation: Operation, state: str = "") -> Document:
         "traceId": trace_id_of(operation.traceparent),
         "needsAttention": operation.needs_attention,
         "deadline": time_text(operation.deadline),
+        "log": [{"time": time_text(line.time), "message": line.message} for line in operation.log],
+        "elapsedMs": _elapsed_ms(operation),
+        "supersededBy": operation.superseded_by,
+        "supersedes": list(operation.supersedes),
     }
     if operation.progress is not None:
         progress = operation.progress
@@ -96,6 +104,10 @@ def _shown(operation: Operation, parent: Stage) -> Iterator[Stage]:
         else:
             before_ms = _between(parent.start_time, start)
             yield Stage(entry["name"], parent.state, start, max(0, parent.duration_ms - before_ms))
+
+
+def _elapsed_ms(operation: Operation) -> int:
+    return _between(operation.created_at, operation.finished_at or datetime.now(UTC))
 
 
 def _between(start: datetime, end: datetime) -> int:

@@ -15,10 +15,11 @@ def launch_policies(reading: Reading, request: pb.LaunchInstanceRequest) -> Poli
     return PolicyWish(
         restart=_restart(reading, request.restart_policy),
         autostart=request.autostart,
-        ttl_s=_ttl(reading, request.ttl),
+        ttl_s=_duration(reading, "/ttl", request.ttl),
         expire_time=reading.time("/expireTime", request.expire_time),
         on_expire=_on_expire(reading, request.on_expire),
         protected=request.protected,
+        lease_s=_duration(reading, "/lease", request.lease),
     )
 
 
@@ -29,11 +30,13 @@ def patch_policies(reading: Reading, request: pb.UpdateInstanceRequest) -> Polic
     return PolicyWish(
         restart=_restart(reading, request.restart_policy) if given("restart_policy") else None,
         autostart=request.autostart if given("autostart") else None,
-        ttl_s=_ttl(reading, request.ttl),
+        ttl_s=_duration(reading, "/ttl", request.ttl),
         expire_time=reading.time("/expireTime", request.expire_time),
         endless=(given("ttl") or given("expire_time")) and not ends,
         on_expire=_on_expire(reading, request.on_expire) if given("on_expire") else None,
         protected=request.protected if given("protected") else None,
+        lease_s=_duration(reading, "/lease", request.lease),
+        leaseless=given("lease") and not request.lease,
     )
 
 
@@ -45,5 +48,5 @@ def _on_expire(reading: Reading, text: str) -> OnExpire | None:
     return reading.choice("/onExpire", text, OnExpire, OnExpire.DELETE)
 
 
-def _ttl(reading: Reading, text: str) -> float | None:
-    return reading.quantity("/ttl", text, parse_duration_s, 0.0) if text else None
+def _duration(reading: Reading, pointer: str, text: str) -> float | None:
+    return reading.quantity(pointer, text, parse_duration_s, 0.0) if text else None

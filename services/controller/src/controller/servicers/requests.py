@@ -14,7 +14,7 @@ from controller.domain.machine import ExecRequest, Port
 from controller.domain.readiness import Probe, Readiness
 from controller.errors import RequestInvalid
 from controller.instances.submitting import Options
-from controller.instances.updating import Patch
+from controller.instances.updating import Patch, SeedPatch
 from controller.records.instance_pages import InstanceFilter
 from controller.servicers.policy_requests import launch_policies, patch_policies
 from controller.servicers.reading import Reading
@@ -82,6 +82,7 @@ def patch_of(request: pb.UpdateInstanceRequest) -> Patch:
         memory_mib=memory,
         disk_mib=disk,
         ports=ports_of(request.ports.ports) if request.HasField("ports") else None,
+        seed=_seed_patch(request.cloud_init) if request.HasField("cloud_init") else None,
         policies=patch_policies(reading, request),
         # Last: what is read above finds them.
         faults=tuple(reading.faults),
@@ -149,6 +150,13 @@ def ports_of(ports: Iterable[pb.PortMapping]) -> tuple[Port, ...]:
     """Return published ports with their defaults."""
     return tuple(
         Port(port.host, port.guest, port.protocol or "tcp", port.address or "127.0.0.1") for port in ports
+    )
+
+
+def _seed_patch(patch: pb.CloudInitPatch) -> SeedPatch:
+    return SeedPatch(
+        patch.userdata if patch.HasField("userdata") else None,
+        patch.network_config if patch.HasField("network_config") else None,
     )
 
 

@@ -67,11 +67,21 @@ class PortMapping:
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """One network card."""
+    """One network card.
+
+    Attributes:
+        network: What it is on.
+        mac: Its own.
+        ports: Published ones.
+        address: Static; empty: the runner chooses.
+        planned: What a plan set aside for it: the one to choose, unless another machine has it since.
+    """
 
     network: str
     mac: str
     ports: tuple[PortMapping, ...] = ()
+    address: str = ""
+    planned: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +105,7 @@ class Seed:
     user_data: bytes = field(default=b"", repr=False)
     network_config: bytes = field(default=b"", repr=False)
     hostname: str = ""
+    instance_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Final, NoReturn
 
-from qemu_runner.bridge_network import (
-    AddressPoolExhaustedError,
-    BridgeNetwork,
-    BridgeNetworkError,
-    BridgePortError,
-    NotAttachedError,
-    tap_name,
-)
+from qemu_runner.bridge_network import BridgeNetwork, BridgeNetworkError, BridgePortError, tap_name
 from qemu_runner.domain.default_network import DefaultNetwork
 from qemu_runner.domain.machine import (
     BRIDGE_PREFIX,
@@ -30,8 +23,9 @@ from qemu_runner.domain.machine import (
 from qemu_runner.domain.record import Holding, MachineRecord
 from qemu_runner.errors import NetworkUnavailableError
 from qemu_runner.existing_bridge import BridgeTapError, ExistingBridges
-from qemu_runner.service.nat_cards import exhausted, nat_cards, require_own_macs, reserved_addresses
+from qemu_runner.service.nat_cards import nat_cards, require_own_macs
 from qemu_runner.service.network_choice import Choice, NetworkChoice
+from qemu_runner.service.own_bridge import OwnBridge
 from qemu_runner.service.plugging import Taps
 from qemu_runner.service.port_rules import held_by_others, port_refusal, published, published_on
 from qemu_runner.user_network import (
@@ -68,7 +62,7 @@ class Networking:
         owner: str,
     ) -> None:
         self.user = user
-        self.nat = nat
+        self.own_bridge = OwnBridge(nat)
         self._bridges = bridges
         self._owner = owner
         self._choice = NetworkChoice(user, nat, bridges, default)
@@ -111,8 +105,7 @@ class Networking:
         on_nat = published_on(next(iter(spec.nat_nics), None))
         try:
             await self.user.check_ports(on_user, [*reserved, *on_nat], bind=bind)
-            if self.nat is not None and on_nat:
-                await self.nat.check_ports(machine_id, on_nat, reserved)
+            await self.own_bridge.check_ports(machine_id, on_nat, reserved)
         except (PortError, BridgePortError) as exc:
             raise port_refusal(exc, spec) from exc
         except UserNetworkError as exc:
@@ -139,18 +132,20 @@ class Networking:
         """Return what the spec's NICs have on this host; what they had before they keep.
 
         Raises:
-            SpecInvalidError: A MAC is another machine's on the same network.
+            SpecInvalidError: A MAC is another machine's on the same network, or an address is none to have.
+            AddressInUseError: A static address is another machine's.
             HostCapacityError: There is no address left.
             NetworkUnavailableError: The address cannot be had for another reason.
         """
         require_own_macs(spec, others)
-        taken = reserved_addresses(others)
+        await self.own_bridge.check_addresses(spec, others)
+        taken = self.own_bridge.taken(machine_id, spec, others)
         held, cards = [], 0
         for number, nic in enumerate(spec.nics):
             address, tap = "", ""
-            if nic.network == NAT_NETWORK and self.nat is not None:
+            if self.own_bridge.serves(nic):
                 address = "" if before is None else before.address_of(nic.mac)
-                address = address or await self._reserve(self.nat, taken)
+                address = nic.address or address or await self.own_bridge.choose(nic, taken)
                 taken.append(IPv4Address(address))
                 tap = tap_name(self._owner, machine_id, cards)
                 cards += 1
@@ -160,19 +155,27 @@ class Networking:
             held.append(Holding(nic.mac, address, tap))
         return tuple(held)
 
-    def require_room(self, spec: MachineSpec, records: Iterable[MachineRecord]) -> None:
-        """Refuse a spec whose NICs would find no address.
+    async def require_addresses(self, spec: MachineSpec, others: Sequence[MachineRecord]) -> None:
+        """Refuse a spec whose NICs would not find the addresses that they want.
+
+        Raises:
+            SpecInvalidError: A static address is none to have.
+            AddressInUseError: A static address is another machine's.
+            HostCapacityError: There are not enough left.
+        """
+        await self.own_bridge.check_addresses(spec, others)
+        self.own_bridge.require_room(spec, others)
+
+    async def set_aside(
+        self, machine_id: MachineId, spec: MachineSpec, others: Sequence[MachineRecord]
+    ) -> tuple[str, ...]:
+        """Set an address aside for each NIC on the own bridge, for a prepare that follows soon.
 
         Raises:
             HostCapacityError: There are not enough left.
+            NetworkUnavailableError: They cannot be had for another reason.
         """
-        if self.nat is None or not spec.nat_nics:
-            return
-        taken = reserved_addresses(records)
-        # Network, broadcast and the bridge's own are nobody else's.
-        left = max(0, self.nat.subnet.num_addresses - 3 - len(taken))
-        if left < len(spec.nat_nics):
-            raise exhausted(len(spec.nat_nics), left)
+        return await self.own_bridge.set_aside(machine_id, spec, others)
 
     def netdev_options(self, spec: MachineSpec, index: int | None, fd: str) -> tuple[str, ...]:
         """Return what QEMU's command line says of the NICs: all but the user network's are plugged by QMP.
@@ -224,12 +227,7 @@ class Networking:
 
     async def detach(self, machine_id: MachineId) -> None:
         """Remove what a machine that has ended had on the bridge; what the host keeps is listed as a leak."""
-        if self.nat is None:
-            return
-        try:
-            await self.nat.detach(machine_id)
-        except BridgeNetworkError as exc:
-            _LOG.error("machine not detached", extra={"machine": machine_id, "error": str(exc)})
+        await self.own_bridge.detach(machine_id)
 
     async def publish(self, record: MachineRecord) -> None:
         """Make the record's ports on the bridge those of the running machine, at once.
@@ -238,36 +236,20 @@ class Networking:
             PortUnavailableError: A port is taken; the ports are as before.
             NetworkUnavailableError: The host refused.
         """
-        if self.nat is None or not record.spec.nat_nics:
-            return
-        try:
-            await self.nat.publish(record.machine_id, published_on(record.spec.nat_nics[0]))
-        except NotAttachedError:
-            # It is ending; the next start publishes them.
-            _LOG.info("ports wait for the next start", extra={"machine": record.machine_id})
-        except BridgePortError as exc:
-            raise port_refusal(exc, record.spec) from exc
-        except BridgeNetworkError as exc:
-            raise NetworkUnavailableError(NAT_NETWORK, str(exc)) from exc
+        await self.own_bridge.publish(record)
 
     def followers(self, changed: Callable[[], None]) -> Iterator[tuple[str, Coroutine[None, None, NoReturn]]]:
         """Yield what has to run as long as the service does, each with its name.
 
         `changed` is called when the host knows other neighbours.
         """
-        if self.nat is not None:
-            yield "own bridge", self.nat.run()
+        if self.own_bridge.network is not None:
+            yield "own bridge", self.own_bridge.network.run()
         yield "neighbours", self._bridges.run(changed)
 
     async def adopt(self, records: Iterable[MachineRecord]) -> None:
         """Take over the cards of machines that run, and remove what belongs to none."""
-        if self.nat is None:
-            return
-        live = [card for r in records if r.run is not None for card in nat_cards(r).values()]
-        try:
-            await self.nat.adopt(live)
-        except BridgeNetworkError as exc:
-            _LOG.error("bridge not adopted whole", extra={"error": str(exc)})
+        await self.own_bridge.adopt(records)
 
     async def release(self, remaining: Iterable[MachineRecord]) -> None:
         """Remove the guard if no machine is left on the user network.
@@ -304,18 +286,12 @@ class Networking:
             found = await self.user.leaks(needed=needed)
         except UserNetworkError as exc:
             raise NetworkUnavailableError(USER_NETWORK, str(exc)) from exc
-        if self.nat is None:
-            return found
-        try:
-            known = {*(record.machine_id for record in records), *unrecorded}
-            return [*found, *await self.nat.leaks(known)]
-        except BridgeNetworkError as exc:
-            raise NetworkUnavailableError(NAT_NETWORK, str(exc)) from exc
+        known = {*(record.machine_id for record in records), *unrecorded}
+        return [*found, *await self.own_bridge.leaks(known)]
 
     async def checks(self) -> list[Check]:
         """Give the doctor's checks of all networks."""
-        of_nat = [] if self.nat is None else await self.nat.checks()
-        return [*of_nat, *await self.user.checks()]
+        return [*await self.own_bridge.checks(), *await self.user.checks()]
 
     async def leave(self) -> None:
         """Remove guard, bridge, rules and dnsmasq, at the end of the stack."""
@@ -323,33 +299,18 @@ class Networking:
             await self.user.remove_guard()
         except UserNetworkError as exc:
             _LOG.error("the guard stays", extra={"error": str(exc)})
-        if self.nat is None:
-            return
-        try:
-            await self.nat.leave()
-        except BridgeNetworkError as exc:
-            _LOG.error("something of the bridge stays", extra={"error": str(exc)})
+        await self.own_bridge.leave()
 
     async def _attach(self, record: MachineRecord, taps: Taps) -> None:
         queues = min(record.spec.cpus, _MOST_QUEUES)
         cards = nat_cards(record)
         for number, nic in enumerate(record.spec.nics):
             if number in cards:
-                if self.nat is None:
-                    raise NetworkUnavailableError(NAT_NETWORK, "the runner's settings switch it off.")
-                taps.add(number, await self.nat.attach(cards[number], queues=queues))
+                taps.add(number, await self.own_bridge.attach(cards[number], queues))
             elif nic.network.startswith(BRIDGE_PREFIX):
                 bridge = nic.network.removeprefix(BRIDGE_PREFIX)
                 name = record.holdings[number].tap
                 taps.add(number, await self._bridges.attach(bridge, name, queues=queues))
-
-    async def _reserve(self, nat: BridgeNetwork, taken: Sequence[IPv4Address]) -> str:
-        try:
-            return str(await nat.reserve(taken))
-        except AddressPoolExhaustedError as exc:
-            raise exhausted(1, 0) from exc
-        except BridgeNetworkError as exc:
-            raise NetworkUnavailableError(NAT_NETWORK, str(exc)) from exc
 
 
 def with_networks(spec: MachineSpec, networks: Sequence[str]) -> MachineSpec:

@@ -29,12 +29,14 @@ class Plan:
         accelerator: "kvm" or "tcg".
         warnings: What the caller should know.
         networks: What each NIC's network resolves to.
+        addresses: What is set aside for each NIC; empty where nothing is.
     """
 
     qemu_argv: tuple[str, ...]
     accelerator: str
     warnings: tuple[str, ...]
     networks: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
 
 
 class Planning:
@@ -74,8 +76,8 @@ class Planning:
         _, choice = await self._networks(machine_id, spec)
         return Plan((), "", choice.warnings, choice.networks)
 
-    async def plan(self, machine_id: MachineId, spec: MachineSpec) -> Plan:
-        """Return what would happen.
+    async def plan(self, machine_id: MachineId, spec: MachineSpec, *, reserve: bool = False) -> Plan:
+        """Return what would happen; with `reserve`, set addresses aside for a prepare that follows.
 
         Raises:
             RunnerError: As a prepare and a start would.
@@ -112,7 +114,12 @@ class Planning:
             warnings.append("The guest is emulated (TCG), many times slower than with KVM.")
         if not hello.root:
             warnings.append("vm-host has no root: QEMU keeps the uid of whoever started it.")
-        return Plan(argv, hardware.accelerator, tuple(warnings), choice.networks)
+        addresses: tuple[str, ...] = ()
+        if reserve:
+            async with self._machines.allocation:
+                others = [r for r in self._machines.records() if r.machine_id != machine_id]
+                addresses = await self._networking.set_aside(machine_id, spec, others)
+        return Plan(argv, hardware.accelerator, tuple(warnings), choice.networks, addresses)
 
     def _user_index(self, machine_id: MachineId, spec: MachineSpec) -> int | None:
         """Return the number that the machine has, or would get."""
@@ -133,5 +140,5 @@ class Planning:
         await self._networking.check_ports(machine_id, spec, records, bind=not running)
         others = [record for record in records if record.machine_id != machine_id]
         require_own_macs(spec, others)
-        self._networking.require_room(spec, others)
+        await self._networking.require_addresses(spec, others)
         return spec, choice

@@ -48,7 +48,7 @@ def _nic(
     found: dict[str, Address] = {}
     if reserved := record.address_of(nic.mac):
         # Its own whether it runs or not.
-        found[reserved] = Address(reserved, "ipv4", "reserved")
+        found[reserved] = Address(reserved, "ipv4", "static" if nic.address else "reserved")
     if record.run is not None:
         if nic is record.spec.user_nic and record.user_index is not None:
             given = user_address(record.user_index)

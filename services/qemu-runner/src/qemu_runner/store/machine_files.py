@@ -183,7 +183,7 @@ def _virtual_size(overlay: Path) -> int:
 
 
 def _make_seed(path: Path, machine_id: MachineId, seed: Seed, uid: int | None) -> str:
-    meta = f"instance-id: {machine_id}\nlocal-hostname: {seed.hostname or machine_id}\n"
+    meta = f"instance-id: {seed.instance_id or machine_id}\nlocal-hostname: {seed.hostname or machine_id}\n"
     files: Mapping[str, bytes] = {
         "meta-data": meta.encode(),
         "user-data": seed.user_data or b"#cloud-config\n{}\n",

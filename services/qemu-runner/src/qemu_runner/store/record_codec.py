@@ -91,7 +91,13 @@ def _spec(document: dict[str, Any]) -> MachineSpec:
         disk_bytes=int(document["disk_bytes"]),
         image=Image(image["stored_digest"], DiskFormat(image["format"]), int(image["virtual_size_bytes"])),
         nics=tuple(
-            Nic(nic["network"], nic["mac"], tuple(PortMapping(**port) for port in nic["ports"]))
+            Nic(
+                nic["network"],
+                nic["mac"],
+                tuple(PortMapping(**port) for port in nic["ports"]),
+                nic.get("address", ""),
+                nic.get("planned", ""),
+            )
             for nic in document["nics"]
         ),
         cluster_id=document.get("cluster_id", ""),

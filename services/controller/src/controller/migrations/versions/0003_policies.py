@@ -1,4 +1,4 @@
-"""Policies of instances: restarting, starting again, ending, protection.
+"""Policies of instances: restarting, starting again, ending, leases, protection.
 
 Revision ID: 0003
 """
@@ -31,9 +31,22 @@ def upgrade() -> None:
     for column in _COLUMNS:
         op.add_column("instances", column)
     op.create_index("ix_instances_timed_id", "instances", ["timed", "id"])
+    op.create_table(
+        "instance_leases",
+        sa.Column("instance_id", sa.String(36), nullable=False),
+        sa.Column("duration_s", sa.Float(), nullable=False),
+        sa.Column("beats", sa.BigInteger(), nullable=False),
+        sa.Column("lease_expire_time", UtcDateTime(), nullable=False),
+        sa.Column("lease_lost_time", UtcDateTime()),
+        sa.PrimaryKeyConstraint("instance_id", name="pk_instance_leases"),
+        sa.ForeignKeyConstraint(
+            ["instance_id"], ["instances.id"], name="fk_instance_leases_instance_id", ondelete="CASCADE"
+        ),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("instance_leases")
     op.drop_index("ix_instances_timed_id", "instances")
     for column in reversed(_COLUMNS):
         op.drop_column("instances", column.name)

@@ -40,7 +40,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
         with running_stack("qc-cell-") as stack, BlockingApiClient(stack.base_url) as api:
             cloud = Cloud(stack, api)
             cloud.upload("tiny", guests.tiny())
-            yield Stand(cloud, moment)
+            yield Stand(cloud, stack, moment)
     assert host_snapshot.take().left_since(before) == {}
 
 

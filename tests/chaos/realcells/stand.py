@@ -53,20 +53,17 @@ class Stand:
 
     Args:
         cloud: The stack, through its API.
+        stack: Its processes.
         moment: The file of fail points that its services were started with.
     """
 
-    def __init__(self, cloud: Cloud, moment: Path) -> None:
+    def __init__(self, cloud: Cloud, stack: Stack, moment: Path) -> None:
         self.cloud = cloud
+        self.stack = stack
         self._moment = moment
         self._number = 0
         self._bystander = ""
         self._bystander_boot = ""
-
-    @property
-    def stack(self) -> Stack:
-        """The stack."""
-        return self.cloud.stack
 
     def ready(self) -> None:
         """Have a guest stand by, booted, whose life no cell is about."""

@@ -94,7 +94,7 @@ unit: ## Unit tests: no network, no QEMU
 integration: ## The whole stack through its public APIs, with real QEMU and MinIO
 	@tools/minio >/dev/null || [ -z "$$CI" ]
 	@$(PYTEST) services/*/tests -m "(netns or real or minio) and not full"
-	@$(PYTEST) packer/guests/tiny tests/integration -m "not full"
+	@$(PYTEST) packer/tests packer/guests/tiny tests/integration -m "not full"
 
 compose-test: ## The stack in containers, where a Docker engine answers (CI gets one)
 	@tools/compose-test
@@ -103,7 +103,7 @@ test: setup lint types protos-check wheels unit integration compose-test ## Ever
 
 test-full: test ## And the long suites whole
 	@$(PYTEST) services/*/tests tests/integration tests/compose -m full
-	@$(PYTEST) packer/guests/debian
+	@$(PYTEST) packer/guests/debian packer/tests
 
 bench: setup ## Benchmarks that print ratios
 	@for module in $(BENCHES); do PYTHONPATH=tools $(BIN)/python bench/$$module.py; done

@@ -21,7 +21,7 @@ OPTIONS := --mode=$(or $(MODE),auto) $(if $(STATE),--state=$(STATE)) $(if $(PORT
   $(if $(DEFAULT_NETWORK),--default-network=$(DEFAULT_NETWORK)) \
   $(if $(BRIDGE),--bridge=$(BRIDGE)) $(if $(BRIDGE_SUBNET),--bridge-subnet=$(BRIDGE_SUBNET))
 
-.PHONY: help setup demo up down status logs clean guest guest-debian doctor \
+.PHONY: help setup test-setup demo up down status logs clean guest guest-debian doctor \
   fmt lint types unit integration chaos chaos-real compose-test base-images wheels protos protos-check test test-full bench lock
 
 help: ## Show this list
@@ -29,6 +29,9 @@ help: ## Show this list
 
 setup: ## Install what is missing (Debian packages as root, Python environment)
 	@tools/setup
+
+test-setup: ## And what only the tests need (PostgreSQL, Packer)
+	@tools/setup --tests
 
 demo: setup ## The whole main job in a directory of its own: stack up, guest built, VM launched, used, removed
 	@guest=$$(packer/guests/tiny/build | tee >(cat >&2) | tail -n 1) && export PYTHONPATH=tools && \
@@ -95,7 +98,7 @@ unit: ## Unit tests: no network, no QEMU
 integration: ## The whole stack through its public APIs, with real QEMU, MinIO and PostgreSQL
 	@tools/minio >/dev/null || [ -z "$$CI" ]
 	@$(PYTEST) services/*/tests -m "(netns or real or minio or postgres) and not full"
-	@$(PYTEST) packer/guests/tiny tests/integration -m "not full"
+	@$(PYTEST) packer/tests packer/guests/tiny tests/integration -m "not full"
 	@$(PYTEST) tests/chaos -m "not full"
 
 chaos: setup ## The kill matrix on the fake runner: N=10000 cells of SEED=…, with a report
@@ -108,12 +111,12 @@ chaos-real: setup ## Cells of the kill matrix with real QEMU: N=20 of them drawn
 compose-test: ## The stack in containers, where a Docker engine answers (CI gets one)
 	@tools/compose-test
 
-test: setup lint types protos-check wheels unit integration compose-test ## Everything that CI runs
+test: test-setup lint types protos-check wheels unit integration compose-test ## Everything that CI runs
 
 test-full: test ## And the long suites whole
 	@$(PYTEST) services/*/tests tests/integration tests/chaos -m full
 	@MARKS=full tools/compose-test
-	@$(PYTEST) packer/guests/debian
+	@$(PYTEST) packer/guests/debian packer/tests
 
 bench: setup ## Benchmarks that print ratios
 	@for module in $(BENCHES); do PYTHONPATH=tools $(BIN)/python bench/$$module.py; done

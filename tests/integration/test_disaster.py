@@ -25,6 +25,8 @@ from qcontroller.controller.v1.operation_pb2_grpc import OperationServiceStub
 
 DATABASE = "controller.db"
 
+pytestmark = pytest.mark.native("a database is taken away and put back as a file")
+
 
 @pytest.fixture(scope="module")
 def lossy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
@@ -45,6 +47,12 @@ def cloud(lossy: Cloud) -> Iterator[Cloud]:
         remove(lossy, orphan["id"])
     assert lossy.leaks() == []
     assert document(lossy.api.request("GET", "/v1/images/tiny"))["usedBy"] == []
+
+
+def plain(cloud: Cloud) -> Stack:
+    """Return the stack, which is one of plain processes."""
+    assert isinstance(cloud.stack, Stack)
+    return cloud.stack
 
 
 def orphans(cloud: Cloud) -> list[Document]:
@@ -131,7 +139,7 @@ def test_a_lost_database_costs_neither_a_running_guest_nor_a_disk(cloud: Cloud) 
     stopped = cloud.verb(stopped["name"], "stop", force=True)
     boot_id = cloud.boot_id(running["name"])
     processes = cloud.stack.qemu_processes(running["id"])
-    lose_database(cloud.stack)
+    lose_database(plain(cloud))
 
     assert document(cloud.api.request("GET", "/v1/instances"))["instances"] == []
     found = {orphan["id"]: orphan for orphan in orphans(cloud)}
@@ -165,7 +173,7 @@ def test_a_lost_database_costs_neither_a_running_guest_nor_a_disk(cloud: Cloud) 
 
 def test_a_name_that_is_taken_is_a_conflict_and_another_one_can_be_given(cloud: Cloud) -> None:
     lost = cloud.launch_ready("twin")
-    lose_database(cloud.stack)
+    lose_database(plain(cloud))
     cloud.launch("twin", start=False)
     body = {"node": "node-1", "id": lost["id"]}
     refused = cloud.api.request("POST", "/v1/instances/import", json=body)
@@ -177,7 +185,7 @@ def test_a_name_that_is_taken_is_a_conflict_and_another_one_can_be_given(cloud: 
 
 def test_a_database_from_a_backup_has_its_machines_and_the_later_ones_are_orphans(cloud: Cloud) -> None:
     known = cloud.launch_ready()
-    directory = database(cloud.stack)
+    directory = database(plain(cloud))
     copy = directory.with_name("backup.db")
     with closing(sqlite3.connect(directory / DATABASE)) as source, closing(sqlite3.connect(copy)) as to:
         source.backup(to)
@@ -186,7 +194,7 @@ def test_a_database_from_a_backup_has_its_machines_and_the_later_ones_are_orphan
         cloud.verb(known["name"], "start")
     later = cloud.launch_ready()
     boot_ids = [cloud.boot_id(each["name"]) for each in (known, later)]
-    with without_controller(cloud.stack):
+    with without_controller(plain(cloud)):
         for path in directory.iterdir():
             path.unlink()
         shutil.move(copy, directory / DATABASE)
@@ -206,7 +214,7 @@ def test_a_controller_that_was_frozen_while_another_took_over_changes_nothing(
 ) -> None:
     instance = cloud.launch_ready("contested")
     boot_id = cloud.boot_id("contested")
-    with cloud.stack.frozen("controller"), second_controller(cloud.stack, tmp_path) as channel:
+    with cloud.stack.frozen("controller"), second_controller(plain(cloud), tmp_path) as channel:
         instances, operations = InstanceServiceStub(channel), OperationServiceStub(channel)
         request = instance_pb2.ImportInstanceRequest(node="node-1", id=instance["id"])
         mutation = instances.ImportInstance(request, timeout=60).mutation
@@ -219,7 +227,7 @@ def test_a_controller_that_was_frozen_while_another_took_over_changes_nothing(
     location = response.headers["Location"]
     operation = eventually(lambda: failed(cloud, location), "it is refused")
     assert operation["error"]["reason"] == "STALE_FENCE"
-    assert len(cloud.stack.qemu_processes(instance["id"])) == 1
+    assert len(plain(cloud).qemu_processes(instance["id"])) == 1
     assert cloud.boot_id("contested") == boot_id
-    lose_database(cloud.stack)
+    lose_database(plain(cloud))
     assert [orphan["id"] for orphan in orphans(cloud)] == [instance["id"]]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from controller.domain.machine import Machine, MachineExit, MachinePhase
+from controller.errors import PeerAway
 from controller.operations import PeerUnavailable, Problem, StepContext
 from controller.plans.power_steps import ConfirmRunning
 from controller_fakes import Cloud, ended, running_cloud
@@ -92,7 +93,12 @@ async def test_a_launch_whose_runner_goes_until_its_deadline_fails_no_instance_b
     tmp_path: Path,
 ) -> None:
     async with running_cloud(tmp_path, operation_deadline_s=2.0) as cloud:
-        cloud.runner.after["start"] = cloud.runner.break_off
+
+        def answer_is_lost() -> None:
+            cloud.runner.break_off()
+            raise PeerAway("RUNNER_UNAVAILABLE", "gone")
+
+        cloud.runner.after["start"] = answer_is_lost
         request = pb.LaunchInstanceRequest(name="web-1", image="tiny", start=True)
         mutation = (await cloud.instances.LaunchInstance(request, timeout=10)).mutation
         wait = operation_pb2.WaitOperationRequest(id=mutation.operation.id, timeout="4s")

@@ -132,7 +132,7 @@ async def start_of(cloud: Cloud) -> str:
 async def log_of(cloud: Cloud, start: str) -> list[tuple[int, str, str]]:
     """Return position, type and instance of every event after `start`, up to the last instance's deletion."""
     query = select(events.c.rev, events.c.type, events.c.data).order_by(events.c.rev)
-    after = query.where(events.c.rev > decode(start)[1])
+    after = query.where(events.c.rev > decode(start)[1].rev)
     rows = await cloud.database.read(lambda conn: conn.execute(after).all())
     found = [(row.rev, row.type, row.data.get("instance", row.data.get("subjectName", ""))) for row in rows]
     return found[: 1 + next(i for i, row in enumerate(found) if row[1:] == ("instance.deleted", LAST))]

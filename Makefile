@@ -91,9 +91,9 @@ wheels: ## Build every service and library as a wheel of its own, into dist/
 	@rm -rf dist && for package in protos $(PACKAGES); do \
 	  $(BIN)/pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist ./$$package; done && ls dist
 
-unit: ## Unit tests: no network, no QEMU
-	@for folder in $(addsuffix /tests,$(PACKAGES) tools packer/guests); do \
-	  echo "unit: $$folder"; $(PYTEST) $$folder -m "not netns and not real and not minio and not postgres and not full"; done
+unit: ## Unit tests: no network, no QEMU; two packages at a time
+	@printf '%s\n' services/controller/tests $(addsuffix /tests,$(filter-out services/controller,$(PACKAGES)) tools packer/guests) | \
+	  xargs -P 2 -I {} sh -c 'echo "unit: {}"; $(PYTEST) {} -m "not netns and not real and not minio and not postgres and not full"'
 
 integration: ## The whole stack through its public APIs, with real QEMU, MinIO and PostgreSQL
 	@tools/minio >/dev/null || [ -z "$$CI" ]

@@ -61,7 +61,7 @@ def test_the_end_of_a_killed_machine_is_in_its_bundle(cloud: Cloud) -> None:
     eventually(lambda: cloud.get(name)["status"]["state"] == "FAILED", "it is seen to be lost")
     files = bundle(cloud, operation_of(cloud, name, "launch")["id"])
     seen = json.loads(files["now/instance.json"])
-    assert (seen["status"]["state"], seen["status"]["reason"]) == ("FAILED", "QEMU_EXITED")
+    assert (seen["status"]["state"], seen["status"]["reason"]) == ("FAILED", "QEMU_KILLED")
     assert "now/machine.json" in files
     cloud.delete(name)
 

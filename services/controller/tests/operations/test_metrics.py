@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from controller.operations import EngineSettings, PeerUnavailable, Problem
 from controller.operations.claim import claim
 from operations_fakes import LONG_S, World, accepted, permanent, wanting
@@ -10,6 +11,9 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, event
 
 PREFIX = "qcontroller_"
+
+# Its write-ahead log, and the form in which it explains a query.
+of_sqlite = pytest.mark.parametrize("target", ["sqlite"], indirect=True)
 
 
 async def test_the_table_counts_how_operations_of_each_kind_ended(world: World) -> None:
@@ -59,8 +63,9 @@ async def test_what_needs_attention_is_shown_at_once_until_it_is_mended(world: W
         operation = await accepted(engine)
         while not (await engine.get(operation)).needs_attention:
             await anext(feed)
+        delay_s = await world.clock.until_asleep_for(2)
         assert shown() == 1
-        world.clock.advance(await world.clock.until_asleep_for(2))
+        world.clock.advance(delay_s)
         await engine.wait(operation, LONG_S)
         assert shown() == 0
 
@@ -96,6 +101,7 @@ async def test_the_age_of_the_queue_is_that_of_the_oldest_that_has_not_begun(wor
     assert registry.get_sample_value(f"{PREFIX}operation_queue_age_seconds") == 0
 
 
+@of_sqlite
 async def test_the_database_shows_its_commits_its_queue_and_its_log(world: World) -> None:
     world.make_plan()
     registry = CollectorRegistry()
@@ -105,6 +111,7 @@ async def test_the_database_shows_its_commits_its_queue_and_its_log(world: World
     assert (registry.get_sample_value(f"{PREFIX}database_wal_bytes") or 0) > 0
 
 
+@of_sqlite
 async def test_looking_for_work_reads_what_waits_and_not_what_is_past(world: World) -> None:
     """Trap 12: its cost must not grow with the history."""
     world.make_plan()

@@ -12,7 +12,7 @@ from framework.cloud import Cloud
 from framework.containers import SERVICES, Containers, client, docker, running
 from qcengine import base_images
 from qcengine.project import Project
-from qcstack.compose import ROOT
+from qcstack.compose import ROOT, lost_files
 
 pytestmark = pytest.mark.compose
 
@@ -46,20 +46,16 @@ def _build(checkout: Path, service: str) -> str:
         f"--secret=id={name},src={values.get(variable, '/dev/null')}"
         for name, variable in (("ca", "QC_CA"), ("pip", "QC_PIP_CONF"))
     ]
-    docker(
-        *(
-            "build",
-            "--quiet",
-            *secrets,
-            "--build-arg",
-            f"BASE={base}",
-            "--tag",
-            f"qcontroller-{service}:edited",
-        ),
-        *("--file", str(checkout / "services" / service / "Dockerfile"), str(checkout)),
-        within_s=600,
-    )
-    return _image(f"qcontroller-{service}:edited")
+    name = f"qcontroller-{service}:edited"
+    command = ["build", "--quiet", *secrets, "--build-arg", f"BASE={base}", "--tag", name]
+    command += ["--file", str(checkout / "services" / service / "Dockerfile"), str(checkout)]
+    try:
+        docker(*command, within_s=600)
+    except AssertionError as exc:
+        if not lost_files(str(exc)):
+            raise
+        docker(*command, within_s=600)
+    return _image(name)
 
 
 def _image(name: str) -> str:

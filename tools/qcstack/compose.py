@@ -19,6 +19,7 @@ from qcstack.layout import StackLayout
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROJECT: Final = "qcontroller"
 _VM_HOST: Final = "vm-host"
+_BUILD_ATTEMPTS: Final = 3
 _READY_WITHIN_S: Final = 180
 _ASK_WITHIN_S: Final = 60.0
 
@@ -49,6 +50,15 @@ def keeps_containers() -> bool:
         timeout=_ASK_WITHIN_S,
     )
     return done.stdout.strip() == "true"
+
+
+def lost_files(said: str) -> bool:
+    """Tell whether a build failed because BuildKit missed files that it had been sent.
+
+    Engine 20.10 keeps a folder between builds and brings it up to date; a build that follows another one of
+    the same folder at once now and then finds it without its own part.
+    """
+    return "failed to compute cache key" in said and "not found" in said
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +97,26 @@ class ComposeStack:
         # One after the other: builds of one folder at the same time, each sending its own part of it, now and
         # then find a file of their part missing ("failed to compute cache key … not found").
         for service in services:
-            self.run("build", "--quiet", service, timeout_s=3600)
+            self._build(service, say)
+
+    def _build(self, service: str, say: Callable[[str], None]) -> None:
+        for attempt in range(1, _BUILD_ATTEMPTS + 1):
+            done = subprocess.run(
+                self.command("build", "--quiet", service),
+                env=self._variables(),
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=3600,
+            )
+            sys.stderr.write(done.stderr)
+            if done.returncode == 0:
+                return
+            if attempt == _BUILD_ATTEMPTS or not lost_files(done.stderr):
+                raise lifecycle.StackError(f"docker compose build {service} failed (above)")
+            say(f"the engine lost files that it had been sent: building {service} once more")
 
     def up(self) -> None:
         """Start what is not running and wait until every container is healthy and /readyz says READY.

@@ -131,3 +131,12 @@ def test_no_variable_of_the_project_is_a_setting_of_a_service() -> None:
     prefixes = tuple(f"QC_{name.upper().replace('-', '_')}_" for name in SERVICES)
     assert "QC_TAG_VM_HOST" in variables
     assert {name for name in variables if name.startswith(prefixes)} == set()
+
+
+def test_a_build_that_missed_files_is_told_from_one_that_failed() -> None:
+    assert compose.lost_files(
+        'failed to solve: failed to compute cache key: "/requirements/x.txt" not found: not found'
+    )
+    assert not compose.lost_files(
+        "failed to solve: process /bin/sh -c false did not complete successfully: 1"
+    )

@@ -128,7 +128,7 @@ def test_up_with_build_behind_a_changed_runner_leaves_its_guest_alone(images: No
         docker("tag", original, local)
 
 
-# Behind the test above: plain `up --build` makes vm-host anew where the cache is gone, which `make up` does not.
+# Last: plain `up --build` makes vm-host anew where the cache is gone, which `make up` does not.
 @pytest.mark.full
 def test_make_up_behind_a_pruned_build_cache_leaves_vm_host_and_its_guest_alone(
     containers: Containers, cloud: Cloud

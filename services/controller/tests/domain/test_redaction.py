@@ -5,6 +5,8 @@ import json
 import pytest
 from controller.domain.redaction import REMOVED, Redaction
 
+LONG = 512 * 1024
+
 USER_DATA = """#cloud-config
 password: tiny
 chpasswd: {list: ["root:Corr3ct-horse"]}
@@ -66,3 +68,20 @@ def test_what_is_no_secret_stays() -> None:
 
 def test_bytes_that_are_no_text_do_not_hinder() -> None:
     assert b"CANARY-77" not in Redaction([USER_DATA]).clean(b"\xff\xfe CANARY-77 \x00")
+
+
+@pytest.mark.parametrize(
+    "long",
+    [b"a" * LONG, b"secret" * (LONG // 6), b'token="\\' * (LONG // 8), (b"token" + b" " * 8) * (LONG // 13)],
+    ids=["one word", "names", "quotes that end nowhere", "names without a value"],
+)
+def test_what_a_hostile_guest_writes_ends(long: bytes) -> None:
+    """Trying again from each place would take hours here."""
+    assert Redaction(["user: admin\n"]).clean(long)
+
+
+def test_a_named_secret_within_a_string_of_json_goes_and_the_json_stays() -> None:
+    inner = json.dumps({"password": "hunter2"})
+    clean = Redaction([]).clean(json.dumps({"said": inner}).encode())
+    assert b"hunter2" not in clean
+    assert json.loads(json.loads(clean)["said"]) == {"password": "[removed]"}

@@ -22,8 +22,11 @@ _WORD: Final = re.compile(
     r"\\u001[bB]\[[0-9;]*[A-Za-z]|\x1b\[[0-9;]*[A-Za-z]|\\u[0-9a-fA-F]{4}|\\."
     r"|[^\s\"'\[\]{},;|&<>()=:\\\x00-\x1f]+"
 )
+# Guests write what is searched here: no part may be tried again from each place of a long run, which would
+# stop the service for as long as the square of its length.
 _NAMED: Final = re.compile(
-    rf"(?i)(\"?[\w.-]*{_NAMES}[\w.-]*\\?\"?\s*[:=]\s*)(\"(?:[^\"\\\n]|\\.)+\"|'[^'\n]+'|[^\s,}}\]\"']+)"
+    rf"(?i)({_NAMES}[\w.-]{{0,64}}\\?\"?\s{{0,64}}[:=]\s{{0,64}})"
+    r"(\"(?:[^\"\\\n]|\\.)+\"|\\\"[^\"\n]+\\\"|'[^'\n]+'|[^\s,}\]\"']+)"
 )
 _KEY_BLOCK: Final = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
@@ -44,15 +47,14 @@ class Redaction:
         self._words = frozenset(word for text in texts for word in _words(text))
         values = sorted({value for text in texts for value in _values(text)}, key=len, reverse=True)
         forms = {form for value in values[:_MOST_VALUES] for form in (value, json.dumps(value)[1:-1])}
-        longest_first = sorted(forms, key=len, reverse=True)
-        self._values = re.compile("|".join(map(re.escape, longest_first))) if forms else None
+        self._values = sorted(forms, key=len, reverse=True)
 
     def clean(self, content: bytes) -> bytes:
         """Return `content` without what is secret; bytes that are no text are replaced."""
         text = content.decode("utf-8", "replace")
         text = _KEY_BLOCK.sub(REMOVED, text)
-        if self._values is not None:
-            text = self._values.sub(REMOVED, text)
+        for value in self._values:
+            text = text.replace(value, REMOVED)
         if self._words:
             text = _WORD.sub(self._word, text)
         return _NAMED.sub(_unnamed, text).encode()
@@ -79,6 +81,7 @@ def _values(text: str) -> Iterator[str]:
 
 
 def _unnamed(found: re.Match[str]) -> str:
-    # Quoted in any case, so that JSON stays JSON.
-    quote = "'" if found.group(2).startswith("'") else '"'
+    # Quoted in any case, so that JSON stays JSON, also within a string of JSON.
+    value = found.group(2)
+    quote = "'" if value.startswith("'") else '\\"' if value.startswith('\\"') else '"'
     return f"{found.group(1)}{quote}{REMOVED}{quote}"

@@ -39,12 +39,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for mark in item.iter_markers("native"):
             item.add_marker(pytest.mark.skip(reason=f"natively only: {mark.args[0]}"))
-        fixtures = set(getattr(item, "fixturenames", []))
-        if {"site_of", "victim"} & fixtures:
+        if {"site_of", "victim"} & set(getattr(item, "fixturenames", [])):
             item.add_marker(pytest.mark.full)
-        plain = hasattr(getattr(item, "module", None), "running_stack")
-        if plain and not {"cloud", "in_containers"} & fixtures:
-            item.add_marker(pytest.mark.skip(reason="natively only: it makes plain stacks of its own"))
 
 
 @pytest.fixture(scope="session")

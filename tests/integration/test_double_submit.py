@@ -20,6 +20,8 @@ from framework.api_client import BlockingApiClient
 from framework.cloud import Cloud, Document, document
 from framework.stack import Stack, eventually, running_stack
 
+pytestmark = pytest.mark.native("connections are cut and services killed in a stack of its own")
+
 AT_ONCE = 4
 # A launch may be faster than the signal: then the moment was missed, and it is tried again.
 ATTEMPTS = 5

@@ -194,6 +194,7 @@ class SmallFileSystem:
 
 
 @pytest.mark.full
+@pytest.mark.native("vm-host, runner and controller are taken away from a stack of its own")
 def test_a_vm_host_that_dies_or_stops_tells_the_one_from_the_other(broken_cloud: Cloud) -> None:
     cloud = broken_cloud
     instance = cloud.launch_ready()
@@ -213,6 +214,7 @@ def test_a_vm_host_that_dies_or_stops_tells_the_one_from_the_other(broken_cloud:
 
 
 @pytest.mark.full
+@pytest.mark.native("vm-host, runner and controller are taken away from a stack of its own")
 def test_what_became_of_machines_while_runner_and_controller_were_away_is_known_afterwards(
     broken_cloud: Cloud,
 ) -> None:

@@ -82,6 +82,7 @@ def test_a_protected_instance_outlives_deletions(cloud: Cloud) -> None:
     cloud.delete(instance["name"])
 
 
+@pytest.mark.native("its stack has settings of its own: short times")
 def test_nothing_is_left_when_nobody_renews_the_lease(hasty_cloud: Cloud) -> None:
     cloud = hasty_cloud
     instance = cloud.launch(lease="5s")
@@ -93,6 +94,7 @@ def test_nothing_is_left_when_nobody_renews_the_lease(hasty_cloud: Cloud) -> Non
 
 
 @pytest.mark.full
+@pytest.mark.native("its stack has settings of its own: short times")
 def test_a_connection_that_is_held_keeps_the_instance_and_its_end_takes_it_away(hasty_cloud: Cloud) -> None:
     cloud = hasty_cloud
     instance = cloud.launch(lease="6s")
@@ -127,6 +129,7 @@ def test_an_instance_is_gone_when_its_time_has_run_out(cloud: Cloud) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.native("its stack has settings of its own: short times")
 def test_autostart_brings_back_what_ended_with_vm_host(hasty_cloud: Cloud) -> None:
     cloud = hasty_cloud
     instance = cloud.launch(autostart=True)

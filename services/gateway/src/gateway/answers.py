@@ -49,3 +49,9 @@ class StreamedBytes(Response):
             await send({"type": "http.response.body", "body": b""})
         finally:
             await self._source.aclose()
+
+
+async def client_gone(receive: Receive) -> None:
+    """Return when the client has hung up."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -6,13 +6,13 @@ its last id) or the gateway stops; it must never hold up the latter. A comment t
 
 import asyncio
 import json
-from typing import Any, Final
+from typing import Final
 
 from qcontroller.event.v1.event_pb2 import Event
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.answers import HEAD_KEY
+from gateway.answers import HEAD_KEY, client_gone
 from gateway.backends import Backends
 from gateway.calls import Call
 from gateway.watching import HEARTBEAT_S, Watch, event_document, open_watch
@@ -47,7 +47,7 @@ class _EventStream(Response):
         self._heartbeat_s = heartbeat_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gone = asyncio.ensure_future(_gone(receive))
+        gone = asyncio.ensure_future(client_gone(receive))
         try:
             await send(
                 {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
@@ -83,8 +83,3 @@ def event_text(event: Event) -> str:
 
 async def _write(send: Send, text: str) -> None:
     await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
-
-
-async def _gone(receive: Receive) -> Any:
-    while (await receive())["type"] != "http.disconnect":
-        pass

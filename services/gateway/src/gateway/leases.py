@@ -12,7 +12,7 @@ from qcontroller.controller.v1 import instance_pb2 as pb
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.answers import HEAD_KEY, json_response
+from gateway.answers import HEAD_KEY, client_gone, json_response
 from gateway.backends import CONTROLLER, DEADLINE_S, Backends, ask, next_of
 from gateway.calls import Call
 from gateway.convert import to_json
@@ -64,7 +64,7 @@ class _LeaseStream(Response):
         del scope
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         pump = asyncio.ensure_future(self._pump(send))
-        ends = [asyncio.ensure_future(self._closing.wait()), asyncio.ensure_future(_gone(receive))]
+        ends = [asyncio.ensure_future(self._closing.wait()), asyncio.ensure_future(client_gone(receive))]
         try:
             await asyncio.wait({pump, *ends}, return_when=asyncio.FIRST_COMPLETED)
             if pump.done():
@@ -90,8 +90,3 @@ async def _write(send: Send, event: str, document: dict[str, Any]) -> None:
     data = json.dumps(document, separators=(",", ":"))
     text = f"event: {event}\ndata: {data}\n\n"
     await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

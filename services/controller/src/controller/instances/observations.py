@@ -8,8 +8,8 @@ import hashlib
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
 
 from sqlalchemy import Connection
 
@@ -33,6 +33,20 @@ _PAGE: Final = 200
 # Beside the cursors of peers: the form in which a node was told of last.
 _NODE_PEER: Final = "node:"
 _PEER_CHARACTERS: Final = 64
+
+_Each = TypeVar("_Each")
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """An instance after a view of its machine.
+
+    Attributes:
+        doubtful: The view is older than what is known, and was not taken over.
+    """
+
+    instance: Instance
+    doubtful: bool = False
 
 
 class Observations:
@@ -75,22 +89,20 @@ class Observations:
 
         A view that predates what an operation has seen is not taken: somebody has to look again.
         """
-        taken: list[Instance] = []
-        older: list[Instance] = []
 
-        def take(conn: Connection, instance: Instance) -> None:
+        def take(conn: Connection, instance: Instance) -> _Taken | None:
             machine = self._machine_of(machines, instance)
-            if machine is None or not self._is_late(machine):
-                taken.append(self._take(conn, machine, instance, older))
+            if machine is not None and self._is_late(machine):
+                return None
+            return self._take(conn, machine, instance)
 
-        async for _ in self._pages(node, take):
-            for instance in taken:
-                self._tell(instance)
-            for instance in older:
-                for listener in self._doubters:
-                    listener(instance)
-            taken.clear()
-            older.clear()
+        async for page in self._pages(node, take):
+            for taken in page:
+                if taken is None:
+                    continue
+                self._tell(taken.instance)
+                for listener in self._doubters if taken.doubtful else ():
+                    listener(taken.instance)
         for machine in machines.values():
             self._revisions[machine.id] = max(machine.revision, self._revisions.get(machine.id, 0))
 
@@ -137,19 +149,19 @@ class Observations:
         async for _ in self._pages(node, derive):
             continue
 
-    async def _pages(self, node: str, each: Callable[[Connection, Instance], None]) -> AsyncIterator[None]:
+    async def _pages(
+        self, node: str, each: Callable[[Connection, Instance], _Each]
+    ) -> AsyncIterator[list[_Each]]:
         """Do `each` to every instance of a node, a page in a transaction: others write between two pages."""
         after = ""
         while True:
 
-            def work(conn: Connection, after: str = after) -> str:
+            def work(conn: Connection, after: str = after) -> tuple[list[_Each], str]:
                 page = instance_rows.page_on_node(conn, node, after, _PAGE)
-                for instance in page:
-                    each(conn, instance)
-                return page[-1].id if len(page) == _PAGE else ""
+                return [each(conn, instance) for instance in page], page[-1].id if len(page) == _PAGE else ""
 
-            after = await self._database.write(work)
-            yield
+            done, after = await self._database.write(work)
+            yield done
             if not after:
                 return
 
@@ -177,18 +189,14 @@ class Observations:
         instance = instance_rows.find(conn, machine.id)
         if instance is None:
             return None
-        return self._take(conn, machine, instance, [])
+        return self._take(conn, machine, instance).instance
 
-    def _take(
-        self, conn: Connection, machine: Machine | None, instance: Instance, older: list[Instance]
-    ) -> Instance:
-        """Take a view over, or put the instance with the older ones."""
+    def _take(self, conn: Connection, machine: Machine | None, instance: Instance) -> _Taken:
         known = instance.machine
         if machine is not None and known is not None and machine.older_than(known):
             self._changes.beside(instance, Event.OLDER_VIEW)
-            older.append(instance)
-            return instance
-        return self._changes.observed(conn, machine, instance) or instance
+            return _Taken(instance, doubtful=True)
+        return _Taken(self._changes.observed(conn, machine, instance) or instance)
 
     def _is_late(self, machine: Machine) -> bool:
         """Whether a later view came by another way within this life of the runner."""

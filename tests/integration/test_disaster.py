@@ -192,6 +192,7 @@ def test_a_database_from_a_backup_has_its_machines_and_the_later_ones_are_orphan
     for _ in range(2):
         cloud.verb(known["name"], "stop", force=True)
         cloud.verb(known["name"], "start")
+    cloud.wait_ready(known["name"])
     later = cloud.launch_ready()
     boot_ids = [cloud.boot_id(each["name"]) for each in (known, later)]
     with without_controller(plain(cloud)):

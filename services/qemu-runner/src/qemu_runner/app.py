@@ -42,6 +42,7 @@ from qemu_runner.service.networking import Networking
 from qemu_runner.service.planning import Planning
 from qemu_runner.service.power import Power
 from qemu_runner.service.preparation import Preparation, UidRange
+from qemu_runner.service.probe_targets import probe_target
 from qemu_runner.service.quarantine import Quarantine
 from qemu_runner.service.removal import Removal
 from qemu_runner.service.starting import Starting
@@ -158,6 +159,7 @@ async def running_core(
             growth,
             sink,
             configuration.console_limit_bytes,
+            probe_target,
             monitor_lost,
             tasks,
         )

@@ -155,17 +155,13 @@ def boot_table(phases: Sequence[dict[str, Any]]) -> list[str]:
     """Return the phases of a boot as lines of a table, in the order in which they began."""
     if not phases:
         return []
-    rows = sorted(
-        ((datetime.fromisoformat(phase["startTime"]), phase) for phase in phases), key=lambda row: row[0]
-    )
-    begin = rows[0][0]
-    return [
-        f"{'phase':<18} {'begins':>8} {'lasts':>8}",
-        *(
-            f"{phase['name']:<18} {(start - begin).total_seconds():6.2f} s {phase['durationMs'] / 1000:6.2f} s"
-            for start, phase in rows
-        ),
-    ]
+    begun = {phase["name"]: datetime.fromisoformat(phase["startTime"]) for phase in phases}
+    first = min(begun.values())
+    lines = [f"{'phase':<18} {'begins':>8} {'lasts':>8}"]
+    for phase in sorted(phases, key=lambda phase: begun[phase["name"]]):
+        begins_s, lasts_s = (begun[phase["name"]] - first).total_seconds(), phase["durationMs"] / 1000
+        lines.append(f"{phase['name']:<18} {begins_s:6.2f} s {lasts_s:6.2f} s")
+    return lines
 
 
 def _look(rest: RestClient, screen: Screen) -> None:

@@ -53,6 +53,7 @@ from qemu_runner.service.watching import Watching
 from qemu_runner.servicer import HostServicer, MachineServicer, Services
 from qemu_runner.settings import Configuration, parse_settings
 from qemu_runner.store.file_growth import FileGrowth
+from qemu_runner.store.host_speed import HostSpeed
 from qemu_runner.store.image_cache import ImageCache
 from qemu_runner.store.machine_files import MachineFiles
 from qemu_runner.store.machine_store import MachineStore
@@ -202,6 +203,7 @@ async def running_core(
                 capacity,
                 vm_hosts,
                 configuration.accelerator,
+                HostSpeed(configuration.state_dir),
                 actions.is_busy,
             ),
             doctor=Doctor(configuration.state_dir, networking, vm_hosts),

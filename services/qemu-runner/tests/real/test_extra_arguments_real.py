@@ -1,4 +1,4 @@
-"""An operator's arguments with real QEMU: each allowed kind is taken by it; a forbidden one stops the start."""
+"""An operator's arguments with real QEMU: it takes each allowed kind; a forbidden one stops the start."""
 
 import asyncio
 import json

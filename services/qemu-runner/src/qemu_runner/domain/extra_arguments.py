@@ -71,8 +71,8 @@ def check_extra_arguments(words: Sequence[str]) -> tuple[str, ...]:
 def with_places(words: Sequence[str], root_bus: str) -> tuple[str, ...]:
     """Return checked `words` with a fixed place on the root bus for each PCI device.
 
-    QEMU makes devices that are written as key=value before all that are written as JSON, wherever they stand in
-    the list: without a place of its own such a device takes the first of the runner's.
+    QEMU makes devices that are written as key=value before all that are written as JSON, wherever they stand
+    in the list: without a place of its own such a device takes the first of the runner's.
     """
     placed: list[str] = []
     slot = _FIRST_SLOT

@@ -75,6 +75,7 @@ class Run:
         kernel_start: The guest's uptime 0 on the host's clock.
         phases: Phases of the present boot so far.
         held: Numbers of the spec's probes that have held in the present boot.
+        extra_arguments: What the operator's settings added to its argument list.
     """
 
     incarnation: int
@@ -100,6 +101,7 @@ class Run:
     kernel_start: datetime | None = None
     phases: tuple[ReachedPhase, ...] = ()
     held: tuple[int, ...] = ()
+    extra_arguments: tuple[str, ...] = ()
 
     def begun_anew(self, console_offset: int) -> "Run":
         """Return the run after its guest has begun to boot again, its output beginning there."""

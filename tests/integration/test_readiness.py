@@ -32,7 +32,7 @@ def until_missing_only_the_server(cloud: Cloud, name: str) -> Document:
     while True:
         status, problem = wait(cloud, name, "1s")
         assert status == 504, problem
-        if problem["detail"].count("(") == 2 and f"tcp {PORT}" in problem["detail"]:
+        if problem["metadata"]["evidence"].startswith(f"Still missing: tcp {PORT} ("):
             return problem
         assert time.monotonic() < until, problem
 
@@ -47,7 +47,7 @@ def test_a_guest_is_ready_when_all_that_was_asked_holds_and_not_before(cloud: Cl
 
     problem = until_missing_only_the_server(cloud, name)
     assert (problem["reason"], problem["metadata"]["condition"]) == ("READINESS_TIMEOUT", "Ready")
-    assert "connection refused" in problem["detail"]
+    assert "connection refused" in problem["metadata"]["evidence"]
     assert "qcontroller-phase" in problem["metadata"]["console"]
 
     assert cloud.exec(name, "/bin/sh", "-c", SERVE)["exitCode"] == 0

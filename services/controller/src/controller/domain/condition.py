@@ -49,7 +49,8 @@ class _Finding:
     message: str = ""
 
 
-_MAX_EVIDENCE: Final = 2000
+# It travels in the metadata of a refusal, beside the console's last lines.
+_MAX_EVIDENCE: Final = 1000
 
 _TRUE, _FALSE, _UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 _NOT_STARTED: Final = _Finding(_FALSE, "NotStarted", "The machine has not been started.")

@@ -70,7 +70,7 @@ class Probing:
     ) -> None:
         self.probes = probes
         self.results = [
-            ProbeResult(True, _ALREADY, datetime.now(UTC)) if n in held else ProbeResult()
+            ProbeResult(holds=True, evidence=_ALREADY) if n in held else ProbeResult()
             for n in range(len(probes))
         ]
         self.cloud_init = CloudInitState()

@@ -17,12 +17,12 @@ from run import small_guest, stack
 
 MARK = "bench-serves"
 PORT = 8080
-USER_DATA = f"#cloud-config\nruncmd:\n  - httpd -p {PORT} -h / && echo && echo {MARK}\n"
+USER_DATA = f"#cloud-config\nruncmd:\n  - httpd -p {PORT} -h / && touch /run/serves && echo && echo {MARK}\n"
 CONTRACTS: dict[str, dict[str, Any]] = {
     "agent": {"agent": {}},
     "serial": {"serial": {"match": f"^{MARK}"}},
     "tcp": {"tcp": {"port": PORT}},
-    "exec": {"exec": {"argv": ["/bin/nc", "-z", "127.0.0.1", str(PORT)]}},
+    "exec": {"exec": {"argv": ["/bin/ls", "/run/serves"]}},
 }
 # What a contract's own readiness is seen by.
 MARKS = {"agent": "qcontroller-phase: agent "}

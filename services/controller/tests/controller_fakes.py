@@ -350,6 +350,7 @@ class FakeStore:
     pins: dict[str, str] = field(default_factory=dict)
     away: bool = False
     gone: bool = False
+    has_agent: bool = True
     events: "asyncio.Queue[ImageEvent]" = field(default_factory=asyncio.Queue)
     cursors: list[str] = field(default_factory=list)
 
@@ -357,7 +358,8 @@ class FakeStore:
         self._there()
         if name != "tiny" or self.gone:
             raise ImageNotFound(name)
-        return StoreImage(InstanceImage("tiny", DIGEST, DIGEST, "qcow2", 64 << 20), "x86_64")
+        image = InstanceImage("tiny", DIGEST, DIGEST, "qcow2", 64 << 20)
+        return StoreImage(image, "x86_64", self.has_agent)
 
     async def pin(
         self, instance_id: str, instance_name: str, image: str, digest: str, timeout_s: float

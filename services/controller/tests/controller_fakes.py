@@ -19,6 +19,7 @@ from controller.domain.machine import (
     ConsoleChunk,
     ExecRequest,
     ExecResult,
+    GuestReport,
     Machine,
     MachineExit,
     MachineNic,
@@ -253,6 +254,11 @@ class FakeRunner:
     async def execute(self, machine_id: str, request: ExecRequest) -> ExecResult:
         await self._enter("execute")
         return ExecResult(0, b"out\n", b"", truncated=False)
+
+    async def read_guest(self, machine_id: str) -> GuestReport:
+        await self._enter("read_guest")
+        report = pb.GuestReport(hostname=self._seen(machine_id).id, agent_version="7.2")
+        return GuestReport(report.SerializeToString())
 
     async def host(self) -> Host:
         await self._enter("host")

@@ -94,6 +94,33 @@ def instance(name: str = "web-1", *, generation: int = 3, revision: int = 17) ->
     )
 
 
+def guest_report() -> instance_pb2.GuestReport:
+    """Return what a guest tells that has everything but sizes of one filesystem."""
+    return instance_pb2.GuestReport(
+        time=NOW,
+        agent_version="7.2.22",
+        hostname="web-1",
+        os=instance_pb2.GuestOs(id="debian"),
+        time_zone=instance_pb2.GuestTimeZone(name="CET", offset_seconds=3600),
+        interfaces=[
+            instance_pb2.GuestInterface(
+                name="eth0",
+                mac="52:54:00:00:00:01",
+                addresses=[instance_pb2.NicAddress(address="fe80::1", family="ipv6", source="agent")],
+            )
+        ],
+        users=[instance_pb2.GuestUser(name="ada", login_time=NOW)],
+        filesystems=[
+            instance_pb2.GuestFilesystem(
+                mountpoint="/", device="vda1", type="ext4", total_bytes=2**40, used_bytes=0
+            ),
+            instance_pb2.GuestFilesystem(mountpoint="/mnt", device="vdb", type="iso9660"),
+        ],
+        load=instance_pb2.GuestLoad(one_minute=0.5, five_minutes=0.25, fifteen_minutes=0),
+        memory=instance_pb2.GuestMemory(source="balloon", total_bytes=2**31),
+    )
+
+
 def operation(kind: str = "launch", state: int = operation_pb2.OPERATION_STATE_RUNNING) -> Any:
     """Return an operation on web-1."""
     return operation_pb2.Operation(
@@ -216,6 +243,11 @@ class FakeController(
         return self.answer(
             "Exec", request, lambda: instance_pb2.ExecInstanceResponse(stdout=b"Linux\n", stderr=b"\xff")
         )
+
+    async def GetGuest(self, request: Any, context: Any) -> Any:
+        if request.name == "absent":
+            raise not_found(request.name)
+        return self.answer("GetGuest", request, lambda: instance_pb2.GetGuestResponse(guest=guest_report()))
 
     async def ReadConsole(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self.requests.append(request)

@@ -13,6 +13,7 @@ from controller.domain.machine import (
     ConsoleChunk,
     ExecRequest,
     ExecResult,
+    GuestReport,
     Machine,
     MachinePlan,
     MachineSpec,
@@ -106,6 +107,9 @@ class Runner(Protocol):
 
     async def execute(self, machine_id: str, request: ExecRequest) -> ExecResult:
         """Run a program in the guest."""
+
+    async def read_guest(self, machine_id: str) -> GuestReport:
+        """Ask the guest who it is and how it does."""
 
     async def host(self) -> Host:
         """Observe the host."""

@@ -25,6 +25,7 @@ from gateway.dispatch import Handler, connexion_app
 from gateway.event_sockets import EventSockets, NoSocket
 from gateway.events import Events
 from gateway.fresh_context import FreshContext
+from gateway.guests import Guests
 from gateway.health import Health
 from gateway.images import Images
 from gateway.instances import Instances
@@ -76,6 +77,7 @@ def rest_app(
         Images(peers),
         operations,
         Events(peers, closing, heartbeat_s=heartbeat_s),
+        Guests(peers),
         Leases(peers, closing),
         Nodes(peers, mutations),
         Health(peers, contract, registry),
@@ -113,6 +115,7 @@ def _handlers(
     images: Images,
     operations: Operations,
     events: Events,
+    guests: Guests,
     leases: Leases,
     nodes: Nodes,
     health: Health,
@@ -135,6 +138,7 @@ def _handlers(
         "getOperationBundle": operations.bundle,
         "readConsole": instances.console,
         "execInstance": instances.execute,
+        "getGuest": guests.report,
         "renewLease": leases.renew,
         "holdLease": leases.hold,
         "uploadImage": images.put,

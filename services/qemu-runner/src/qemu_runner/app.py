@@ -34,6 +34,7 @@ from qemu_runner.service.ending import Ending
 from qemu_runner.service.evidence import Evidence
 from qemu_runner.service.exits import Exits
 from qemu_runner.service.guest import Guests
+from qemu_runner.service.guest_reports import GuestReports
 from qemu_runner.service.host import Host, host_size
 from qemu_runner.service.hub import Hub
 from qemu_runner.service.leaving import WORD_WITHIN_S, Leaving
@@ -163,6 +164,7 @@ async def running_core(
         )
         adoption = Adoption(machines, files, exits, watching, hub, vm_hosts.of, tasks)
         links += [VmHostLink(path, door, adoption, last_words) for path in configuration.vm_hosts]
+        guests = Guests(machines)
         ending = Ending(machines, vm_hosts.of, adoption.settle, links)
         services = Services(
             machines=machines,
@@ -188,7 +190,8 @@ async def running_core(
             removal=Removal(machines, files, images, networking, ending),
             quarantine=Quarantine(machines, store),
             watching=watching,
-            guests=Guests(machines),
+            guests=guests,
+            guest_reports=GuestReports(machines, guests),
             evidence=Evidence(machines, files),
             host=Host(
                 configuration.node,

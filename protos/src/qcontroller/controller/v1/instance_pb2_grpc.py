@@ -110,6 +110,11 @@ class InstanceServiceStub:
                 request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceRequest.SerializeToString,
                 response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceResponse.FromString,
                 _registered_method=True)
+        self.GetGuest = channel.unary_unary(
+                '/qcontroller.controller.v1.InstanceService/GetGuest',
+                request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.GetGuestRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.GetGuestResponse.FromString,
+                _registered_method=True)
         self.RenewLease = channel.unary_unary(
                 '/qcontroller.controller.v1.InstanceService/RenewLease',
                 request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.RenewLeaseRequest.SerializeToString,
@@ -216,6 +221,13 @@ class InstanceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetGuest(self, request, context):
+        """Asks the guest's agent now; nothing is kept or polled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RenewLease(self, request, context):
         """A heartbeat: no operation, no event, harmless to repeat.
         """
@@ -307,6 +319,11 @@ def add_InstanceServiceServicer_to_server(servicer, server):
                     servicer.ExecInstance,
                     request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceRequest.FromString,
                     response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceResponse.SerializeToString,
+            ),
+            'GetGuest': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGuest,
+                    request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.GetGuestRequest.FromString,
+                    response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.GetGuestResponse.SerializeToString,
             ),
             'RenewLease': grpc.unary_unary_rpc_method_handler(
                     servicer.RenewLease,
@@ -725,6 +742,33 @@ class InstanceService:
             '/qcontroller.controller.v1.InstanceService/ExecInstance',
             qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceRequest.SerializeToString,
             qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGuest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.controller.v1.InstanceService/GetGuest',
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.GetGuestRequest.SerializeToString,
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.GetGuestResponse.FromString,
             options,
             channel_credentials,
             insecure,

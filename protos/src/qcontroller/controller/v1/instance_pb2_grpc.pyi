@@ -48,6 +48,8 @@ class InstanceServiceStub:
     WaitInstance: _grpc.UnaryUnaryMultiCallable[_instance_pb2.WaitInstanceRequest, _instance_pb2.WaitInstanceResponse]
     ReadConsole: _grpc.UnaryStreamMultiCallable[_instance_pb2.ReadConsoleRequest, _instance_pb2.ReadConsoleResponse]
     ExecInstance: _grpc.UnaryUnaryMultiCallable[_instance_pb2.ExecInstanceRequest, _instance_pb2.ExecInstanceResponse]
+    GetGuest: _grpc.UnaryUnaryMultiCallable[_instance_pb2.GetGuestRequest, _instance_pb2.GetGuestResponse]
+    """Asks the guest's agent now; nothing is kept or polled."""
     RenewLease: _grpc.UnaryUnaryMultiCallable[_instance_pb2.RenewLeaseRequest, _instance_pb2.RenewLeaseResponse]
     """A heartbeat: no operation, no event, harmless to repeat."""
     HoldLease: _grpc.UnaryStreamMultiCallable[_instance_pb2.HoldLeaseRequest, _instance_pb2.HoldLeaseResponse]
@@ -73,6 +75,8 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     WaitInstance: _aio.UnaryUnaryMultiCallable[_instance_pb2.WaitInstanceRequest, _instance_pb2.WaitInstanceResponse]  # type: ignore[assignment]
     ReadConsole: _aio.UnaryStreamMultiCallable[_instance_pb2.ReadConsoleRequest, _instance_pb2.ReadConsoleResponse]  # type: ignore[assignment]
     ExecInstance: _aio.UnaryUnaryMultiCallable[_instance_pb2.ExecInstanceRequest, _instance_pb2.ExecInstanceResponse]  # type: ignore[assignment]
+    GetGuest: _aio.UnaryUnaryMultiCallable[_instance_pb2.GetGuestRequest, _instance_pb2.GetGuestResponse]  # type: ignore[assignment]
+    """Asks the guest's agent now; nothing is kept or polled."""
     RenewLease: _aio.UnaryUnaryMultiCallable[_instance_pb2.RenewLeaseRequest, _instance_pb2.RenewLeaseResponse]  # type: ignore[assignment]
     """A heartbeat: no operation, no event, harmless to repeat."""
     HoldLease: _aio.UnaryStreamMultiCallable[_instance_pb2.HoldLeaseRequest, _instance_pb2.HoldLeaseResponse]  # type: ignore[assignment]
@@ -185,6 +189,14 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_pb2.ExecInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.ExecInstanceResponse, _abc.Awaitable[_instance_pb2.ExecInstanceResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetGuest(
+        self,
+        request: _instance_pb2.GetGuestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_pb2.GetGuestResponse, _abc.Awaitable[_instance_pb2.GetGuestResponse]]:
+        """Asks the guest's agent now; nothing is kept or polled."""
 
     @_abc_1.abstractmethod
     def RenewLease(

@@ -1190,6 +1190,45 @@ class ExecMachineResponse(_message.Message):
 Global___ExecMachineResponse: _TypeAlias = ExecMachineResponse  # noqa: Y015
 
 @_typing.final
+class ReadMachineGuestRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    machine_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        machine_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadMachineGuestRequest: _TypeAlias = ReadMachineGuestRequest  # noqa: Y015
+
+@_typing.final
+class ReadMachineGuestResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GUEST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def guest(self) -> _instance_pb2.GuestReport: ...
+    def __init__(
+        self,
+        *,
+        guest: _instance_pb2.GuestReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadMachineGuestResponse: _TypeAlias = ReadMachineGuestResponse  # noqa: Y015
+
+@_typing.final
 class PlanMachineRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

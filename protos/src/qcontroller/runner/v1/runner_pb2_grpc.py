@@ -114,6 +114,11 @@ class MachineServiceStub:
                 request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ExecMachineRequest.SerializeToString,
                 response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ExecMachineResponse.FromString,
                 _registered_method=True)
+        self.ReadMachineGuest = channel.unary_unary(
+                '/qcontroller.runner.v1.MachineService/ReadMachineGuest',
+                request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestResponse.FromString,
+                _registered_method=True)
 
 
 class MachineServiceServicer:
@@ -215,6 +220,12 @@ class MachineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadMachineGuest(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MachineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -297,6 +308,11 @@ def add_MachineServiceServicer_to_server(servicer, server):
                     servicer.ExecMachine,
                     request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ExecMachineRequest.FromString,
                     response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ExecMachineResponse.SerializeToString,
+            ),
+            'ReadMachineGuest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadMachineGuest,
+                    request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestRequest.FromString,
+                    response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -731,6 +747,33 @@ class MachineService:
             '/qcontroller.runner.v1.MachineService/ExecMachine',
             qcontroller_dot_runner_dot_v1_dot_runner__pb2.ExecMachineRequest.SerializeToString,
             qcontroller_dot_runner_dot_v1_dot_runner__pb2.ExecMachineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadMachineGuest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.runner.v1.MachineService/ReadMachineGuest',
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestRequest.SerializeToString,
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,7 @@ class MachineServiceStub:
     ReadMachineConsole: _grpc.UnaryStreamMultiCallable[_runner_pb2.ReadMachineConsoleRequest, _runner_pb2.ReadMachineConsoleResponse]
     ReadMachineEvidence: _grpc.UnaryStreamMultiCallable[_runner_pb2.ReadMachineEvidenceRequest, _runner_pb2.ReadMachineEvidenceResponse]
     ExecMachine: _grpc.UnaryUnaryMultiCallable[_runner_pb2.ExecMachineRequest, _runner_pb2.ExecMachineResponse]
+    ReadMachineGuest: _grpc.UnaryUnaryMultiCallable[_runner_pb2.ReadMachineGuestRequest, _runner_pb2.ReadMachineGuestResponse]
 
 @_typing.type_check_only
 class MachineServiceAsyncStub(MachineServiceStub):
@@ -67,6 +68,7 @@ class MachineServiceAsyncStub(MachineServiceStub):
     ReadMachineConsole: _aio.UnaryStreamMultiCallable[_runner_pb2.ReadMachineConsoleRequest, _runner_pb2.ReadMachineConsoleResponse]  # type: ignore[assignment]
     ReadMachineEvidence: _aio.UnaryStreamMultiCallable[_runner_pb2.ReadMachineEvidenceRequest, _runner_pb2.ReadMachineEvidenceResponse]  # type: ignore[assignment]
     ExecMachine: _aio.UnaryUnaryMultiCallable[_runner_pb2.ExecMachineRequest, _runner_pb2.ExecMachineResponse]  # type: ignore[assignment]
+    ReadMachineGuest: _aio.UnaryUnaryMultiCallable[_runner_pb2.ReadMachineGuestRequest, _runner_pb2.ReadMachineGuestResponse]  # type: ignore[assignment]
 
 class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -180,6 +182,13 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _runner_pb2.ExecMachineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_runner_pb2.ExecMachineResponse, _abc.Awaitable[_runner_pb2.ExecMachineResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ReadMachineGuest(
+        self,
+        request: _runner_pb2.ReadMachineGuestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runner_pb2.ReadMachineGuestResponse, _abc.Awaitable[_runner_pb2.ReadMachineGuestResponse]]: ...
 
 def add_MachineServiceServicer_to_server(servicer: MachineServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

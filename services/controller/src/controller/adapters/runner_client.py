@@ -21,6 +21,7 @@ from controller.domain.machine import (
     ConsoleChunk,
     ExecRequest,
     ExecResult,
+    GuestReport,
     Machine,
     MachinePlan,
     MachineSpec,
@@ -38,6 +39,7 @@ _CONSOLE_IDLE_S: Final = 30.0
 _WATCH_IDLE_S: Final = 15.0
 _EXEC_MARGIN_S: Final = 10.0
 _EVIDENCE_S: Final = 10.0
+_GUEST_S: Final = 25.0
 _MOST_S: Final = 600.0
 _STOP_STEPS: Final = {
     pb.STOP_STEP_POWERDOWN: "powerdown",
@@ -183,6 +185,11 @@ class RunnerClient:
         deadline_s = request.timeout_s + _EXEC_MARGIN_S
         answer = await self._call(self._machines.ExecMachine(message, timeout=deadline_s))
         return ExecResult(answer.exit_code, answer.stdout, answer.stderr, answer.truncated)
+
+    async def read_guest(self, machine_id: str) -> GuestReport:
+        request = pb.ReadMachineGuestRequest(machine_id=machine_id)
+        answer = await self._call(self._machines.ReadMachineGuest(request, timeout=_GUEST_S))
+        return GuestReport(answer.guest.SerializeToString())
 
     async def host(self) -> Host:
         answer = await self._call(self._host.GetHost(pb.GetHostRequest(), timeout=_HOST_S))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NewType
 
 BRIDGE_PREFIX: Final = "bridge:"
 """Before the name of an existing bridge whose own network serves the guest."""
@@ -93,11 +93,34 @@ class GuestOs:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestTimeZone:
+    """The guest's time zone, as it abbreviates it."""
+
+    name: str
+    offset_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestInterface:
+    """An interface as the guest sees it."""
+
+    name: str
+    mac: str
+    addresses: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Guest:
-    """What the agent says of the guest."""
+    """What the agent says of the guest, as far as it changes seldom."""
 
     hostname: str = ""
     os: GuestOs | None = None
+    time_zone: GuestTimeZone | None = None
+    interfaces: tuple[GuestInterface, ...] = ()
+
+
+GuestReport = NewType("GuestReport", bytes)
+"""What a guest told when asked, as the contract's message of that name: handed on, never looked into."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,10 @@ class InstanceServicer(instance_pb2_grpc.InstanceServiceServicer):
             truncated=result.truncated,
         )
 
+    async def GetGuest(self, request: pb.GetGuestRequest, context: Any) -> pb.GetGuestResponse:
+        report = await self._parts.guests.read(request.name)
+        return pb.GetGuestResponse(guest=pb.GuestReport.FromString(report))
+
     async def RenewLease(self, request: pb.RenewLeaseRequest, context: Any) -> pb.RenewLeaseResponse:
         lease = await self._parts.leases.renew(request.name)
         return pb.RenewLeaseResponse(

@@ -15,6 +15,7 @@ class Live:
         agent: What is known of the guest's agent.
         guest: The way to the agent, while the guest has its port open.
         network_fault: Why the guest has lost its network; empty: it has not.
+        balloon_tells: Whether the balloon has been told to gather statistics.
         io_error: What QEMU told of the disk that it stopped the guest for; empty while the guest runs.
     """
 
@@ -25,4 +26,5 @@ class Live:
         self.agent = AgentState()
         self.guest: GuestAgent | None = None
         self.network_fault = ""
+        self.balloon_tells = False
         self.io_error = ""

@@ -19,7 +19,6 @@ from controller.domain.machine import (
     ConsoleChunk,
     ExecRequest,
     ExecResult,
-    GuestReport,
     Machine,
     MachineExit,
     MachineNic,
@@ -42,6 +41,7 @@ from controller.errors import (
 from controller.operations import Clock
 from controller.ports import EvidencePart, Fencing, ImageEvent, SnapshotComplete, StoreImage
 from controller.settings import Settings
+from controller_guest_fakes import FakeGuests
 from google.rpc import error_details_pb2, status_pb2
 from prometheus_client import CollectorRegistry
 from qcontroller.controller.v1 import instance_pb2 as pb
@@ -108,6 +108,10 @@ class FakeRunner:
     default: str = "user"
     unreadable: dict[str, str] = field(default_factory=dict)
     form: Node = NODE
+    guests: "FakeGuests" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.guests = FakeGuests(self._enter)
 
     def at(self, call: str) -> asyncio.Event:
         """Hold up calls of that name; the result is set when one has arrived."""
@@ -254,11 +258,6 @@ class FakeRunner:
     async def execute(self, machine_id: str, request: ExecRequest) -> ExecResult:
         await self._enter("execute")
         return ExecResult(0, b"out\n", b"", truncated=False)
-
-    async def read_guest(self, machine_id: str) -> GuestReport:
-        await self._enter("read_guest")
-        report = pb.GuestReport(hostname=self._seen(machine_id).id, agent_version="7.2")
-        return GuestReport(report.SerializeToString())
 
     async def host(self) -> Host:
         await self._enter("host")

@@ -226,12 +226,6 @@ class FakeMachineServicer(runner_pb2_grpc.MachineServiceServicer):
                 raise GuestProgramNotFoundError(program)
         raise AssertionError("every argv has a first word")
 
-    async def ReadMachineGuest(
-        self, request: pb.ReadMachineGuestRequest, _context: Any
-    ) -> pb.ReadMachineGuestResponse:
-        _running(self._life(), convert.machine_id_of(request.machine_id))
-        return pb.ReadMachineGuestResponse()
-
     async def _act(self, life: Life, call: str, fencing: pb.Fencing, act: Callable[[], None]) -> pb.Machine:
         machine_id = convert.machine_id_of(fencing.machine_id)
 

@@ -12,13 +12,15 @@ from qemu_runner import convert
 from qemu_runner.domain.machine import MachineId
 from qemu_runner.domain.observation import Observation
 from qemu_runner.errors import MachineNotFoundError
-from qemu_runner.guest_messages import report_message
 from qemu_runner.service.actions import Actions, Emit
 from qemu_runner.service.doctor import Doctor
 from qemu_runner.service.ending import Ending
 from qemu_runner.service.evidence import Evidence
+from qemu_runner.service.freezing import Freezing
 from qemu_runner.service.guest import Guests
+from qemu_runner.service.guest_accounts import GuestAccounts
 from qemu_runner.service.guest_reports import GuestReports
+from qemu_runner.service.guest_transfers import GuestTransfers
 from qemu_runner.service.host import Host
 from qemu_runner.service.hub import Heartbeat, NodeChanged, SnapshotComplete
 from qemu_runner.service.machines import Machine, Machines
@@ -47,6 +49,9 @@ class Services:
     watching: Watching
     guests: Guests
     guest_reports: GuestReports
+    guest_transfers: GuestTransfers
+    guest_accounts: GuestAccounts
+    freezing: Freezing
     evidence: Evidence
     host: Host
     doctor: Doctor
@@ -242,12 +247,6 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
             stderr=result.stderr,
             truncated=result.truncated,
         )
-
-    async def ReadMachineGuest(
-        self, request: runner_pb2.ReadMachineGuestRequest, _context: Any
-    ) -> runner_pb2.ReadMachineGuestResponse:
-        report = await self._services.guest_reports.read(convert.machine_id_of(request.machine_id))
-        return runner_pb2.ReadMachineGuestResponse(guest=report_message(report))
 
     def _message(self, machine: Machine) -> runner_pb2.Machine:
         return convert.machine_message(self._services.machines.observation(machine))

@@ -7,6 +7,7 @@ import grpc
 from qcontroller.runner.v1 import runner_pb2 as pb
 from qcontroller.runner.v1.runner_pb2_grpc import HostServiceStub, MachineServiceStub
 
+from controller.adapters.guest_client import GuestClient
 from controller.adapters.machine_messages import (
     check_of,
     dependency_of,
@@ -21,14 +22,13 @@ from controller.domain.machine import (
     ConsoleChunk,
     ExecRequest,
     ExecResult,
-    GuestReport,
     Machine,
     MachinePlan,
     MachineSpec,
 )
 from controller.domain.node import Check, Host, Leak, Node
 from controller.domain.orphan import Unclaimed
-from controller.ports import EvidencePart, Fencing, SnapshotComplete
+from controller.ports import EvidencePart, Fencing, GuestAccess, SnapshotComplete
 
 _PLAN_S: Final = 10.0
 _HOST_S: Final = 5.0
@@ -39,7 +39,6 @@ _CONSOLE_IDLE_S: Final = 30.0
 _WATCH_IDLE_S: Final = 15.0
 _EXEC_MARGIN_S: Final = 10.0
 _EVIDENCE_S: Final = 10.0
-_GUEST_S: Final = 25.0
 _MOST_S: Final = 600.0
 _STOP_STEPS: Final = {
     pb.STOP_STEP_POWERDOWN: "powerdown",
@@ -56,6 +55,7 @@ class RunnerClient:
         self._machines = MachineServiceStub(channel)
         self._host = HostServiceStub(channel)
         self._peer = Peer(f"the runner of {node}", "RUNNER_UNAVAILABLE")
+        self.guests: GuestAccess = GuestClient(self._peer, channel)
 
     async def plan(
         self, machine_id: str, spec: MachineSpec, *, network_only: bool = False, reserve: bool = False
@@ -185,11 +185,6 @@ class RunnerClient:
         deadline_s = request.timeout_s + _EXEC_MARGIN_S
         answer = await self._call(self._machines.ExecMachine(message, timeout=deadline_s))
         return ExecResult(answer.exit_code, answer.stdout, answer.stderr, answer.truncated)
-
-    async def read_guest(self, machine_id: str) -> GuestReport:
-        request = pb.ReadMachineGuestRequest(machine_id=machine_id)
-        answer = await self._call(self._machines.ReadMachineGuest(request, timeout=_GUEST_S))
-        return GuestReport(answer.guest.SerializeToString())
 
     async def host(self) -> Host:
         answer = await self._call(self._host.GetHost(pb.GetHostRequest(), timeout=_HOST_S))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, NewType
+from typing import Final
 
 BRIDGE_PREFIX: Final = "bridge:"
 """Before the name of an existing bridge whose own network serves the guest."""
@@ -117,10 +117,6 @@ class Guest:
     os: GuestOs | None = None
     time_zone: GuestTimeZone | None = None
     interfaces: tuple[GuestInterface, ...] = ()
-
-
-GuestReport = NewType("GuestReport", bytes)
-"""What a guest told when asked, as the contract's message of that name: handed on, never looked into."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from qemu_runner.guest_agent.answers import content, interfaces, member, process
 from qemu_runner.guest_agent.channel import AgentChannel
 
 _COMMAND_S: Final = 5.0
+_STATUS_S: Final = 30.0
 _OPEN_S: Final = 2.0
 _MAX_OFFSET_S: Final = 24 * 3600
 _MAX_OUTPUT_BYTES: Final = 1024 * 1024
@@ -161,23 +162,25 @@ class GuestAgent:
             async with asyncio.timeout(timeout_s):
                 return await self._ended(pid)
         except TimeoutError as exc:
-            raise GuestExecTimeoutError(argv[0], timeout_s, ended=await self._kill(pid)) from exc
+            raise GuestExecTimeoutError(argv[0], timeout_s, ended=await self.kill(pid)) from exc
         except asyncio.CancelledError:
             # Whoever asked has gone; the program must not stay behind.
-            await self._kill(pid)
+            await self.kill(pid)
             raise
 
     async def _ended(self, pid: int) -> ExecResult:
         pause_s = _POLL_FIRST_S
         while True:
             # The agent tells no ends by itself: asking again is its protocol.
-            status = await self._channel.call("guest-exec-status", {"pid": pid}, deadline_s=_COMMAND_S)
+            # An answer that is not waited for is lost, and with it what the program wrote.
+            status = await self._channel.call("guest-exec-status", {"pid": pid}, deadline_s=_STATUS_S)
             if isinstance(status, dict) and status.get("exited") is True:
                 return _exec_result(status)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _POLL_MOST_S)
 
-    async def _kill(self, pid: int) -> bool:
+    async def kill(self, pid: int) -> bool:
+        """End a process; tell whether the guest let us."""
         for path in ("/bin/kill", "/usr/bin/kill"):
             with contextlib.suppress(GuestError):
                 await self._channel.call(
@@ -194,15 +197,20 @@ def _time_zone(answer: object) -> GuestTimeZone | None:
     return GuestTimeZone(text(answer, "zone"), offset)
 
 
-def _exec_result(status: dict[str, Any]) -> ExecResult:
-    code, signal = status.get("exitcode"), status.get("signal")
+def exit_code_of(status: object) -> int:
+    """Return the exit code that a status tells, or 128 and the signal."""
+    code, signal = member(status, "exitcode"), member(status, "signal")
     if not isinstance(code, int):
         code = 128 + signal if isinstance(signal, int) else -1
+    return max(-(2**31), min(code, 2**31 - 1))
+
+
+def _exec_result(status: dict[str, Any]) -> ExecResult:
     # One byte more than is kept tells that there was more.
     stdout, stderr = (content(status.get(key), _MAX_OUTPUT_BYTES + 1) for key in ("out-data", "err-data"))
     longer = any(len(data) > _MAX_OUTPUT_BYTES for data in (stdout, stderr))
     return ExecResult(
-        exit_code=max(-(2**31), min(code, 2**31 - 1)),
+        exit_code=exit_code_of(status),
         stdout=stdout[:_MAX_OUTPUT_BYTES],
         stderr=stderr[:_MAX_OUTPUT_BYTES],
         truncated=longer or status.get("out-truncated") is True or status.get("err-truncated") is True,

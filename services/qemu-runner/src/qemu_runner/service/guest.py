@@ -1,10 +1,11 @@
 """The ways to the guests of running machines, and programs run in them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
+from qemu_runner.domain.guest_program import Output, Program, ProgramEnd
 from qemu_runner.domain.machine import MachineId
 from qemu_runner.errors import (
     GuestAgentUnavailableError,
@@ -14,6 +15,7 @@ from qemu_runner.errors import (
     SpecInvalidError,
 )
 from qemu_runner.guest_agent.client import ExecResult, GuestAgent
+from qemu_runner.guest_agent.streaming import run
 from qemu_runner.service.machines import Machine, Machines
 
 _MAX_TIMEOUT_S: Final = 3600.0
@@ -46,15 +48,24 @@ class Guests:
             MachineStateError: It does not run.
             GuestError: The agent does not answer, the program is missing or does not end.
         """
-        if not argv or not argv[0]:
-            raise SpecInvalidError((SpecFault("/argv", "names no program."),))
-        if not 0 < timeout_s <= _MAX_TIMEOUT_S:
-            raise SpecInvalidError(
-                (SpecFault("/timeout", f"must be above 0 and at most {_MAX_TIMEOUT_S:g}s."),)
-            )
+        _check(argv, timeout_s)
         _, agent = self.reach(machine_id)
         async with bounded(timeout_s + _SLACK_S):
             return await agent.execute(argv, env, stdin, timeout_s)
+
+    async def stream(
+        self, machine_id: MachineId, program: Program
+    ) -> AsyncGenerator[Output | ProgramEnd, None]:
+        """Run a program in the guest and tell what it writes while it runs (see `streaming.run`).
+
+        Raises:
+            As for `execute`.
+        """
+        _check(program.argv, program.timeout_s)
+        _, agent = self.reach(machine_id)
+        async with aclosing(run(agent, program)) as parts:
+            async for part in parts:
+                yield part
 
     def reach(self, machine_id: MachineId) -> tuple[Machine, GuestAgent]:
         """Return the machine and the way to its guest's agent.
@@ -75,6 +86,13 @@ class Guests:
         if live is None or live.guest is None:
             raise GuestAgentUnavailableError("the guest has not opened its channel, or nobody listens there")
         return machine, live.guest
+
+
+def _check(argv: tuple[str, ...], timeout_s: float) -> None:
+    if not argv or not argv[0]:
+        raise SpecInvalidError((SpecFault("/argv", "names no program."),))
+    if not 0 < timeout_s <= _MAX_TIMEOUT_S:
+        raise SpecInvalidError((SpecFault("/timeout", f"must be above 0 and at most {_MAX_TIMEOUT_S:g}s."),))
 
 
 @asynccontextmanager

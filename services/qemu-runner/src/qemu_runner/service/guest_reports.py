@@ -6,7 +6,7 @@ from typing import Final
 from qemu_runner.domain.argv import BALLOON_PATH
 from qemu_runner.domain.guest_report import GuestMemory, GuestReport
 from qemu_runner.domain.machine import MachineId
-from qemu_runner.errors import MonitorError
+from qemu_runner.errors import GuestAgentRefusedError, MonitorError
 from qemu_runner.guest_agent.report import balloon_memory, guest_report
 from qemu_runner.service.guest import Guests, bounded
 from qemu_runner.service.live import Live
@@ -36,6 +36,8 @@ class GuestReports:
         """
         machine, agent = self._guests.reach(machine_id)
         live = machine.live
+        if live is not None and live.frozen is not None:
+            raise GuestAgentRefusedError("guest-info", "its filesystems are frozen; thaw them first")
         async with bounded(_MOST_S):
             report = await guest_report(agent, await _balloon(live) if live is not None else None)
         if live is not None and live.guest is agent:

@@ -89,7 +89,10 @@ class Runner(Protocol):
     """The machines of one host. Methods raise `PeerAway`, `PeerRefused` or, with a fence, `StaleFence`."""
 
     node: str
-    guests: GuestAccess
+
+    @property
+    def guests(self) -> GuestAccess:
+        """The guests of its machines."""
 
     async def plan(
         self, machine_id: str, spec: MachineSpec, *, network_only: bool = False, reserve: bool = False

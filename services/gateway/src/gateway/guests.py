@@ -140,7 +140,8 @@ async def _file_of(stream: Any) -> pb.GuestFile:
             stream.cancel()
     if first is None or not first.HasField("file"):
         raise PeerUnavailableError(CONTROLLER.absence, CONTROLLER.name, "a file without a beginning")
-    return first.file
+    file: pb.GuestFile = first.file
+    return file
 
 
 async def _bytes(stream: Any) -> AsyncGenerator[bytes, None]:

@@ -6,6 +6,7 @@ from datetime import datetime
 from qemu_runner.domain.observation import AgentState
 from qemu_runner.guest_agent.client import GuestAgent
 from qemu_runner.monitor import QmpSession
+from qemu_runner.readiness.probing import Probing
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Live:
         balloon_tells: Whether the balloon has been told to gather statistics.
         frozen: Until when the guest's filesystems are held; None: they are not.
         ended: Whether this process is not watched any more.
+        probing: Finds out how the probes stand.
         io_error: What QEMU told of the disk that it stopped the guest for; empty while the guest runs.
     """
 
@@ -42,4 +44,5 @@ class Live:
         self.balloon_tells = False
         self.frozen: Frozen | None = None
         self.ended = False
+        self.probing: Probing | None = None
         self.io_error = ""

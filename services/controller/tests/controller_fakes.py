@@ -41,6 +41,7 @@ from controller.errors import (
 from controller.operations import Clock
 from controller.ports import EvidencePart, Fencing, ImageEvent, SnapshotComplete, StoreImage
 from controller.settings import Settings
+from controller_guest_fakes import FakeGuests
 from google.rpc import error_details_pb2, status_pb2
 from prometheus_client import CollectorRegistry
 from qcontroller.controller.v1 import instance_pb2 as pb
@@ -107,6 +108,10 @@ class FakeRunner:
     default: str = "user"
     unreadable: dict[str, str] = field(default_factory=dict)
     form: Node = NODE
+    guests: "FakeGuests" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.guests = FakeGuests(self._enter)
 
     def at(self, call: str) -> asyncio.Event:
         """Hold up calls of that name; the result is set when one has arrived."""

@@ -38,6 +38,11 @@ def digest_of(content: bytes) -> str:
 DIGEST = digest_of(DISK)
 
 
+async def check(world: World, url: str) -> None:
+    request = fetch_pb2.FetchImageRequest(name="disk", url=url, expected_digest=DIGEST)
+    await world.fetches.CheckFetch(fetch_pb2.CheckFetchRequest(fetch=request), timeout=CALL_S)
+
+
 async def resolver(host: str, port: int) -> list[str]:
     """Know this server by its own address and a name; nothing is ever sent to what else it names."""
     if host in {HOST, "source.test"}:
@@ -170,16 +175,14 @@ async def test_a_circle_of_redirects_ends(store: World, source: Source) -> None:
 @pytest.mark.parametrize("host", ["169.254.169.254", "0x7f000002", "private.test"])
 async def test_a_forbidden_address_is_refused_before_anything_is_fetched(store: World, host: str) -> None:
     with refused("IMAGE_SOURCE_FORBIDDEN", INVALID):
-        await store.fetches.CheckSource(
-            fetch_pb2.CheckSourceRequest(url=f"https://{host}/disk"), timeout=CALL_S
-        )
+        await check(store, f"https://{host}/disk")
 
 
 @pytest.mark.parametrize("host", ["source.test", "unknown.test"])
 async def test_a_permitted_source_passes_and_so_does_one_that_is_not_known_yet(
     store: World, host: str
 ) -> None:
-    await store.fetches.CheckSource(fetch_pb2.CheckSourceRequest(url=f"https://{host}/disk"), timeout=CALL_S)
+    await check(store, f"https://{host}/disk")
 
 
 async def test_only_the_permitted_ones_of_a_hosts_addresses_are_connected_to(
@@ -361,7 +364,7 @@ async def test_faults_are_named(store: World, fields: dict[str, str], pointer: s
 async def test_clients_cannot_have_the_store_fetch(store: World) -> None:
     stub = fetch_pb2_grpc.ImageFetchServiceStub(store.channels["public"])
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.CheckSource(fetch_pb2.CheckSourceRequest(url=f"http://{HOST}/"), timeout=CALL_S)
+        await stub.CheckFetch(fetch_pb2.CheckFetchRequest(), timeout=CALL_S)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from qcontroller.image.v1 import image_pb2 as qcontroller_dot_image_dot_v1_dot_image__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n qcontroller/image/v1/fetch.proto\x12\x14qcontroller.image.v1\x1a qcontroller/image/v1/image.proto\"!\n\x12\x43heckSourceRequest\x12\x0b\n\x03url\x18\x01 \x01(\t\"\x15\n\x13\x43heckSourceResponse\"\"\n\x10\x46indImageRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"?\n\x11\x46indImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.qcontroller.image.v1.Image\"\xe0\x01\n\x11\x46\x65tchImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x17\n\x0f\x65xpected_digest\x18\x03 \x01(\t\x12\x43\n\x06labels\x18\x04 \x03(\x0b\x32\x33.qcontroller.image.v1.FetchImageRequest.LabelsEntry\x12\x0c\n\x04\x61rch\x18\x05 \x01(\t\x12\x15\n\rif_none_match\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"8\n\rFetchProgress\x12\x12\n\ndone_bytes\x18\x01 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\"\x83\x01\n\x12\x46\x65tchImageResponse\x12\x37\n\x08progress\x18\x01 \x01(\x0b\x32#.qcontroller.image.v1.FetchProgressH\x00\x12,\n\x05image\x18\x02 \x01(\x0b\x32\x1b.qcontroller.image.v1.ImageH\x00\x42\x06\n\x04part\"9\n\x10UndoFetchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x65xpected_digest\x18\x02 \x01(\t\"\x13\n\x11UndoFetchResponse2\x96\x03\n\x11ImageFetchService\x12\x62\n\x0b\x43heckSource\x12(.qcontroller.image.v1.CheckSourceRequest\x1a).qcontroller.image.v1.CheckSourceResponse\x12\\\n\tFindImage\x12&.qcontroller.image.v1.FindImageRequest\x1a\'.qcontroller.image.v1.FindImageResponse\x12\x61\n\nFetchImage\x12\'.qcontroller.image.v1.FetchImageRequest\x1a(.qcontroller.image.v1.FetchImageResponse0\x01\x12\\\n\tUndoFetch\x12&.qcontroller.image.v1.UndoFetchRequest\x1a\'.qcontroller.image.v1.UndoFetchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n qcontroller/image/v1/fetch.proto\x12\x14qcontroller.image.v1\x1a qcontroller/image/v1/image.proto\"\"\n\x10\x46indImageRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"?\n\x11\x46indImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.qcontroller.image.v1.Image\"\xe0\x01\n\x11\x46\x65tchImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x17\n\x0f\x65xpected_digest\x18\x03 \x01(\t\x12\x43\n\x06labels\x18\x04 \x03(\x0b\x32\x33.qcontroller.image.v1.FetchImageRequest.LabelsEntry\x12\x0c\n\x04\x61rch\x18\x05 \x01(\t\x12\x15\n\rif_none_match\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\x11\x43heckFetchRequest\x12\x36\n\x05\x66\x65tch\x18\x01 \x01(\x0b\x32\'.qcontroller.image.v1.FetchImageRequest\"\x14\n\x12\x43heckFetchResponse\"8\n\rFetchProgress\x12\x12\n\ndone_bytes\x18\x01 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\"\x83\x01\n\x12\x46\x65tchImageResponse\x12\x37\n\x08progress\x18\x01 \x01(\x0b\x32#.qcontroller.image.v1.FetchProgressH\x00\x12,\n\x05image\x18\x02 \x01(\x0b\x32\x1b.qcontroller.image.v1.ImageH\x00\x42\x06\n\x04part\"9\n\x10UndoFetchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x65xpected_digest\x18\x02 \x01(\t\"\x13\n\x11UndoFetchResponse2\x93\x03\n\x11ImageFetchService\x12_\n\nCheckFetch\x12\'.qcontroller.image.v1.CheckFetchRequest\x1a(.qcontroller.image.v1.CheckFetchResponse\x12\\\n\tFindImage\x12&.qcontroller.image.v1.FindImageRequest\x1a\'.qcontroller.image.v1.FindImageResponse\x12\x61\n\nFetchImage\x12\'.qcontroller.image.v1.FetchImageRequest\x1a(.qcontroller.image.v1.FetchImageResponse0\x01\x12\\\n\tUndoFetch\x12&.qcontroller.image.v1.UndoFetchRequest\x1a\'.qcontroller.image.v1.UndoFetchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,26 +34,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FETCHIMAGEREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_FETCHIMAGEREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_CHECKSOURCEREQUEST']._serialized_start=92
-  _globals['_CHECKSOURCEREQUEST']._serialized_end=125
-  _globals['_CHECKSOURCERESPONSE']._serialized_start=127
-  _globals['_CHECKSOURCERESPONSE']._serialized_end=148
-  _globals['_FINDIMAGEREQUEST']._serialized_start=150
-  _globals['_FINDIMAGEREQUEST']._serialized_end=184
-  _globals['_FINDIMAGERESPONSE']._serialized_start=186
-  _globals['_FINDIMAGERESPONSE']._serialized_end=249
-  _globals['_FETCHIMAGEREQUEST']._serialized_start=252
-  _globals['_FETCHIMAGEREQUEST']._serialized_end=476
-  _globals['_FETCHIMAGEREQUEST_LABELSENTRY']._serialized_start=431
-  _globals['_FETCHIMAGEREQUEST_LABELSENTRY']._serialized_end=476
-  _globals['_FETCHPROGRESS']._serialized_start=478
-  _globals['_FETCHPROGRESS']._serialized_end=534
-  _globals['_FETCHIMAGERESPONSE']._serialized_start=537
-  _globals['_FETCHIMAGERESPONSE']._serialized_end=668
-  _globals['_UNDOFETCHREQUEST']._serialized_start=670
-  _globals['_UNDOFETCHREQUEST']._serialized_end=727
-  _globals['_UNDOFETCHRESPONSE']._serialized_start=729
-  _globals['_UNDOFETCHRESPONSE']._serialized_end=748
-  _globals['_IMAGEFETCHSERVICE']._serialized_start=751
-  _globals['_IMAGEFETCHSERVICE']._serialized_end=1157
+  _globals['_FINDIMAGEREQUEST']._serialized_start=92
+  _globals['_FINDIMAGEREQUEST']._serialized_end=126
+  _globals['_FINDIMAGERESPONSE']._serialized_start=128
+  _globals['_FINDIMAGERESPONSE']._serialized_end=191
+  _globals['_FETCHIMAGEREQUEST']._serialized_start=194
+  _globals['_FETCHIMAGEREQUEST']._serialized_end=418
+  _globals['_FETCHIMAGEREQUEST_LABELSENTRY']._serialized_start=373
+  _globals['_FETCHIMAGEREQUEST_LABELSENTRY']._serialized_end=418
+  _globals['_CHECKFETCHREQUEST']._serialized_start=420
+  _globals['_CHECKFETCHREQUEST']._serialized_end=495
+  _globals['_CHECKFETCHRESPONSE']._serialized_start=497
+  _globals['_CHECKFETCHRESPONSE']._serialized_end=517
+  _globals['_FETCHPROGRESS']._serialized_start=519
+  _globals['_FETCHPROGRESS']._serialized_end=575
+  _globals['_FETCHIMAGERESPONSE']._serialized_start=578
+  _globals['_FETCHIMAGERESPONSE']._serialized_end=709
+  _globals['_UNDOFETCHREQUEST']._serialized_start=711
+  _globals['_UNDOFETCHREQUEST']._serialized_end=768
+  _globals['_UNDOFETCHRESPONSE']._serialized_start=770
+  _globals['_UNDOFETCHRESPONSE']._serialized_end=789
+  _globals['_IMAGEFETCHSERVICE']._serialized_start=792
+  _globals['_IMAGEFETCHSERVICE']._serialized_end=1195
 # @@protoc_insertion_point(module_scope)

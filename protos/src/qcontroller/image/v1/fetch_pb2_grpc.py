@@ -35,10 +35,10 @@ class ImageFetchServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.CheckSource = channel.unary_unary(
-                '/qcontroller.image.v1.ImageFetchService/CheckSource',
-                request_serializer=qcontroller_dot_image_dot_v1_dot_fetch__pb2.CheckSourceRequest.SerializeToString,
-                response_deserializer=qcontroller_dot_image_dot_v1_dot_fetch__pb2.CheckSourceResponse.FromString,
+        self.CheckFetch = channel.unary_unary(
+                '/qcontroller.image.v1.ImageFetchService/CheckFetch',
+                request_serializer=qcontroller_dot_image_dot_v1_dot_fetch__pb2.CheckFetchRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_image_dot_v1_dot_fetch__pb2.CheckFetchResponse.FromString,
                 _registered_method=True)
         self.FindImage = channel.unary_unary(
                 '/qcontroller.image.v1.ImageFetchService/FindImage',
@@ -61,7 +61,7 @@ class ImageFetchServiceServicer:
     """ImageFetchService fetches images; served to the controller only.
     """
 
-    def CheckSource(self, request, context):
+    def CheckFetch(self, request, context):
         """Refuses what a fetch would refuse before it connects.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -92,10 +92,10 @@ class ImageFetchServiceServicer:
 
 def add_ImageFetchServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'CheckSource': grpc.unary_unary_rpc_method_handler(
-                    servicer.CheckSource,
-                    request_deserializer=qcontroller_dot_image_dot_v1_dot_fetch__pb2.CheckSourceRequest.FromString,
-                    response_serializer=qcontroller_dot_image_dot_v1_dot_fetch__pb2.CheckSourceResponse.SerializeToString,
+            'CheckFetch': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckFetch,
+                    request_deserializer=qcontroller_dot_image_dot_v1_dot_fetch__pb2.CheckFetchRequest.FromString,
+                    response_serializer=qcontroller_dot_image_dot_v1_dot_fetch__pb2.CheckFetchResponse.SerializeToString,
             ),
             'FindImage': grpc.unary_unary_rpc_method_handler(
                     servicer.FindImage,
@@ -125,7 +125,7 @@ class ImageFetchService:
     """
 
     @staticmethod
-    def CheckSource(request,
+    def CheckFetch(request,
             target,
             options=(),
             channel_credentials=None,
@@ -138,9 +138,9 @@ class ImageFetchService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/qcontroller.image.v1.ImageFetchService/CheckSource',
-            qcontroller_dot_image_dot_v1_dot_fetch__pb2.CheckSourceRequest.SerializeToString,
-            qcontroller_dot_image_dot_v1_dot_fetch__pb2.CheckSourceResponse.FromString,
+            '/qcontroller.image.v1.ImageFetchService/CheckFetch',
+            qcontroller_dot_image_dot_v1_dot_fetch__pb2.CheckFetchRequest.SerializeToString,
+            qcontroller_dot_image_dot_v1_dot_fetch__pb2.CheckFetchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,7 +33,7 @@ class ImageFetchServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ImageFetchServiceAsyncStub: ...
-    CheckSource: _grpc.UnaryUnaryMultiCallable[_fetch_pb2.CheckSourceRequest, _fetch_pb2.CheckSourceResponse]
+    CheckFetch: _grpc.UnaryUnaryMultiCallable[_fetch_pb2.CheckFetchRequest, _fetch_pb2.CheckFetchResponse]
     """Refuses what a fetch would refuse before it connects."""
     FindImage: _grpc.UnaryUnaryMultiCallable[_fetch_pb2.FindImageRequest, _fetch_pb2.FindImageResponse]
     FetchImage: _grpc.UnaryStreamMultiCallable[_fetch_pb2.FetchImageRequest, _fetch_pb2.FetchImageResponse]
@@ -48,7 +48,7 @@ class ImageFetchServiceAsyncStub(ImageFetchServiceStub):
     """ImageFetchService fetches images; served to the controller only."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    CheckSource: _aio.UnaryUnaryMultiCallable[_fetch_pb2.CheckSourceRequest, _fetch_pb2.CheckSourceResponse]  # type: ignore[assignment]
+    CheckFetch: _aio.UnaryUnaryMultiCallable[_fetch_pb2.CheckFetchRequest, _fetch_pb2.CheckFetchResponse]  # type: ignore[assignment]
     """Refuses what a fetch would refuse before it connects."""
     FindImage: _aio.UnaryUnaryMultiCallable[_fetch_pb2.FindImageRequest, _fetch_pb2.FindImageResponse]  # type: ignore[assignment]
     FetchImage: _aio.UnaryStreamMultiCallable[_fetch_pb2.FetchImageRequest, _fetch_pb2.FetchImageResponse]  # type: ignore[assignment]
@@ -62,11 +62,11 @@ class ImageFetchServiceServicer(metaclass=_abc_1.ABCMeta):
     """ImageFetchService fetches images; served to the controller only."""
 
     @_abc_1.abstractmethod
-    def CheckSource(
+    def CheckFetch(
         self,
-        request: _fetch_pb2.CheckSourceRequest,
+        request: _fetch_pb2.CheckFetchRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_fetch_pb2.CheckSourceResponse, _abc.Awaitable[_fetch_pb2.CheckSourceResponse]]:
+    ) -> _typing.Union[_fetch_pb2.CheckFetchResponse, _abc.Awaitable[_fetch_pb2.CheckFetchResponse]]:
         """Refuses what a fetch would refuse before it connects."""
 
     @_abc_1.abstractmethod

@@ -8,6 +8,8 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
 from weakref import WeakValueDictionary
 
 from servicekit.failpoints import FailPoints, no_fail_points
@@ -30,7 +32,19 @@ from image_store.uploads import Uploads
 # Told how many bytes have come and, where that is known, how many there are.
 Progress = Callable[[int, int | None], None]
 
+# Each holds a connection, and threads while it writes; who comes later waits for a turn.
+_AT_ONCE: Final = 8
+
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FetchWish:
+    """What is to be fetched: `upload` has the name and a digest."""
+
+    name: ImageName
+    url: SourceUrl
+    upload: UploadRequest
 
 
 class Fetches:
@@ -49,6 +63,7 @@ class Fetches:
         self._images = images
         self._limits = limits
         self._fail_point = fail_point
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         self._locks: WeakValueDictionary[ImageName, asyncio.Lock] = WeakValueDictionary()
 
     async def check(self, url: SourceUrl) -> None:
@@ -59,24 +74,23 @@ class Fetches:
         """
         await self._downloads.check(url)
 
-    async def fetch(
-        self, name: ImageName, url: SourceUrl, request: UploadRequest, progress: Progress
-    ) -> Image:
-        """Store what is at `url` as `request` asks for; it has a name and a digest.
+    async def fetch(self, wish: FetchWish, progress: Progress) -> Image:
+        """Store what is at the URL.
 
         Raises:
             SourceError: It cannot be had.
             UploadTooLargeError: The server announces more than the limit, or more comes.
             ImageStoreError: As an upload.
         """
-        async with self._lock(name), self._downloads.open(url) as download:
+        async with self._lock(wish.name), self._turns, self._downloads.open(wish.url) as download:
             total = download.total_bytes
             if total is not None and total > self._limits.max_upload_bytes:
                 raise UploadTooLargeError(self._limits.max_upload_bytes)
             self._fail_point("fetch.begun")
             async with aclosing(_parts(download, progress)) as parts:
-                stored = await self._uploads.take(request, parts)
-        _log.info("fetched", extra={"image": name, "source": url.shown, "digest": stored.image.digest})
+                stored = await self._uploads.take(wish.upload, parts)
+        extra = {"image": wish.name, "source": wish.url.shown, "digest": stored.image.digest}
+        _log.info("fetched", extra=extra)
         return stored.image
 
     async def undo(self, name: ImageName, digest: Digest) -> None:

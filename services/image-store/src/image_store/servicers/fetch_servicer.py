@@ -8,7 +8,7 @@ from qcontroller.image.v1 import fetch_pb2, fetch_pb2_grpc
 
 from image_store.digest import Digest, parse_digest
 from image_store.errors import Fault, InvalidRequestError
-from image_store.fetching.fetches import Fetches
+from image_store.fetching.fetches import Fetches, FetchWish
 from image_store.fetching.source_url import SourceUrl
 from image_store.image import Image, Preconditions
 from image_store.images import Images
@@ -25,13 +25,14 @@ class FetchServicer(fetch_pb2_grpc.ImageFetchServiceServicer):
         self._fetches = fetches
         self._images = images
 
-    async def CheckSource(
-        self, request: fetch_pb2.CheckSourceRequest, context: object
-    ) -> fetch_pb2.CheckSourceResponse:
-        """Refuse a URL that may not be fetched."""
+    async def CheckFetch(
+        self, request: fetch_pb2.CheckFetchRequest, context: object
+    ) -> fetch_pb2.CheckFetchResponse:
+        """Refuse what would not be fetched."""
         del context
-        await self._fetches.check(SourceUrl.parse(request.url))
-        return fetch_pb2.CheckSourceResponse()
+        wish = _wish(request.fetch)
+        await self._fetches.check(wish.url)
+        return fetch_pb2.CheckFetchResponse()
 
     async def FindImage(
         self, request: fetch_pb2.FindImageRequest, context: object
@@ -46,25 +47,14 @@ class FetchServicer(fetch_pb2_grpc.ImageFetchServiceServicer):
     ) -> AsyncIterator[fetch_pb2.FetchImageResponse]:
         """Fetch, telling how far it is; the fetch ends with the call."""
         del context
-        name = parse_name(request.name)
-        _digest(request.expected_digest, "/expectedDigest")
-        url = SourceUrl.parse(request.url)
-        upload = parse_upload(
-            name=name,
-            expected_digest=request.expected_digest,
-            content_length=0,
-            labels=dict(request.labels),
-            arch=request.arch,
-            request_id="",
-            preconditions=Preconditions(if_none_match=request.if_none_match),
-        )
+        wish = _wish(request)
         latest = (0, 0)
 
         def note(done: int, total: int | None) -> None:
             nonlocal latest
             latest = (done, total or 0)
 
-        fetch = asyncio.ensure_future(self._fetches.fetch(name, url, upload, note))
+        fetch = asyncio.ensure_future(self._fetches.fetch(wish, note))
         told = (0, 0)
         try:
             while not fetch.done():
@@ -87,6 +77,38 @@ class FetchServicer(fetch_pb2_grpc.ImageFetchServiceServicer):
         digest = _digest(request.expected_digest, "/expectedDigest")
         await self._fetches.undo(parse_name(request.name), digest)
         return fetch_pb2.UndoFetchResponse()
+
+
+def _wish(request: fetch_pb2.FetchImageRequest) -> FetchWish:
+    """Return what is to be fetched.
+
+    Raises:
+        InvalidRequestError: With all faults.
+    """
+    faults: list[Fault] = []
+    url, upload = None, None
+    try:
+        url = SourceUrl.parse(request.url)
+    except InvalidRequestError as exc:
+        faults += exc.faults
+    for pointer, value in (("/name", request.name), ("/expectedDigest", request.expected_digest)):
+        if not value:
+            faults.append(Fault(pointer, "is required"))
+    try:
+        upload = parse_upload(
+            name=request.name,
+            expected_digest=request.expected_digest,
+            content_length=0,
+            labels=dict(request.labels),
+            arch=request.arch,
+            request_id="",
+            preconditions=Preconditions(if_none_match=request.if_none_match),
+        )
+    except InvalidRequestError as exc:
+        faults += exc.faults
+    if faults or url is None or upload is None or upload.name is None:
+        raise InvalidRequestError(faults)
+    return FetchWish(upload.name, url, upload)
 
 
 def _progress(done: int, total: int) -> fetch_pb2.FetchImageResponse:

@@ -26,6 +26,7 @@ from gateway.event_sockets import EventSockets, NoSocket
 from gateway.events import Events
 from gateway.fresh_context import FreshContext
 from gateway.health import Health
+from gateway.image_imports import ImageImports
 from gateway.images import Images
 from gateway.instances import Instances
 from gateway.leases import Leases
@@ -74,6 +75,7 @@ def rest_app(
     handlers = _handlers(
         instances,
         Images(peers),
+        ImageImports(peers, mutations),
         operations,
         Events(peers, closing, heartbeat_s=heartbeat_s),
         Leases(peers, closing),
@@ -111,6 +113,7 @@ async def _hand_on(request: Request, error: Exception) -> Response:
 def _handlers(
     instances: Instances,
     images: Images,
+    image_imports: ImageImports,
     operations: Operations,
     events: Events,
     leases: Leases,
@@ -138,6 +141,7 @@ def _handlers(
         "renewLease": leases.renew,
         "holdLease": leases.hold,
         "uploadImage": images.put,
+        "importImage": image_imports.take,
         "uploadImageForm": images.post_form,
         "listImages": images.list,
         "getImage": images.get,

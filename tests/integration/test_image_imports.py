@@ -58,7 +58,11 @@ def cancelled(cloud: Cloud, location: str) -> Document:
 
 
 def test_an_import_brings_the_image_once(cloud: Cloud, web: Web, packed: bytes) -> None:
-    body = {"name": "imported", "url": web.url(f"/tiny.gz?{SECRET}"), "digest": digest_of(packed)}
+    body: dict[str, Any] = {
+        "name": "imported",
+        "url": web.url(f"/tiny.gz?{SECRET}"),
+        "digest": digest_of(packed),
+    }
     answer = import_image(cloud, **body, labels={"suite": "imports"})
     assert answer.status_code == 201, answer.text
     image = document(answer)

@@ -128,6 +128,7 @@ class StoreImage:
     image: InstanceImage
     arch: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    has_agent: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ from controller.ports import ImageEvent, StoreImage
 _FIND_S: Final = 5.0
 # The name of a host is resolved meanwhile.
 _CHECK_S: Final = 20.0
+# Whoever uploads an image may say that it has no guest agent: then nothing waits for one.
+_AGENT_LABEL: Final = "guest-agent"
+_NO_AGENT: Final = "none"
 _PEER: Final = Peer("the image store", "IMAGE_STORE_UNAVAILABLE")
 
 
@@ -108,7 +111,9 @@ class ImageStoreClient:
 
 
 def _found(message: image_pb2.Image) -> StoreImage:
-    return StoreImage(_image_of(message), message.arch, dict(message.labels))
+    labels = dict(message.labels)
+    has_agent = labels.get(_AGENT_LABEL, "") != _NO_AGENT
+    return StoreImage(_image_of(message), message.arch, labels, has_agent)
 
 
 def _fetch(wish: FetchWish) -> fetch_pb2.FetchImageRequest:

@@ -19,6 +19,7 @@ from controller.domain.readiness import Readiness
 from controller.operations.rows import subjects
 from controller.records import image_sources
 from controller.records.lease_rows import write_lease
+from controller.records.readiness_documents import stored_readiness
 from controller.records.schema import (
     instance_labels,
     instance_leases,
@@ -94,7 +95,7 @@ def to_instance(row: Row[Any]) -> Instance:
         resources=Resources(row.cpus, row.memory_mib, row.disk_mib),
         nics=from_stored(_Nics, row.nics).items,
         labels=row.labels,
-        readiness=from_stored(Readiness, row.readiness),
+        readiness=from_stored(Readiness, stored_readiness(row.readiness)),
         node=row.node,
         state=InstanceState(row.state),
         reason=row.reason,

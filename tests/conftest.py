@@ -67,8 +67,11 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Subject]:
         return
     guests.tiny()
     before = host_snapshot.take()
-    with running_stack() as started:
-        yield started
+    with pytest.MonkeyPatch.context() as patch:
+        # Images are fetched from servers of the tests' own; nothing else that is not public is allowed.
+        patch.setenv("QC_IMAGE_STORE_FETCH__ALLOW", "127.0.0.1")
+        with running_stack() as started:
+            yield started
     assert host_snapshot.take().left_since(before) == {}
 
 

@@ -57,7 +57,9 @@ def test_an_arm64_guest_answers_and_keeps_its_firmwares_variables(cloud: Cloud) 
     cloud.verb(name, "start")
     cloud.wait_ready(name, _BOOT_S)
     assert variables.stat().st_ino == before
-    assert variables.read_bytes()[: len(written) // 2] == written[: len(written) // 2]
+    # The flash is written on, not begun anew: between erasures its bits are only ever cleared.
+    after = variables.read_bytes()
+    assert all(new & old == new for new, old in zip(after, written, strict=False))
     cloud.delete(name)
 
 

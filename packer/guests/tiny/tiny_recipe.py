@@ -48,10 +48,12 @@ BOOT_MODULES = (
     "button",
     "evdev",
     "virtio_rng",
+    # Never inflated by anybody here: it tells QEMU what memory the guest has.
+    "virtio_balloon",
     # Tells QEMU of a panic at once; without it the console is the only witness.
     "pvpanic-pci",
 )
-LATER_MODULES = ("isofs", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859-1", "virtio_balloon")
+LATER_MODULES = ("isofs", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859-1")
 
 BINARIES = ("usr/sbin/qemu-ga", "usr/bin/lua5.4", "bin/nc.openbsd")
 LUA_SOURCES = Path("usr/share/lua/5.4/lyaml")

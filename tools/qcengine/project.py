@@ -20,6 +20,8 @@ from typing import Final
 from qcengine import base_images, engine
 from qcengine.errors import EngineError
 
+GUEST_PACKAGES: Final = "QC_GUEST_PACKAGES"
+"""Variable that names what vm-host's image gets besides, for guests of other architectures."""
 _HEADER: Final = "# Written by `make up` and `make base-images`.\n"
 # What decides from where pip fetches and whom it trusts; the rest is a matter of taste.
 _PIP_KEYS: Final = (
@@ -53,6 +55,8 @@ class Project:
         """Return the tag of vm-host's image: a digest of everything in this checkout that it is made of."""
         service = self.root / "services" / "vm-host"
         digest = hashlib.sha256(base.encode())
+        if packages := os.environ.get(GUEST_PACKAGES, ""):
+            digest.update(f"\0{packages}".encode())
         for path in (service / "Dockerfile", *sorted((service / "src").rglob("*.py"))):
             digest.update(f"\0{path.relative_to(service)}\0".encode())
             digest.update(path.read_bytes())
@@ -67,6 +71,8 @@ class Project:
         """
         base = base_images.provide(say, refresh=refresh)
         values = {"QC_BASE": base, "QC_TAG_VM_HOST": self.vm_host_tag(base)}
+        if packages := os.environ.get(GUEST_PACKAGES, ""):
+            values[GUEST_PACKAGES] = packages
         self.cache.mkdir(parents=True, exist_ok=True)
         if base_images.CA_BUNDLE.exists():
             values["QC_CA"] = str(base_images.CA_BUNDLE)

@@ -247,7 +247,7 @@ class StackLayout:
                 "socketPath": self.socket("runner-vm-host", "vm-host"),
                 "stopGrace": self.stop_grace,
                 "generation": "native",
-                "allowedPrograms": ["qemu-system-x86_64", "passt"],
+                "allowedPrograms": ["qemu-system-x86_64", "qemu-system-aarch64", "passt"],
             },
         }
 

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return build_image(
         arguments,
         description="Build a full Debian 12 guest with cloud-init as a qcow2 image, from Debian packages.",
-        image_name=IMAGE_NAME,
+        images={"amd64": IMAGE_NAME},
         recipe=imagecache.recipe_digest(
             [ROOTFS, CUSTOMIZE, HERE / "debian_recipe.py", HERE.parent / "guestbuild"]
         ),

@@ -1,4 +1,4 @@
-"""A disk that a PC BIOS boots: MBR, one FAT16 partition with syslinux, and whatever follows it.
+"""A disk that boots: MBR, one FAT16 partition with syslinux (PC BIOS) or an EFI loader, and what follows it.
 
 Owns the layout of raw image files. It works on files alone: no mount, no loop device, no privilege.
 """
@@ -6,7 +6,7 @@ Owns the layout of raw image files. It works on files alone: no mount, no loop d
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from guestbuild.programs import run
 
@@ -22,9 +22,11 @@ PROGRAMS = {
     str(MBR_CODE): "syslinux-common",
     "qemu-img": "qemu-utils",
 }
+EFI_PROGRAMS = {"mkfs.fat": "dosfstools", "mcopy": "mtools", "qemu-img": "qemu-utils"}
 
 _MBR_CODE_BYTES = 440
 _TYPE_FAT16_LBA = 0x0E
+_TYPE_EFI_SYSTEM = 0xEF
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ def boot_partition(size_bytes: int) -> Partition:
     return Partition(_TYPE_FAT16_LBA, BOOT_OFFSET_BYTES, size_bytes, active=True)
 
 
+def efi_partition(size_bytes: int) -> Partition:
+    """Return the EFI system partition that starts at 1 MiB."""
+    return Partition(_TYPE_EFI_SYSTEM, BOOT_OFFSET_BYTES, size_bytes)
+
+
 def write_partition_table(disk: Path, partitions: Sequence[Partition], signature: int) -> None:
     """Write boot code and partition table into the first sector of ``disk``.
 
@@ -50,7 +57,9 @@ def write_partition_table(disk: Path, partitions: Sequence[Partition], signature
         partitions: At most four.
         signature: The 32-bit disk signature; Linux makes ``PARTUUID=<8 hex digits>-NN`` of it.
     """
-    code = MBR_CODE.read_bytes()[:_MBR_CODE_BYTES].ljust(_MBR_CODE_BYTES, b"\0")
+    # EFI runs no boot code.
+    by_bios = any(partition.active for partition in partitions)
+    code = (MBR_CODE.read_bytes()[:_MBR_CODE_BYTES] if by_bios else b"").ljust(_MBR_CODE_BYTES, b"\0")
     # CHS fields hold the "use LBA" value; every firmware of this century reads the LBA ones.
     table = b"".join(
         struct.pack(
@@ -70,15 +79,27 @@ def write_partition_table(disk: Path, partitions: Sequence[Partition], signature
 
 def make_boot_filesystem(disk: Path, partition: Partition, files: Mapping[str, Path], label: str) -> None:
     """Make the FAT file system in ``partition`` of ``disk``, copy ``files`` to its root, install syslinux."""
+    _make_filesystem(disk, partition, files, label)
+    run(["syslinux", "-t", str(partition.offset_bytes), "--install", disk])
+
+
+def make_efi_filesystem(disk: Path, partition: Partition, files: Mapping[str, Path], label: str) -> None:
+    """Make the FAT file system in ``partition`` of ``disk``, copy ``files``; names may have directories."""
+    _make_filesystem(disk, partition, files, label)
+
+
+def _make_filesystem(disk: Path, partition: Partition, files: Mapping[str, Path], label: str) -> None:
     offset = partition.offset_bytes
     run([
         "mkfs.fat", "-F", "16", "-n", label, "-i", "51434744",
         "--offset", str(offset // SECTOR_BYTES), disk, str(partition.size_bytes // 1024),
     ])  # fmt: skip
     target = f"{disk}@@{offset}"
+    parents = {str(parent) for name in files for parent in PurePosixPath(name).parents if str(parent) != "."}
+    for parent in sorted(parents):
+        run(["mmd", "-i", target, f"::{parent}"])
     for name, source in files.items():
         run(["mcopy", "-i", target, source, f"::{name}"])
-    run(["syslinux", "-t", str(offset), "--install", disk])
 
 
 def to_qcow2(disk: Path, image: Path, *, compress: bool = False) -> None:

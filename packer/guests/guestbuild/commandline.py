@@ -22,7 +22,7 @@ def build_image(
     arguments: Sequence[str] | None,
     *,
     description: str,
-    image_name: str,
+    images: Mapping[str, str],
     recipe: str,
     programs: Mapping[str, str],
     resolve: Callable[[PackageSource], list[Package]],
@@ -33,16 +33,18 @@ def build_image(
     Args:
         arguments: Command line, without the program's name; None for the process's own.
         description: What ``--help`` says.
-        image_name: File name of the image in the output directory.
+        images: Architectures that it can be built for, by Debian's names and the usual one first, each with
+            the file name of the image in the output directory.
         recipe: Digest of everything in this checkout that shapes the image.
         programs: Programs that ``make`` runs, with the Debian packages they come from.
         resolve: Names the packages (with versions) that the image is made of.
         make: Makes the image in a scratch directory and returns its path there.
     """
-    options = _parse(arguments, description)
+    options = _parse(arguments, description, list(images))
+    image_name = images[options.arch]
     started = time.monotonic()
     slot = ImageSlot(options.output.resolve(), image_name)
-    source = PackageSource((options.cache or options.output).resolve(), options.apt_sources)
+    source = PackageSource((options.cache or options.output).resolve(), options.apt_sources, options.arch)
     try:
         with slot.held():
             _build(slot, source, recipe, programs, resolve, make)
@@ -80,7 +82,7 @@ def _build(
         slot.publish(built, key=key, recipe=recipe, packages=packages)
 
 
-def _parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None, description: str, arches: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--output",
@@ -100,5 +102,11 @@ def _parse(arguments: Sequence[str] | None, description: str) -> argparse.Namesp
         type=Path,
         metavar="FILE",
         help="a Debian 12 sources list to use instead of the host's",
+    )
+    parser.add_argument(
+        "--arch",
+        choices=arches,
+        default=arches[0],
+        help="architecture of the guest, by Debian's name (default: %(default)s)",
     )
     return parser.parse_args(arguments)

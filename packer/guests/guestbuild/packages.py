@@ -16,6 +16,8 @@ from guestbuild.errors import CommandFailedError, PackagesUnavailableError
 from guestbuild.programs import run
 
 SUITE = "bookworm"
+HOST_ARCHITECTURE = "amd64"
+"""Of the hosts that guests are built on: programs of these packages are run while one is built."""
 
 _STANZA_FIELD = re.compile(r"^([A-Za-z0-9-]+): (.*)$", re.MULTILINE)
 _ADVICE = (
@@ -42,12 +44,22 @@ class Package:
 class PackageSource:
     """Apt seen by an ordinary user: resolve, fetch, unpack."""
 
-    def __init__(self, cache: Path, apt_sources: Path | None = None) -> None:
+    def __init__(
+        self, cache: Path, apt_sources: Path | None = None, architecture: str = HOST_ARCHITECTURE
+    ) -> None:
         """Keep fetched packages and private lists under ``cache``."""
+        native = architecture == HOST_ARCHITECTURE
         self._debs = cache / "packages"
-        self._state = cache / "apt"
+        self._state = cache / ("apt" if native else f"apt-{architecture}")
+        self._cache = cache
         self.apt_sources = apt_sources
-        self._private = apt_sources is not None or host_suite() != SUITE
+        self.architecture = architecture
+        # The host's lists name the packages of its own architecture only.
+        self._private = apt_sources is not None or not native or host_suite() != SUITE
+
+    def native(self) -> "PackageSource":
+        """Return the source of the packages whose programs can run here."""
+        return PackageSource(self._cache, self.apt_sources)
 
     def resolve(self, names: Sequence[str]) -> list[Package]:
         """Return the candidate version of each package, in the order asked for.
@@ -154,7 +166,8 @@ class PackageSource:
             f"Dir::Cache={self._state / 'cache'}",
             "Dir::Cache::pkgcache=pkgcache.bin",
             f"APT::Sandbox::User={'root' if os.geteuid() == 0 else ''}",
-            "APT::Architecture=amd64",
+            f"APT::Architecture={self.architecture}",
+            f"APT::Architectures={self.architecture}",
             "APT::Update::Post-Invoke-Success::=true",
             "Acquire::Retries=3",
         ]

@@ -73,7 +73,7 @@ class RunnerStack:
         config = self.directory / "vm-host.json"
         settings = {
             "socketPath": str(self.directory / "vm-host.sock"),
-            "allowedPrograms": ["qemu-system-x86_64", "passt"],
+            "allowedPrograms": ["qemu-system-x86_64", "qemu-system-aarch64", "passt"],
             "stopGrace": "20s",
             **self._vm_host_settings,
         }

@@ -63,6 +63,32 @@ def test_every_pci_device_of_an_operator_has_a_slot_of_its_own() -> None:
     )
 
 
+ARM = replace(LAUNCH, arch=ARCHES["aarch64"], machine_type="virt-7.2", cpu_model=ARCHES["aarch64"].cpu_tcg)
+
+
+def test_a_board_with_uefi_gets_the_code_read_only_and_variables_of_its_own() -> None:
+    argv = build_argv(ARM)
+    (machine,) = options(argv, "-machine")
+    assert machine == "virt-7.2,memory-backend=ram0,gic-version=max,pflash0=firmware0,pflash1=variables0"
+    files = {d["node-name"]: d for d in documents(argv, "-blockdev") if d["driver"] == "file"}
+    code, variables = files["firmware0-file"], files["variables0-file"]
+    assert (code["filename"], code["read-only"]) == ("/usr/share/AAVMF/AAVMF_CODE.fd", True)
+    assert (variables["filename"], variables["read-only"]) == (f"/state/machines/{ID}/vars.fd", False)
+
+
+def test_a_board_with_a_serial_port_gets_the_console_on_it() -> None:
+    argv = build_argv(ARM)
+    assert options(argv, "-serial") == ["chardev:console"]
+    assert not [d for d in documents(argv, "-device") if d["driver"] == "isa-serial"]
+
+
+def test_what_one_architecture_lacks_is_left_out_and_the_rest_is_alike() -> None:
+    drivers = [d["driver"] for d in documents(build_argv(LAUNCH), "-device")]
+    without = [driver for driver in drivers if driver not in {"isa-serial", "vmgenid"}]
+    assert [d["driver"] for d in documents(build_argv(ARM), "-device")] == without
+    assert build_argv(ARM)[0] == "qemu-system-aarch64"
+
+
 def test_the_smbios_uuid_is_the_machines_id() -> None:
     assert options(build_argv(LAUNCH), "-uuid") == [ID]
 

@@ -27,6 +27,20 @@ def test_a_launch_without_firmware_is_refused_with_the_files_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("offer", "told"),
+    [
+        (replace(OFFER, arch="aarch64", error="qemu-system-aarch64 is not installed"), "qemu-system-arm"),
+        (replace(OFFER, arch="aarch64", missing_firmware=("CODE.fd",)), "qemu-efi-aarch64"),
+        (OFFER, "allowedPrograms"),
+    ],
+    ids=["emulator", "firmware", "not allowed"],
+)
+def test_a_foreign_architecture_is_refused_with_what_to_do(offer: QemuOffer, told: str) -> None:
+    with pytest.raises(QemuUnavailableError, match=told):
+        choose_hardware(hello(offer), ARCHES["aarch64"], AcceleratorMode.AUTO)
+
+
+@pytest.mark.parametrize(
     ("offer", "status"),
     [
         (OFFER, CheckStatus.PASS),

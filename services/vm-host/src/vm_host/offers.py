@@ -18,8 +18,8 @@ from vm_host.programs import FIXED_PATH, Programs
 
 _PREFIX = "qemu-system-"
 _PROBE_TIMEOUT_S = 5.0
-_FIRMWARE = {"x86_64": ("bios-256k.bin",)}
-"""Files without which QEMU ends before the guest begins; packages of their own in most distributions."""
+_FIRMWARE = {"x86_64": ("bios-256k.bin",), "aarch64": ("/usr/share/AAVMF/AAVMF_CODE.fd",)}
+"""Files without which no guest begins, by name or path; packages of their own in most distributions."""
 _FAULT_KEPT_S = 60.0
 """How long a binary that failed is not asked again: one that hangs would hang vm-host with every hello."""
 _VERSION = re.compile(r"version (\S+)")

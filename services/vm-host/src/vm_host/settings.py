@@ -45,7 +45,7 @@ class Settings:
     socket_path: Path
     stop_grace_s: float = 110.0
     generation: str = ""
-    allowed_programs: tuple[str, ...] = ("qemu-system-x86_64", "passt")
+    allowed_programs: tuple[str, ...] = ("qemu-system-x86_64", "qemu-system-aarch64", "passt")
     log_level: str = "INFO"
 
 

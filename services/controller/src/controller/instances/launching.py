@@ -160,7 +160,7 @@ class Launching:
                     if fault not in faults
                 ]
             if found.arch not in ARCHES:
-                faults.append(Fault("/image", f"is for {found.arch}, which is not built yet"))
+                faults.append(Fault("/image", f"is for {found.arch}, which no machine here can be"))
             elif wish.arch and wish.arch != found.arch and wish.arch in ARCHES:
                 faults.append(Fault("/arch", f"the image is for {found.arch}"))
         if faults:

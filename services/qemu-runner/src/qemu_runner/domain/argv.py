@@ -56,6 +56,7 @@ class Launch:
         layers: Disk, topmost first.
         seed: Name of the seed in the directory; empty: none.
         nic_netdevs: Values of `-netdev` options; the id of NIC n's is `net<n>`. Others are plugged by QMP.
+        variables: Name of the UEFI variables in the directory, where the architecture has them.
         extra: The operator's own words, checked before, at the end.
     """
 
@@ -69,6 +70,7 @@ class Launch:
     directory: PurePosixPath
     layers: tuple[Layer, ...]
     seed: str = "seed.iso"
+    variables: str = "vars.fd"
     nic_netdevs: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
 
@@ -81,7 +83,7 @@ def build_argv(launch: Launch) -> tuple[str, ...]:
         *("-name", f"guest={launch.machine_id}", "-uuid", launch.machine_id),
         *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-S"),
         *("-sandbox", SANDBOX),
-        *("-machine", f"{launch.machine_type},memory-backend=ram0"),
+        *("-machine", _machine(launch)),
         *("-accel", "tcg,thread=multi" if launch.accelerator == "tcg" else launch.accelerator),
         *("-cpu", launch.cpu_model),
         *("-smp", f"cpus={launch.cpus},maxcpus={launch.cpus}"),
@@ -92,8 +94,9 @@ def build_argv(launch: Launch) -> tuple[str, ...]:
         *("-action", "panic=exit-failure"),
         *_monitors(),
         *_root_ports(bus),
-        *_always(bus),
-        *_console(launch.directory),
+        *_firmware(launch),
+        *_always(launch.arch),
+        *_console(launch),
         *_channels(bus),
         *_disk(launch, bus),
         *_seed(launch, bus),
@@ -171,15 +174,47 @@ def _root_ports(bus: str) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _always(bus: str) -> tuple[str, ...]:
+def _machine(launch: Launch) -> str:
+    words = [launch.machine_type, "memory-backend=ram0"]
+    if launch.arch.machine_options:
+        words.append(launch.arch.machine_options)
+    if launch.arch.firmware:
+        words += ["pflash0=firmware0", "pflash1=variables0"]
+    return ",".join(words)
+
+
+def _firmware(launch: Launch) -> tuple[str, ...]:
+    """UEFI in two flashes: the code, which is everybody's, and the machine's own variables."""
+    if not launch.arch.firmware:
+        return ()
+    words: list[str] = []
+    flashes = (
+        ("firmware0", launch.arch.firmware, True),
+        ("variables0", str(launch.directory / launch.variables), False),
+    )
+    for node, filename, read_only in flashes:
+        file = f"{node}-file"
+        words += _option(
+            "-blockdev",
+            {"driver": "file", "node-name": file, "filename": filename, "read-only": read_only},
+        )
+        words += _option(
+            "-blockdev", {"driver": "raw", "node-name": node, "file": file, "read-only": read_only}
+        )
+    return tuple(words)
+
+
+def _always(arch: Arch) -> tuple[str, ...]:
+    bus = arch.root_bus
+    # Another generation at every start: a restored guest learns that its random state is not its own.
+    generation: dict[str, object] = {"driver": "vmgenid", "id": "genid0", "guid": "auto"}
     return (
         *("-object", "rng-builtin,id=rng0"),
         *_option(
             "-device",
             {"driver": "virtio-rng-pci", "id": "rng0-dev", "rng": "rng0", "bus": bus, "addr": f"{_RNG_SLOT}"},
         ),
-        # Another generation at every start: a restored guest learns that its random state is not its own.
-        *_option("-device", {"driver": "vmgenid", "id": "genid0", "guid": "auto"}),
+        *(_option("-device", generation) if arch.generation_id else ()),
         *_option("-device", {"driver": "pvpanic-pci", "id": "panic0", "bus": bus, "addr": f"{_PANIC_SLOT}"}),
         # Never inflated: it is there for what the guest tells of its memory.
         *_option(
@@ -189,11 +224,13 @@ def _always(bus: str) -> tuple[str, ...]:
     )
 
 
-def _console(directory: PurePosixPath) -> tuple[str, ...]:
-    log = _escaped(directory / "console.log")
+def _console(launch: Launch) -> tuple[str, ...]:
+    log = _escaped(launch.directory / "console.log")
+    device = {"driver": launch.arch.serial_device, "id": "serial0", "chardev": "console", "index": 0}
     return (
         *("-chardev", f"socket,id=console,fd={{fd:console}},server=on,wait=off,logfile={log},logappend=on"),
-        *_option("-device", {"driver": "isa-serial", "id": "serial0", "chardev": "console", "index": 0}),
+        # A board with a serial port of its own gets it from -serial.
+        *(_option("-device", device) if launch.arch.serial_device else ("-serial", "chardev:console")),
     )
 
 

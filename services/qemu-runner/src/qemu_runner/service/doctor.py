@@ -79,7 +79,7 @@ class Doctor:
     def _qemu(self) -> Check:
         arch = ARCHES[HOST_ARCH]
         offer = self._offer()
-        fix = f"install {arch.program} (Debian: qemu-system-x86) where vm-host runs."
+        fix = f"install {arch.program} (Debian: {arch.package}) where vm-host runs."
         if offer is None:
             return Check("qemu", CheckStatus.FAIL, "no vm-host offers QEMU.", fix)
         if offer.error:

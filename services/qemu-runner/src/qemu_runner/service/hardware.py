@@ -45,12 +45,17 @@ def choose_hardware(
     """
     offer = find_offer(hello, arch)
     if offer is None:
-        raise QemuUnavailableError(f"vm-host may not start {arch.program}")
+        raise QemuUnavailableError(
+            f"vm-host may not start {arch.program}: its allowedPrograms do not name it"
+        )
     if offer.error:
-        raise QemuUnavailableError(offer.error)
+        raise QemuUnavailableError(f"{offer.error}; Debian's package {arch.package} holds {arch.program}")
     if offer.missing_firmware:
         files = ", ".join(offer.missing_firmware)
-        raise QemuUnavailableError(f"{arch.program} {offer.version} does not find its firmware ({files})")
+        raise QemuUnavailableError(
+            f"{arch.program} {offer.version} does not find its firmware ({files}); "
+            f"Debian's package {arch.firmware_package} holds it"
+        )
     newest = offer.machine_aliases.get(arch.machine_alias)
     if newest is None:
         raise QemuUnavailableError(f"{arch.program} {offer.version} has no machine {arch.machine_alias}")

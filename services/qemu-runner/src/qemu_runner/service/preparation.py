@@ -56,7 +56,7 @@ def check_spec(spec: MachineSpec) -> None:
 
     Raises:
         SpecInvalidError: With all its faults.
-        ArchUnsupportedError: For an architecture that is not built.
+        ArchUnsupportedError: For an architecture that is not known.
     """
     faults = []
     if spec.cpus < 1:
@@ -71,8 +71,6 @@ def check_spec(spec: MachineSpec) -> None:
     arch = ARCHES.get(spec.arch)
     if arch is None:
         raise ArchUnsupportedError(spec.arch, "QEMU machines of it are not known.")
-    if not arch.built:
-        raise ArchUnsupportedError(spec.arch, "this release does not build them yet.")
 
 
 class Preparation:
@@ -117,6 +115,8 @@ class Preparation:
         record = await self._claim(machine, spec)
         layers = await self._make_disk(record, spec, emit)
         seed_hash = await self._files.make_seed(machine.machine_id, seed, record.uid)
+        if ARCHES[spec.arch].firmware:
+            await self._files.make_variables(machine.machine_id, record.uid)
         await self._machines.update(
             machine, lambda now: replace(now, prepared=True, layers=layers, seed_hash=seed_hash)
         )

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from qemu_runner.domain.arch import VARIABLES_BYTES
 from qemu_runner.domain.iso9660 import build_iso
 from qemu_runner.domain.machine import DiskFormat, Image, Layer, MachineId, Seed
 from qemu_runner.domain.qcow2 import HEADER_BYTES, empty_overlay, overlay_size
@@ -26,6 +27,7 @@ from qemu_runner.store.threads import in_thread
 OVERLAY: Final = "overlay.qcow2"
 BASE: Final = "base"
 SEED: Final = "seed.iso"
+VARIABLES: Final = "vars.fd"
 CONSOLE_LOG: Final = "console.log"
 QEMU_LOG: Final = "qemu.log"
 PASST_LOG: Final = "passt.log"
@@ -96,6 +98,14 @@ class MachineFiles:
         """
         directory = self.directory(machine_id)
         return await in_thread(_make_seed, directory / SEED, machine_id, seed, uid)
+
+    async def make_variables(self, machine_id: MachineId, uid: int | None) -> None:
+        """Make an empty store of UEFI variables, unless the machine has one: what the guest wrote stays.
+
+        Raises:
+            DiskFullError: There is no room.
+        """
+        await in_thread(_make_variables, self.directory(machine_id) / VARIABLES, uid)
 
     async def open_logs(self, machine_id: MachineId, uid: int | None) -> tuple[dict[str, int], int]:
         """Make the logs of a new start; the caller closes the descriptors.
@@ -196,6 +206,19 @@ def _make_seed(path: Path, machine_id: MachineId, seed: Seed, uid: int | None) -
     if not path.exists() or path.read_bytes() != image:
         replace_file(path, image, mode=0o440, uid=owner, gid=group)
     return hashlib.sha256(image).hexdigest()
+
+
+def _make_variables(path: Path, uid: int | None) -> None:
+    if path.exists():
+        return
+    fresh = path.with_name(path.name + ".new")
+    with disk_errors(path), fresh.open("wb") as file:
+        # The firmware finds no header in the zeros and begins a store; the file has no blocks until then.
+        file.truncate(VARIABLES_BYTES)
+        fresh.chmod(0o600)
+        if uid is not None:
+            os.chown(fresh, uid, uid)
+        fresh.replace(path)
 
 
 def _open_logs(directory: Path, uid: int | None) -> tuple[dict[str, int], int]:

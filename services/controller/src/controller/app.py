@@ -171,7 +171,7 @@ async def serve(
         tasks = [running, *(asyncio.create_task(loop) for loop in loops)]
         for task in tasks:
             task.add_done_callback(lambda ended: _report(ended, failed))
-        stack.push_async_callback(_end, engine, running, tasks)
+        stack.push_async_callback(_end, engine, running, tasks, failed)
         await stack.enter_async_context(
             grpc_server(settings.listen, services=services, translate=translate, registry=registry)
         )
@@ -215,8 +215,15 @@ def _report(ended: "asyncio.Task[None]", failed: "asyncio.Future[None]") -> None
     failed.set_exception(error or RuntimeError(f"{ended.get_name()} ended by itself"))
 
 
-async def _end(engine: Engine, running: "asyncio.Task[None]", tasks: "list[asyncio.Task[None]]") -> None:
+async def _end(
+    engine: Engine,
+    running: "asyncio.Task[None]",
+    tasks: "list[asyncio.Task[None]]",
+    failed: "asyncio.Future[None]",
+) -> None:
     """Let steps reach a boundary and give the rows back; then end the rest."""
+    # From here on what ends was asked to, and nobody would hear of it.
+    failed.cancel()
     if not running.done():
         await engine.stop()
     for task in tasks:

@@ -126,6 +126,7 @@ class StoreImage:
 
     image: InstanceImage
     arch: str
+    has_agent: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from qemu_runner.service.networking import Networking
 from qemu_runner.service.planning import Planning
 from qemu_runner.service.power import Power
 from qemu_runner.service.preparation import Preparation, UidRange
+from qemu_runner.service.probe_targets import probe_target
 from qemu_runner.service.quarantine import Quarantine
 from qemu_runner.service.removal import Removal
 from qemu_runner.service.starting import Starting
@@ -52,6 +53,7 @@ from qemu_runner.service.watching import Watching
 from qemu_runner.servicer import HostServicer, MachineServicer, Services
 from qemu_runner.settings import Configuration, parse_settings
 from qemu_runner.store.file_growth import FileGrowth
+from qemu_runner.store.host_speed import HostSpeed
 from qemu_runner.store.image_cache import ImageCache
 from qemu_runner.store.machine_files import MachineFiles
 from qemu_runner.store.machine_store import MachineStore
@@ -158,6 +160,7 @@ async def running_core(
             growth,
             sink,
             configuration.console_limit_bytes,
+            probe_target,
             monitor_lost,
             tasks,
         )
@@ -168,7 +171,13 @@ async def running_core(
             machines=machines,
             actions=actions,
             planning=Planning(
-                machines, files, networking, capacity, vm_hosts.newest, configuration.accelerator
+                machines,
+                files,
+                networking,
+                capacity,
+                vm_hosts.newest,
+                configuration.accelerator,
+                configuration.extra_arguments,
             ),
             preparation=Preparation(machines, files, images, networking, _uids(configuration)),
             starting=Starting(
@@ -182,6 +191,7 @@ async def running_core(
                 vm_hosts.newest,
                 adoption.settle,
                 configuration.accelerator,
+                configuration.extra_arguments,
             ),
             ending=ending,
             power=Power(machines),
@@ -200,6 +210,7 @@ async def running_core(
                 capacity,
                 vm_hosts,
                 configuration.accelerator,
+                HostSpeed(configuration.state_dir),
                 actions.is_busy,
             ),
             doctor=Doctor(configuration.state_dir, networking, vm_hosts),

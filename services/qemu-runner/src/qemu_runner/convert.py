@@ -24,9 +24,11 @@ from qemu_runner.domain.machine import (
     parse_machine_id,
 )
 from qemu_runner.domain.observation import AgentState, NicState, Observation
+from qemu_runner.domain.probe import ProbeResult
 from qemu_runner.domain.progress import Part, StopStep, Transfer
 from qemu_runner.domain.record import MachineExit
 from qemu_runner.errors import SpecFault, SpecInvalidError
+from qemu_runner.probe_messages import probe_message, probe_of
 from qemu_runner.service.host import DependencyState, HostLeak, NodeState
 from qemu_runner.service.quarantine import Unclaimed
 from qemu_runner.service.vm_hosts import VmHostState
@@ -125,6 +127,7 @@ def spec_of(message: runner_pb2.MachineSpec) -> MachineSpec:
         ),
         cluster_id=message.cluster_id,
         instance_record=message.instance_record,
+        probes=tuple(probe_of(probe) for probe in message.probes),
     )
 
 
@@ -162,6 +165,9 @@ def machine_message(seen: Observation) -> runner_pb2.Machine:
         boots=seen.boots,
         panicked=seen.panicked,
         io_error=seen.io_error,
+        probes=[_probe_result(result) for result in seen.probes],
+        cloud_init=seen.cloud_init.result,
+        cloud_init_detail=seen.cloud_init.detail,
     )
     if seen.boot_time is not None:
         message.boot_time.CopyFrom(_time(seen.boot_time))
@@ -318,6 +324,14 @@ def _agent(state: AgentState) -> runner_pb2.MachineAgent:
     return message
 
 
+def _probe_result(result: ProbeResult) -> runner_pb2.ProbeResult:
+    return runner_pb2.ProbeResult(
+        holds=result.holds,
+        evidence=result.evidence,
+        since=None if result.since is None else _time(result.since),
+    )
+
+
 def _phase(phase: ReachedPhase) -> instance_pb2.BootPhase:
     duration = phase.end_time - phase.start_time
     return instance_pb2.BootPhase(
@@ -351,4 +365,5 @@ def _spec(spec: MachineSpec) -> runner_pb2.MachineSpec:
         ],
         cluster_id=spec.cluster_id,
         instance_record=spec.instance_record,
+        probes=[probe_message(probe) for probe in spec.probes],
     )

@@ -207,6 +207,8 @@ Global___NicSpec: _TypeAlias = NicSpec  # noqa: Y015
 
 @_typing.final
 class AgentProbe(_message.Message):
+    """AgentProbe: the guest agent answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -221,22 +223,161 @@ class AgentProbe(_message.Message):
 Global___AgentProbe: _TypeAlias = AgentProbe  # noqa: Y015
 
 @_typing.final
+class AddressProbe(_message.Message):
+    """AddressProbe: the instance has an address."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddressProbe: _TypeAlias = AddressProbe  # noqa: Y015
+
+@_typing.final
+class TcpProbe(_message.Message):
+    """TcpProbe: something in the guest accepts connections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: _builtins.int
+    port: _builtins.int
+    def __init__(
+        self,
+        *,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TcpProbe: _TypeAlias = TcpProbe  # noqa: Y015
+
+@_typing.final
+class HttpProbe(_message.Message):
+    """HttpProbe: something in the guest answers a GET; redirects are answers, never followed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    port: _builtins.int
+    """0: 80."""
+    path: _builtins.str
+    """Path and query; empty: "/"."""
+    status: _builtins.int
+    """The status it must have; 0: any of 200 to 299."""
+    def __init__(
+        self,
+        *,
+        port: _builtins.int = ...,
+        path: _builtins.str = ...,
+        status: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "port", b"port", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpProbe: _TypeAlias = HttpProbe  # noqa: Y015
+
+@_typing.final
+class SerialProbe(_message.Message):
+    """SerialProbe: a line of the console matches, also one that has no end yet, such as a prompt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCH_FIELD_NUMBER: _builtins.int
+    match: _builtins.str
+    """Regular expression in RE2's syntax."""
+    def __init__(
+        self,
+        *,
+        match: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["match", b"match"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SerialProbe: _TypeAlias = SerialProbe  # noqa: Y015
+
+@_typing.final
+class ExecProbe(_message.Message):
+    """ExecProbe: a program run by the guest agent ends with this code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARGV_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    exit_code: _builtins.int
+    @_builtins.property
+    def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        argv: _abc.Iterable[_builtins.str] | None = ...,
+        exit_code: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "exit_code", b"exit_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecProbe: _TypeAlias = ExecProbe  # noqa: Y015
+
+@_typing.final
 class Probe(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AGENT_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    CLOUD_INIT_FIELD_NUMBER: _builtins.int
+    TCP_FIELD_NUMBER: _builtins.int
+    HTTP_FIELD_NUMBER: _builtins.int
+    SERIAL_FIELD_NUMBER: _builtins.int
+    EXEC_FIELD_NUMBER: _builtins.int
+    cloud_init: _builtins.str
+    """"done": cloud-init has finished without an error."""
     @_builtins.property
     def agent(self) -> Global___AgentProbe: ...
+    @_builtins.property
+    def address(self) -> Global___AddressProbe: ...
+    @_builtins.property
+    def tcp(self) -> Global___TcpProbe: ...
+    @_builtins.property
+    def http(self) -> Global___HttpProbe: ...
+    @_builtins.property
+    def serial(self) -> Global___SerialProbe: ...
+    @_builtins.property
+    def exec(self) -> Global___ExecProbe: ...
     def __init__(
         self,
         *,
         agent: Global___AgentProbe | None = ...,
+        address: Global___AddressProbe | None = ...,
+        cloud_init: _builtins.str = ...,
+        tcp: Global___TcpProbe | None = ...,
+        http: Global___HttpProbe | None = ...,
+        serial: Global___SerialProbe | None = ...,
+        exec: Global___ExecProbe | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "kind", b"kind"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent", b"agent", "cloud_init", b"cloud_init", "exec", b"exec", "http", b"http", "kind", b"kind", "serial", b"serial", "tcp", b"tcp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent", b"agent", "cloud_init", b"cloud_init", "exec", b"exec", "http", b"http", "kind", b"kind", "serial", b"serial", "tcp", b"tcp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["agent"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["agent", "address", "cloud_init", "tcp", "http", "serial", "exec"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -451,7 +592,9 @@ class BootPhase(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """firmware, kernel, userspace, network, cloud-init, agent, ready."""
+    """firmware, bootloader, kernel, userspace, network, cloud-init, its stages cloud-init-local, cloud-init-network,
+    cloud-init-config and cloud-init-final, agent, ready. What a guest does not tell of is not there.
+    """
     duration_ms: _builtins.int
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp: ...

@@ -218,6 +218,7 @@ class MachineSpec(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     INSTANCE_RECORD_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The instance's name, for people who read machine.json; never a path or an id on the host."""
     arch: _builtins.str
@@ -234,6 +235,10 @@ class MachineSpec(_message.Message):
     def nics(self) -> _containers.RepeatedCompositeFieldContainer[Global___MachineNic]: ...
     @_builtins.property
     def seed(self) -> Global___MachineSeed: ...
+    @_builtins.property
+    def probes(self) -> _containers.RepeatedCompositeFieldContainer[_instance_pb2.Probe]:
+        """What must hold for the machine to be ready; empty: nothing is probed."""
+
     def __init__(
         self,
         *,
@@ -247,10 +252,11 @@ class MachineSpec(_message.Message):
         seed: Global___MachineSeed | None = ...,
         cluster_id: _builtins.str = ...,
         instance_record: _builtins.str = ...,
+        probes: _abc.Iterable[_instance_pb2.Probe] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "cluster_id", b"cluster_id", "cpus", b"cpus", "disk_bytes", b"disk_bytes", "image", b"image", "instance_record", b"instance_record", "memory_mib", b"memory_mib", "name", b"name", "nics", b"nics", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "cluster_id", b"cluster_id", "cpus", b"cpus", "disk_bytes", b"disk_bytes", "image", b"image", "instance_record", b"instance_record", "memory_mib", b"memory_mib", "name", b"name", "nics", b"nics", "probes", b"probes", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -333,6 +339,37 @@ class MachineAgent(_message.Message):
 Global___MachineAgent: _TypeAlias = MachineAgent  # noqa: Y015
 
 @_typing.final
+class ProbeResult(_message.Message):
+    """ProbeResult is how one probe of the spec stands since the guest began to boot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDS_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    holds: _builtins.bool
+    evidence: _builtins.str
+    """What was seen last, a sentence; empty: nothing yet."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When it began to hold; absent: it does not."""
+
+    def __init__(
+        self,
+        *,
+        holds: _builtins.bool = ...,
+        evidence: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "holds", b"holds", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProbeResult: _TypeAlias = ProbeResult  # noqa: Y015
+
+@_typing.final
 class Machine(_message.Message):
     """Machine is an observation; it decides nothing by itself."""
 
@@ -356,6 +393,9 @@ class Machine(_message.Message):
     BOOT_TIME_FIELD_NUMBER: _builtins.int
     PANICKED_FIELD_NUMBER: _builtins.int
     IO_ERROR_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
+    CLOUD_INIT_FIELD_NUMBER: _builtins.int
+    CLOUD_INIT_DETAIL_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.str
     phase: Global___MachinePhase.ValueType
     run_state: _builtins.str
@@ -374,6 +414,10 @@ class Machine(_message.Message):
     """The guest's kernel has panicked and stands still, while QEMU runs on."""
     io_error: _builtins.str
     """Why QEMU stopped the guest in the run state io-error, a sentence; empty: it has not, or nobody was told."""
+    cloud_init: _builtins.str
+    """"done" or "error" once the guest's cloud-init has finished in this boot; empty: not seen."""
+    cloud_init_detail: _builtins.str
+    """What cloud-init gave as its errors."""
     @_builtins.property
     def exit(self) -> Global___MachineExit:
         """Of the last process that ended; absent while ACTIVE."""
@@ -393,6 +437,10 @@ class Machine(_message.Message):
     @_builtins.property
     def boot_time(self) -> _timestamp_pb2.Timestamp:
         """When it last did."""
+
+    @_builtins.property
+    def probes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProbeResult]:
+        """In the order of the spec's; empty while nothing is watched."""
 
     def __init__(
         self,
@@ -415,10 +463,13 @@ class Machine(_message.Message):
         boot_time: _timestamp_pb2.Timestamp | None = ...,
         panicked: _builtins.bool = ...,
         io_error: _builtins.str = ...,
+        probes: _abc.Iterable[Global___ProbeResult] | None = ...,
+        cloud_init: _builtins.str = ...,
+        cloud_init_detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "boot_time", b"boot_time", "exit", b"exit", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "agent", b"agent", "boot_phases", b"boot_phases", "boot_time", b"boot_time", "boots", b"boots", "exit", b"exit", "fence", b"fence", "incarnation", b"incarnation", "io_error", b"io_error", "machine_id", b"machine_id", "network_fault", b"network_fault", "nics", b"nics", "panicked", b"panicked", "phase", b"phase", "revision", b"revision", "run_state", b"run_state", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "agent", b"agent", "boot_phases", b"boot_phases", "boot_time", b"boot_time", "boots", b"boots", "cloud_init", b"cloud_init", "cloud_init_detail", b"cloud_init_detail", "exit", b"exit", "fence", b"fence", "incarnation", b"incarnation", "io_error", b"io_error", "machine_id", b"machine_id", "network_fault", b"network_fault", "nics", b"nics", "panicked", b"panicked", "phase", b"phase", "probes", b"probes", "revision", b"revision", "run_state", b"run_state", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

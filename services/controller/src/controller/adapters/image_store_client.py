@@ -16,6 +16,9 @@ from controller.errors import ImageDigestMismatch, ImageNotFound, PeerRefused
 from controller.ports import ImageEvent, StoreImage
 
 _FIND_S: Final = 5.0
+# Whoever uploads an image may say that it has no guest agent: then nothing waits for one.
+_AGENT_LABEL: Final = "guest-agent"
+_NO_AGENT: Final = "none"
 _PEER: Final = Peer("the image store", "IMAGE_STORE_UNAVAILABLE")
 
 
@@ -34,7 +37,8 @@ class ImageStoreClient:
             if exc.reason == "IMAGE_NOT_FOUND":
                 raise ImageNotFound(name) from exc
             raise
-        return StoreImage(_image_of(answer.image), answer.image.arch)
+        has_agent = answer.image.labels.get(_AGENT_LABEL, "") != _NO_AGENT
+        return StoreImage(_image_of(answer.image), answer.image.arch, has_agent)
 
     async def pin(
         self, instance_id: str, instance_name: str, image: str, digest: str, timeout_s: float

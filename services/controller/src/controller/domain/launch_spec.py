@@ -13,6 +13,7 @@ from controller.domain.fault import Fault
 from controller.domain.instance import MIB
 from controller.domain.machine import BRIDGE_PREFIX, Port, publishing_nic
 from controller.domain.policy import PolicyWish
+from controller.domain.probe import NEED_A_NIC, probe_faults
 from controller.domain.readiness import Readiness
 
 MAX_CPUS: Final = 256
@@ -99,6 +100,7 @@ def faults_of(wish: LaunchWish) -> list[Fault]:
         *_nics(wish),
         *port_faults(wish.ports),
         *_ports_have_a_nic(wish),
+        *_readiness(wish),
     ]
 
 
@@ -239,6 +241,17 @@ def _address_fault(nic: NicWish) -> str | None:
 def _ports_have_a_nic(wish: LaunchWish) -> Iterator[Fault]:
     if wish.ports and publishing_nic([nic.network for nic in wish.wanted_nics]) is None:
         yield Fault("/ports", NOTHING_PUBLISHES)
+
+
+def _readiness(wish: LaunchWish) -> Iterator[Fault]:
+    probes = () if wish.readiness is None else wish.readiness.probes
+    yield from probe_faults(probes)
+    if not wish.wanted_nics:
+        for index, probe in enumerate(probes):
+            if probe.kind in NEED_A_NIC:
+                yield Fault(
+                    f"/readiness/all/{index}/{probe.kind}", "needs a network card; the instance has none"
+                )
 
 
 def _is_address(text: str) -> bool:

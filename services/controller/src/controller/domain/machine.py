@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from controller.domain.probe import Probe
+
 BRIDGE_PREFIX: Final = "bridge:"
 """Before the name of an existing bridge whose own network serves the guest."""
 
@@ -109,6 +111,23 @@ class BootPhase:
     duration_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class ProbeView:
+    """How one probe stands since the guest began to boot; `evidence` is what was seen of it last."""
+
+    holds: bool
+    evidence: str = ""
+    since: datetime | None = None
+
+
+class CloudInit(StrEnum):
+    """How the guest's cloud-init has ended in this boot."""
+
+    UNSEEN = ""
+    DONE = "done"
+    ERROR = "error"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """One observation.
@@ -127,6 +146,8 @@ class Machine:
         boot_time: When it last did.
         panicked: Whether the guest's kernel has panicked while QEMU runs on.
         io_error: What QEMU told of the disk that it stopped the guest for.
+        probes: In the order of the contract that it was prepared with.
+        cloud_init_detail: What cloud-init gave as its errors.
     """
 
     id: str
@@ -149,6 +170,9 @@ class Machine:
     boot_time: datetime | None = None
     panicked: bool = False
     io_error: str = ""
+    probes: tuple[ProbeView, ...] = ()
+    cloud_init: CloudInit = CloudInit.UNSEEN
+    cloud_init_detail: str = ""
 
     @property
     def running(self) -> bool:
@@ -235,6 +259,7 @@ class MachineSpec:
     keep_seed: bool = False
     cluster_id: str = ""
     record: str = ""
+    probes: tuple[Probe, ...] = ()
 
     def __repr__(self) -> str:
         """Show nothing but the name: the rest may be secret."""

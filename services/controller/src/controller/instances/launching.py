@@ -17,6 +17,7 @@ from controller.domain.launch_spec import ARCHES, LaunchWish, disk_faults, fault
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import MachineNic, MachinePlan, publishing_nic
 from controller.domain.policy import Policies
+from controller.domain.probe import ADDRESS, AGENT
 from controller.domain.readiness import Readiness
 from controller.errors import (
     ControllerError,
@@ -161,7 +162,7 @@ class Launching:
             resources=Resources(wish.cpus, wish.memory_mib or 0, _disk_mib(wish.disk_mib or 0, found.image)),
             nics=_nics(wish),
             labels=dict(wish.labels),
-            readiness=wish.readiness or Readiness(),
+            readiness=_readiness(wish, found),
             node=node,
             state=InstanceState.CREATING,
             desired_power=DesiredPower.RUNNING if wish.start else DesiredPower.STOPPED,
@@ -169,6 +170,15 @@ class Launching:
             policies=wish.policies.applied(Policies(), now),
             lease=wish.policies.lease_of(None, now),
         )
+
+
+def _readiness(wish: LaunchWish, found: StoreImage) -> Readiness:
+    """Return the contract as it was asked for, or else what the image can keep."""
+    wanted = wish.readiness or Readiness()
+    if wanted.probes:
+        return wanted
+    by_address = not found.has_agent and bool(wish.wanted_nics)
+    return replace(wanted, probes=(ADDRESS if by_address else AGENT,))
 
 
 def _disk_mib(wanted_mib: int, image: InstanceImage) -> int:

@@ -125,4 +125,5 @@ def machine_spec(instance: Instance, secrets: Secrets, cluster_id: str) -> Machi
         keep_seed=not secrets.known,
         cluster_id=cluster_id,
         record=record_of(instance),
+        probes=instance.readiness.probes,
     )

@@ -12,7 +12,7 @@ from controller.domain.instance import Failure, Instance
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import BootPhase, Guest, NicView
 from controller.domain.node import Node, VmHost
-from controller.domain.readiness import Readiness
+from controller.records.readiness_documents import duration_text, readiness_document
 
 Document = dict[str, Any]
 
@@ -67,19 +67,6 @@ def node_document(node: Node) -> Document:
         "message": node.message,
         "vmHosts": [_vm_host(item) for item in node.vm_hosts],
     }
-
-
-def readiness_document(readiness: Readiness) -> Document:
-    """Return the contract of readiness as a launch takes it."""
-    return {
-        "all": [{probe.value: {}} for probe in readiness.probes],
-        "deadline": duration_text(readiness.deadline_s),
-    }
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration as the contract writes it."""
-    return f"{int(seconds)}s" if float(seconds).is_integer() else f"{int(seconds * 1000)}ms"
 
 
 def time_text(moment: datetime) -> str:

@@ -18,6 +18,7 @@ from controller.domain.policy import OnExpire, Policies, RestartPolicy, Restarts
 from controller.domain.readiness import Readiness
 from controller.operations.rows import subjects
 from controller.records.lease_rows import write_lease
+from controller.records.readiness_documents import stored_readiness
 from controller.records.schema import (
     instance_labels,
     instance_leases,
@@ -93,7 +94,7 @@ def to_instance(row: Row[Any]) -> Instance:
         resources=Resources(row.cpus, row.memory_mib, row.disk_mib),
         nics=from_stored(_Nics, row.nics).items,
         labels=row.labels,
-        readiness=from_stored(Readiness, row.readiness),
+        readiness=from_stored(Readiness, stored_readiness(row.readiness)),
         node=row.node,
         state=InstanceState(row.state),
         reason=row.reason,

@@ -11,8 +11,9 @@ from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import BootPhase, Guest, NicView
 from controller.domain.node import Check, Dependency, Leak, Node
 from controller.domain.orphan import Orphan
-from controller.domain.readiness import Probe, Readiness
-from controller.records.documents import duration_text
+from controller.domain.readiness import Readiness
+from controller.probe_messages import probe_message
+from controller.records.readiness_documents import duration_text
 
 # What the contract's numbers hold, 4 PiB: network file systems tell of exbibytes, and ratios multiply.
 _MOST_MIB: Final = 2**32 - 1
@@ -177,14 +178,8 @@ def _optional_time(moment: datetime | None) -> Timestamp | None:
 
 def _readiness(readiness: Readiness) -> instance_pb2.Readiness:
     return instance_pb2.Readiness(
-        all=[_probe(probe) for probe in readiness.probes], deadline=duration_text(readiness.deadline_s)
+        all=[probe_message(probe) for probe in readiness.probes], deadline=duration_text(readiness.deadline_s)
     )
-
-
-def _probe(probe: Probe) -> instance_pb2.Probe:
-    match probe:
-        case Probe.AGENT:
-            return instance_pb2.Probe(agent=instance_pb2.AgentProbe())
 
 
 def _nic(nic: NicView) -> instance_pb2.NicStatus:

@@ -16,7 +16,7 @@ from controller.instances.queries import MAX_WAIT_S, Queries
 from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs, command, delete_verb, stop_verb
 from controller.policies.leases import Leases
-from controller.records.documents import duration_text
+from controller.records.readiness_documents import duration_text
 from controller.servicers.convert import instance_message, time_message
 from controller.servicers.operation_messages import mutation_message
 from controller.servicers.requests import (

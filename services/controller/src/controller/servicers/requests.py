@@ -11,10 +11,11 @@ from controller.domain.fault import Fault
 from controller.domain.launch_spec import DEFAULT_MEMORY_MIB, LaunchWish, NicWish
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import ExecRequest, Port
-from controller.domain.readiness import Probe, Readiness
+from controller.domain.readiness import Readiness
 from controller.errors import RequestInvalid
 from controller.instances.submitting import Options
 from controller.instances.updating import Patch, SeedPatch
+from controller.probe_messages import probes_of
 from controller.records.instance_pages import InstanceFilter
 from controller.servicers.policy_requests import launch_policies, patch_policies
 from controller.servicers.reading import Reading
@@ -161,8 +162,6 @@ def _seed_patch(patch: pb.CloudInitPatch) -> SeedPatch:
 
 
 def _readiness(reading: Reading, readiness: pb.Readiness, default_s: float) -> Readiness:
-    for index, probe in enumerate(readiness.all):
-        if probe.WhichOneof("kind") != "agent":
-            reading.faults.append(Fault(f"/readiness/all/{index}", 'must be {"agent": {}}'))
+    probes = probes_of(readiness.all, reading.faults)
     deadline_s = reading.duration_s("/readiness/deadline", readiness.deadline, default_s, _MAX_DEADLINE_S)
-    return Readiness((Probe.AGENT,), deadline_s)
+    return Readiness(probes, deadline_s)

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from qemu_runner.domain.boot import ReachedPhase
 from qemu_runner.domain.machine import MachineId, MachinePhase, MachineSpec, Nic
+from qemu_runner.domain.probe import CloudInitState, ProbeResult
 from qemu_runner.domain.record import MachineExit
 
 PASST_EXITED = "PASST_EXITED"
@@ -92,3 +93,10 @@ class Observation:
     boot_time: datetime | None = None
     panicked: bool = False
     io_error: str = ""
+    probes: tuple[ProbeResult, ...] = ()
+    cloud_init: CloudInitState = field(default_factory=CloudInitState)
+
+    @property
+    def guest_runs(self) -> bool:
+        """Whether QEMU says that the guest's CPUs run, and its kernel has not given up."""
+        return self.run_state == "running" and not self.panicked

@@ -3,6 +3,7 @@
 from qemu_runner.domain.observation import AgentState
 from qemu_runner.guest_agent.client import GuestAgent
 from qemu_runner.monitor import QmpSession
+from qemu_runner.readiness.probing import Probing
 
 
 class Live:
@@ -15,6 +16,7 @@ class Live:
         agent: What is known of the guest's agent.
         guest: The way to the agent, while the guest has its port open.
         network_fault: Why the guest has lost its network; empty: it has not.
+        probing: Finds out how the probes stand.
         io_error: What QEMU told of the disk that it stopped the guest for; empty while the guest runs.
     """
 
@@ -25,4 +27,5 @@ class Live:
         self.agent = AgentState()
         self.guest: GuestAgent | None = None
         self.network_fault = ""
+        self.probing: Probing | None = None
         self.io_error = ""

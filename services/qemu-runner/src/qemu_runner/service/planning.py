@@ -16,6 +16,7 @@ from qemu_runner.service.nat_cards import require_own_macs
 from qemu_runner.service.network_choice import Choice
 from qemu_runner.service.networking import Networking, with_networks
 from qemu_runner.service.preparation import check_spec
+from qemu_runner.service.probe_targets import check_probes
 from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.store.machine_files import BASE, OVERLAY, MachineFiles
 
@@ -49,6 +50,7 @@ class Planning:
         capacity: What the host has left.
         newest_link: Returns the vm-host that new machines go to.
         accelerator: The setting.
+        extra_arguments: The operator's own words for QEMU.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Planning:
         capacity: Capacity,
         newest_link: Callable[[], VmHostLink],
         accelerator: AcceleratorMode,
+        extra_arguments: tuple[str, ...],
     ) -> None:
         self._machines = machines
         self._files = files
@@ -66,6 +69,7 @@ class Planning:
         self._capacity = capacity
         self._newest_link = newest_link
         self._accelerator = accelerator
+        self._extra = extra_arguments
 
     async def plan_network(self, machine_id: MachineId, spec: MachineSpec) -> Plan:
         """Return what the networks would be; nothing else is looked at.
@@ -109,6 +113,7 @@ class Planning:
                 nic_netdevs=self._networking.netdev_options(
                     spec, self._user_index(machine_id, spec), "{fd:passt}"
                 ),
+                extra=self._extra,
             )
         )
         warnings = list(choice.warnings)
@@ -116,6 +121,9 @@ class Planning:
             warnings.append("The guest is emulated (TCG), many times slower than with KVM.")
         if not hello.root:
             warnings.append("vm-host has no root: QEMU keeps the uid of whoever started it.")
+        if self._extra:
+            words = " ".join(self._extra)
+            warnings.append(f"The settings of this host add QEMU arguments: {words}")
         addresses: tuple[str, ...] = ()
         if reserve:
             async with self._machines.allocation:
@@ -136,6 +144,7 @@ class Planning:
     async def _networks(self, machine_id: MachineId, spec: MachineSpec) -> tuple[MachineSpec, Choice]:
         choice = await self._networking.resolve(spec)
         spec = with_networks(spec, choice.networks)
+        check_probes(spec)
         found = self._machines.find(machine_id)
         running = found is not None and found.run is not None
         records = self._machines.records()

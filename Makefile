@@ -9,7 +9,10 @@ PYTEST := $(BIN)/python -m pytest -q
 STACK := PYTHONPATH=tools $(BIN)/python -m qcstack
 PACKAGES := libs/servicekit services/vm-host services/image-store services/qemu-runner services/controller services/gateway
 
-BENCHES := run object_store event_latency reserved_address fifty_cards throughput containers databases readiness_lag agent
+BENCHES := run object_store event_latency added_latency reserved_address fifty_cards throughput containers databases readiness_lag agent idle scale
+
+# What `make test-full` runs once more with the rows on PostgreSQL: tests/integration/test_*.py.
+ON_POSTGRESQL := main_path survival policies events patch
 
 # MODE=native runs plain processes, MODE=compose containers; without it, containers where an engine answers.
 # A stack other than the default one: make up STATE=/srv/qc PORT=9080 CONTROLLER_PORT=9009 IMAGE_STORE_PORT=9010
@@ -115,6 +118,7 @@ test: test-setup lint types protos-check wheels unit integration compose-test ##
 
 test-full: test ## And the long suites whole
 	@$(PYTEST) services/*/tests tests/integration tests/chaos -m full
+	@QC_DATABASE=postgresql $(PYTEST) $(addprefix tests/integration/test_,$(ON_POSTGRESQL:=.py)) -m "not full"
 	@MARKS=full tools/compose-test
 	@$(PYTEST) packer/guests/debian packer/tests
 

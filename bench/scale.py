@@ -1,4 +1,4 @@
-"""Compare 10,000 instances with 100: lists, filters, restart, reconciling, memory, in the real controller.
+"""Compare 1,000 and 10,000 instances with 100: lists, filters, restart, memory, in the real controller.
 
 The runner is the fake one of tests/chaos: machines without QEMU, in this process; the controller is its own.
 """
@@ -142,14 +142,12 @@ def resident_kib(pid: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs=2, default=(100, 10_000))
+    parser.add_argument("--sizes", type=int, nargs="+", default=(100, 1000, 10_000))
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    small, large = (asyncio.run(measured(count, arguments.rounds)) for count in arguments.sizes)
-    factor = large.count / small.count
-    print(
-        f"instances: {small.count} against {large.count} ({factor:.0f} times as many), {os.cpu_count()} CPUs"
-    )
+    figures = [asyncio.run(measured(count, arguments.rounds)) for count in arguments.sizes]
+    sizes = " → ".join(f"{each.count}" for each in figures)
+    print(f"instances: {sizes}, {os.cpu_count()} CPUs; ratios are to the first")
     for name, title in (
         ("first_page", f"first page of {PAGE}"),
         ("last_page", f"last page of {PAGE}"),
@@ -159,13 +157,13 @@ def main() -> None:
         ("answers", "killed → answers"),
         ("reconciled", f"killed → {DEVIATIONS} machines that had ended meanwhile are FAILED"),
     ):
-        a, b = getattr(small, name), getattr(large, name)
-        print(f"{title}: {a:.1f} ms against {b:.1f} ms; ratio {b / a:.1f}")
-    grown = (large.rss_kib - small.rss_kib) / (large.count - small.count)
-    print(
-        f"memory: {small.rss_kib / 1024:.0f} MiB against {large.rss_kib / 1024:.0f} MiB; "
-        f"{grown:.1f} KiB for each further instance"
-    )
+        values = [getattr(each, name) for each in figures]
+        told = " → ".join(f"{value:.1f}" for value in values)
+        ratios = ", ".join(f"{value / values[0]:.1f}" for value in values[1:])
+        print(f"{title}: {told} ms; ratio {ratios}")
+    grown = (figures[-1].rss_kib - figures[0].rss_kib) / (figures[-1].count - figures[0].count)
+    told = " → ".join(f"{each.rss_kib / 1024:.0f}" for each in figures)
+    print(f"memory: {told} MiB; {grown:.1f} KiB for each further instance")
 
 
 if __name__ == "__main__":

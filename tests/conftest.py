@@ -1,6 +1,7 @@
 """Fixtures of both suites: the stack that is tested, natively or in containers, and evidence of what failed.
 
 QC_STACK=compose runs tests/integration against containers; tests/compose is always about containers.
+QC_DATABASE=postgresql has the plain processes keep their rows on a server of the tests' own.
 """
 
 import os
@@ -16,6 +17,7 @@ from framework import evidence, guests
 from framework.api_client import BlockingApiClient
 from framework.cloud import Cloud
 from framework.containers import Containers, running
+from framework.databases import ON_POSTGRESQL
 from framework.engine import engine_in
 from framework.site import Site, SiteOf, containers_site, running_site
 from framework.stack import Stack, eventually, running_stack
@@ -34,6 +36,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Those whose containers need an engine of the test's own take long there, and those that kill services too.
     """
+    if ON_POSTGRESQL:
+        for item in items:
+            for mark in item.iter_markers("sqlite"):
+                item.add_marker(pytest.mark.skip(reason=f"on SQLite only: {mark.args[0]}"))
     if not IN_CONTAINERS:
         return
     for item in items:

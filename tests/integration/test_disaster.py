@@ -25,7 +25,10 @@ from qcontroller.controller.v1.operation_pb2_grpc import OperationServiceStub
 
 DATABASE = "controller.db"
 
-pytestmark = pytest.mark.native("a database is taken away and put back as a file")
+pytestmark = [
+    pytest.mark.native("a database is taken away and put back as a file"),
+    pytest.mark.sqlite("a database is taken away and put back as a file"),
+]
 
 
 @pytest.fixture(scope="module")

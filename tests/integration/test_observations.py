@@ -4,11 +4,11 @@ Each test causes one observation with real QEMU, sees the state that it leads to
 """
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 from framework import guests
@@ -153,7 +153,7 @@ def test_a_qemu_that_obeys_a_signal_is_no_guest_that_powered_off(cloud: Cloud) -
 def test_a_guest_whose_disk_is_full_is_held_and_goes_on_when_there_is_room(cloud: Cloud) -> None:
     instance = cloud.launch(start=False)
     name, directory = instance["name"], cloud.stack.machine_dir(instance["id"])
-    with on_a_small_file_system(directory, size_mib=24):
+    with SmallDisk(directory, size_mib=16) as disk:
         cloud.verb(name, "start")
         cloud.wait_ready(name)
         boot_id = cloud.boot_id(name)
@@ -162,35 +162,37 @@ def test_a_guest_whose_disk_is_full_is_held_and_goes_on_when_there_is_room(cloud
         assert held["status"]["reason"] == "IO_ERROR"
         assert "full" in held["status"]["message"]
         assert held["desiredPower"] == "RUNNING"
-        subprocess.run(["mount", "-o", "remount,size=200m", directory], check=True)
+        disk.grow(size_mib=200)
         assert cloud.verb(name, "resume")["status"]["state"] == "RUNNING"
         assert cloud.boot_id(name) == boot_id
         assert cloud.verb(name, "stop", force=True)["status"]["state"] == "STOPPED"
     cloud.delete(name)
 
 
-def on_a_small_file_system(directory: Path, size_mib: int) -> "SmallFileSystem":
-    """Have a machine's files lie on a file system of their own for a while; needs root."""
-    return SmallFileSystem(directory, size_mib)
+class SmallDisk:
+    """A file system of its own with little room under a machine's overlay, and nothing else; needs root."""
 
-
-class SmallFileSystem:
-    """A tmpfs over a directory, with copies of what was in it."""
-
-    def __init__(self, directory: Path, size_mib: int) -> None:
-        self._directory = directory
+    def __init__(self, machine: Path, size_mib: int) -> None:
+        self._overlay = machine / "overlay.qcow2"
+        self._aside = machine.parent.parent / f"{machine.name}.small"
         self._size_mib = size_mib
-        self._aside = directory.parent.parent / f"{directory.name}.aside"
 
-    def __enter__(self) -> None:
-        subprocess.run(["cp", "-a", self._directory, self._aside], check=True)
-        options = f"size={self._size_mib}m,mode=0711"
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "qc-test", self._directory], check=True)
-        subprocess.run(["cp", "-a", f"{self._aside}/.", self._directory], check=True)
+    def __enter__(self) -> Self:
+        self._aside.mkdir()
+        options = f"size={self._size_mib}m"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "qc-test", self._aside], check=True)
+        subprocess.run(["cp", "-a", self._overlay, self._aside], check=True)
+        subprocess.run(["mount", "--bind", self._aside / self._overlay.name, self._overlay], check=True)
+        return self
+
+    def grow(self, size_mib: int) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={size_mib}m", self._aside], check=True)
 
     def __exit__(self, *_: object) -> None:
-        subprocess.run(["umount", self._directory], check=True)
-        shutil.rmtree(self._aside)
+        # Lazily: in a test that has failed QEMU may have it open.
+        for mounted in (self._overlay, self._aside):
+            subprocess.run(["umount", "--lazy", mounted], check=True)
+        self._aside.rmdir()
 
 
 @pytest.mark.full

@@ -15,6 +15,9 @@ from sqlalchemy import make_url
 # The suites that must hold on every database take their parameter from here.
 KINDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
 
+# And those that are long take it from here.
+FULLY = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.postgres, pytest.mark.full])]
+
 
 def server() -> PostgresServer:
     """Return the run's server; skip the test where PostgreSQL is not installed, but not in CI."""

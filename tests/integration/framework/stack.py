@@ -15,11 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from unittest import mock
 
 from qcstack import lifecycle
 from qcstack.free_bridge import choose_bridge
 from qcstack.layout import StackLayout
 from qcstack.processes import ProcessId
+
+from framework.databases import databases
 
 T = TypeVar("T")
 _WITHIN_S: Final = 60.0
@@ -190,13 +193,15 @@ def running_stack(
     if state_mib is not None:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={state_mib}m", "qc-test", state], check=True)
     try:
-        process = lifecycle.launch_supervisor(layout)
-        try:
-            lifecycle.wait_ready(layout, process)
-            yield Stack(layout)
-        finally:
-            lifecycle.down(layout)
-            _reap(process)
+        with databases() as environment:
+            with mock.patch.dict(os.environ, environment):
+                process = lifecycle.launch_supervisor(layout)
+            try:
+                lifecycle.wait_ready(layout, process)
+                yield Stack(layout)
+            finally:
+                lifecycle.down(layout)
+                _reap(process)
     finally:
         if state_mib is not None:
             subprocess.run(["umount", state], check=True)

@@ -220,3 +220,10 @@ def test_emulation_needs_more_and_never_more_than_its_cache() -> None:
     assert overhead_mib(1, 256, emulated=False) == 114
     assert overhead_mib(1, 256, emulated=True) == 114 + 128
     assert overhead_mib(1, 65_536, emulated=True) - overhead_mib(1, 65_536, emulated=False) == 1024
+
+
+async def test_more_room_than_the_contract_can_count_is_told_as_the_most(tmp_path: Path) -> None:
+    runner = FakeRunner(form=replace(NODE, disk_total_mib=2**31, disk_free_mib=2**31))
+    async with running_cloud(tmp_path, runner) as cloud:
+        told = (await node(cloud)).disk
+        assert (told.total, told.free, told.limit) == (2**31, 2**31, 2**32 - 1)

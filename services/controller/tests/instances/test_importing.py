@@ -160,6 +160,32 @@ async def test_what_its_seed_was_made_of_is_left_in_the_seed(disaster: Disaster)
         assert disaster.runner.specs[lost.id].keep_seed
 
 
+@pytest.mark.parametrize(
+    ("half", "other"), [("userdata", "/cloudInit/networkConfig"), ("network_config", "/cloudInit/userdata")]
+)
+async def test_half_a_seed_of_an_imported_instance_is_refused_since_the_other_half_would_be_lost(
+    disaster: Disaster, half: str, other: str
+) -> None:
+    async with disaster.controller() as cloud:
+        lost = await cloud.launch(start=False, cloud_init=instance_pb2.CloudInit(userdata="#cloud-config"))
+    async with disaster.controller() as cloud:
+        await cloud.done(await ask(cloud, lost.id))
+
+        async def patched(**halves: str) -> instance_pb2.Mutation:
+            seed = instance_pb2.CloudInitPatch(**halves)
+            request = instance_pb2.UpdateInstanceRequest(name="web-1", cloud_init=seed)
+            answer = await cloud.instances.UpdateInstance(request, timeout=10)
+            mutation: instance_pb2.Mutation = answer.mutation
+            return mutation
+
+        with pytest.raises(grpc.aio.AioRpcError, match="was imported") as error:
+            await patched(**{half: "new"})
+        assert pointers_of(error.value) == {other}
+        await cloud.done(await patched(userdata="new", network_config=""))
+        # From then on both halves are known.
+        await cloud.done(await patched(**{half: "newer"}))
+
+
 async def test_policies_come_back_and_an_end_that_has_passed_does_not(disaster: Disaster) -> None:
     ended_long_ago = datetime(2020, 1, 1, tzinfo=UTC)
     async with disaster.controller() as cloud:
@@ -356,3 +382,7 @@ async def test_a_machine_that_came_back_after_its_deletion_is_told_so(disaster: 
         (orphan,) = await orphans(cloud)
         assert orphan.reason == "DELETED"
         assert removal.operation.id in orphan.message
+        # Nothing is done to it unasked; who wants it takes it back, who does not removes it.
+        assert disaster.runner.machines[instance.id].running
+        await cloud.done(await ask(cloud, instance.id))
+        assert (await cloud.get()).status.state == instance_pb2.INSTANCE_STATE_RUNNING

@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 import pytest
+from controller.errors import PeerAway
 from controller.instances.updating import RESOURCES_NOTE, SEED_NOTE
 from controller.operations.rows import events, idempotency, operations
 from controller.records import instance_rows
@@ -138,3 +139,34 @@ async def test_no_answer_event_or_operation_shows_what_cloud_init_was_changed_to
         return "".join(str(conn.execute(select(table)).all()) for table in tables)
 
     assert "patch-canary-1" not in shown + await cloud.database.read(rows)
+
+
+async def test_labels_and_policies_of_a_running_instance_are_in_its_machines_record_at_once(
+    cloud: Cloud,
+) -> None:
+    instance = await cloud.launch(start=True, labels={"team": "web"})
+    await cloud.done((await patched(cloud, labels={"team": "db"}, protected=True)).mutation)
+    record = json.loads(cloud.runner.machines[instance.id].record)
+    assert (record["labels"], record["policies"]["protected"]) == ({"team": "db"}, True)
+
+
+async def test_a_record_goes_on_telling_of_the_files_that_there_are(cloud: Cloud) -> None:
+    instance = await cloud.launch(start=False, cloud_init=OLD)
+    seed = pb.CloudInitPatch(userdata="#cloud-config\nnew: 1\n")
+    await cloud.done((await patched(cloud, cloud_init=seed)).mutation)
+    await cloud.done((await patched(cloud, labels={"a": "b"})).mutation)
+    assert "seedRevision" not in json.loads(cloud.runner.machines[instance.id].record)
+    await cloud.verb("Start")
+    assert cloud.runner.specs[instance.id].user_data == "#cloud-config\nnew: 1\n"
+
+
+@pytest.mark.parametrize("fault", [PeerAway("RUNNER_UNAVAILABLE", "gone"), refusal("DISK_FULL")])
+async def test_a_runner_that_cannot_write_the_record_does_not_hinder_labels(
+    cloud: Cloud, fault: Exception
+) -> None:
+    instance = await cloud.launch(start=False)
+    cloud.runner.faults["claim"] = [fault]
+    operation = await cloud.done((await patched(cloud, labels={"a": "b"})).mutation)
+    assert any("at the next start" in line.message for line in operation.log)
+    await cloud.verb("Start")
+    assert json.loads(cloud.runner.machines[instance.id].record)["labels"] == {"a": "b"}

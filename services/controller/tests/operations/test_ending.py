@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -233,6 +234,15 @@ async def test_an_operation_that_waits_past_its_deadline_fails_without_running(w
     assert done.state is State.FAILED
     assert world.host.calls == []
     assert world.hooks.started == []
+
+
+async def test_a_clock_that_is_set_back_does_not_keep_what_is_queued_waiting(world: World) -> None:
+    world.make_plan(deadline_s=86_400)
+    operation = await accepted(world.engine())
+    world.clock.wall -= timedelta(hours=1)
+    async with world.running() as engine:
+        done = await engine.wait(operation, LONG_S)
+    assert done.state is State.SUCCEEDED
 
 
 async def test_a_precondition_that_is_gone_at_the_start_fails_the_operation(world: World) -> None:

@@ -35,6 +35,8 @@ from qemu_runner.user_network import Check, CheckStatus
 
 _SEED_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
+# What the contract's numbers hold, 4 PiB: network file systems tell of exbibytes.
+_MOST_MIB: Final = 2**32 - 1
 _PHASES: Final = {
     MachinePhase.ABSENT: runner_pb2.MACHINE_PHASE_ABSENT,
     MachinePhase.PREPARING: runner_pb2.MACHINE_PHASE_PREPARING,
@@ -221,7 +223,9 @@ def node_message(node: NodeState) -> host_pb2.Node:
         speed_factor=node.speed_factor,
         cpus=host_pb2.CpuCapacity(total=node.size.cpus, allocated=node.allocated.cpus),
         memory=host_pb2.MemoryCapacity(total=node.size.memory_mib, allocated=node.allocated.memory_mib),
-        disk=host_pb2.DiskCapacity(total=node.disk_total_mib, free=node.disk_free_mib),
+        disk=host_pb2.DiskCapacity(
+            total=min(node.disk_total_mib, _MOST_MIB), free=min(node.disk_free_mib, _MOST_MIB)
+        ),
         message=node.message,
         vm_hosts=[
             host_pb2.VmHost(

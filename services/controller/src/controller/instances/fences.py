@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from controller.database import Database
 from controller.domain.machine import Machine, MachinePhase
-from controller.operations import fence_of, new_epoch, outbid
+from controller.operations import fences_of, new_epoch, outbid
 from controller.ports import Runner
 from controller.records import instance_rows
 
@@ -70,7 +70,8 @@ class Fences:
 
 def _raise(conn: Connection, seen: Mapping[str, int]) -> bool:
     """Raise fences; return whether this database was behind."""
-    behind = any(fence_of(conn, machine_id) < fence for machine_id, fence in seen.items())
+    known = fences_of(conn, seen)
+    behind = any(known.get(machine_id, 0) < fence for machine_id, fence in seen.items())
     outbid(conn, seen)
     if behind:
         # Positions that were given out after the backup stand for other events now.

@@ -85,14 +85,18 @@ class Observations:
         self._tell(instance)
 
     async def snapshot(self, node: str, machines: Mapping[str, Machine]) -> None:
-        """Take over all machines of a node: what is not among them does not exist there.
+        """Take over all machines of a node that answers: what is not among them does not exist there.
 
         A view that predates what an operation has seen is not taken: somebody has to look again.
         """
+        back = self._fleet.heard(node)
 
         def take(conn: Connection, instance: Instance) -> _Taken | None:
+            if back:
+                self._changes.beside(instance, Event.RUNNER_BACK)
             machine = self._machine_of(machines, instance)
             if machine is not None and self._is_late(machine):
+                self._changes.observed(conn, instance.machine, instance)
                 return None
             return self._take(conn, machine, instance)
 
@@ -120,12 +124,7 @@ class Observations:
         if self._fleet.lost(node, detail):
             _log.warning("runner is away", extra={"node": node, "detail": detail})
             await self._announce(node)
-            await self.derive_again(node, Event.RUNNER_GONE)
-
-    async def runner_is_back(self, node: str) -> None:
-        """Note that the runner answers."""
-        if self._fleet.heard(node):
-            await self.derive_again(node, Event.RUNNER_BACK)
+            await self._derive_without(node)
 
     async def derive(self, instance_ids: Sequence[str]) -> None:
         """Bring the conditions of these instances in step with what they are derived from."""
@@ -138,12 +137,11 @@ class Observations:
 
         await self._database.write(work)
 
-    async def derive_again(self, node: str, event: Event | None = None) -> None:
-        """Bring the conditions of a node's instances in step with what they are derived from."""
+    async def _derive_without(self, node: str) -> None:
+        """Bring the conditions of a node's instances in step with the loss of their runner."""
 
         def derive(conn: Connection, instance: Instance) -> None:
-            if event is not None:
-                self._changes.beside(instance, event)
+            self._changes.beside(instance, Event.RUNNER_GONE)
             self._changes.observed(conn, instance.machine, instance)
 
         async for _ in self._pages(node, derive):
@@ -195,7 +193,7 @@ class Observations:
         known = instance.machine
         if machine is not None and known is not None and machine.older_than(known):
             self._changes.beside(instance, Event.OLDER_VIEW)
-            return _Taken(instance, doubtful=True)
+            return _Taken(self._changes.observed(conn, known, instance) or instance, doubtful=True)
         return _Taken(self._changes.observed(conn, machine, instance) or instance)
 
     def _is_late(self, machine: Machine) -> bool:

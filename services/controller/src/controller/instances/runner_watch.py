@@ -70,7 +70,6 @@ class RunnerWatch:
                     await self._observations.saw(report)
                 case SnapshotComplete():
                     await self._fences.raise_once(self._runner, snapshot or {})
-                    await self._observations.runner_is_back(node)
                     await self._observations.snapshot(node, snapshot or {})
                     snapshot = None
                     self._wait_s = _FIRST_WAIT_S

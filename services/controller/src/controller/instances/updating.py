@@ -47,6 +47,10 @@ from controller.records.stored_json import to_stored
 PORTS_NOTE = "Published ports take effect at the next start."
 RESOURCES_NOTE = "The guest has other cpus, memory and disk from the next start on."
 SEED_NOTE = "cloudInit takes effect at the next start, under another instance-id: as at a first boot."
+UNKNOWN_HALF = (
+    "The instance was imported: what its seed holds of this is not known here and would be lost. "
+    'Give it too, or "" for none.'
+)
 _NO_SECRETS = Secrets("", "")
 
 
@@ -203,6 +207,7 @@ class Updating:
         now = self._clock.now()
         instance = wanted_instance(conn, patch.name, options)
         faults = [*_faults_of(patch, instance), *patch.policies.faults(instance.create_time, now)]
+        faults += _dropped(patch.seed, instance_rows.secrets_of(conn, instance.id))
         if faults:
             raise RequestInvalid(faults)
         require_idle(conn, instance.id)
@@ -233,6 +238,14 @@ def _faults_of(patch: Patch, instance: Instance) -> list[Fault]:
         if patch.ports and instance.publishing_nic is None:
             faults.append(Fault("/ports", NOTHING_PUBLISHES))
     return faults
+
+
+def _dropped(seed: SeedPatch | None, secrets: Secrets) -> list[Fault]:
+    """Return what a change of one half of a seed would lose of the other, which nobody knows any more."""
+    if seed is None or secrets.known:
+        return []
+    halves = (("userdata", seed.user_data), ("networkConfig", seed.network_config))
+    return [Fault(f"/cloudInit/{name}", UNKNOWN_HALF) for name, given in halves if given is None]
 
 
 def _labels(patch: Patch, instance: Instance) -> dict[str, str]:

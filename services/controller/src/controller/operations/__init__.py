@@ -57,7 +57,7 @@ from controller.operations.retention import Retention, RetentionSettings
 from controller.operations.state import PublicState, StageState, State
 from controller.operations.subjects import (
     active_operation,
-    fence_of,
+    fences_of,
     forget_subject,
     next_fence,
     outbid,
@@ -137,7 +137,7 @@ __all__ = [
     "active_operation",
     "cluster_id",
     "everything",
-    "fence_of",
+    "fences_of",
     "forget_subject",
     "kept_files",
     "new_epoch",

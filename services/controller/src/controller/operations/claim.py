@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, or_, select, update
 
 from controller.database import translate
 from controller.operations import lease, store, subjects
@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 _HOOK_RETRY = timedelta(seconds=60)
 _STRAY_RETRY = timedelta(seconds=1)
+# Nobody is told to wait that long: a later moment was written by a clock that has been set back since.
+_BEYOND_ALL_WAITS = timedelta(seconds=120)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,10 @@ def claim(
     _release_strays(conn, owner, live, now)
     _expire(conn, ledger, now)
     known = operations.c.kind.in_(ledger.kinds)
+    due_now = or_(operations.c.not_before <= now, operations.c.not_before > now + _BEYOND_ALL_WAITS)
     ready = conn.execute(
         select(operations)
-        .where(READY, known, operations.c.not_before <= now, operations.c.id.not_in(sorted(live)))
+        .where(READY, known, due_now, operations.c.id.not_in(sorted(live)))
         .order_by(operations.c.not_before, operations.c.seq)
         .limit(limit)
         # What another controller is claiming at this moment is not waited for.

@@ -13,6 +13,8 @@ from controller.operations.operation import Operation, OperationId
 from controller.operations.rows import BLOCKED, operation_subjects, operations, subjects
 
 _COUNTING_BITS: Final = 32
+# Names in one query: SQLite takes 32,766 parameters, older builds of it 999.
+_AT_ONCE: Final = 500
 
 
 def active_operation(conn: Connection, subject: str) -> OperationId | None:
@@ -50,11 +52,11 @@ def outbid(conn: Connection, seen: Mapping[str, int]) -> None:
     The high bits count how often a subject changed hands between databases, or between processes on copies
     of one: whoever had it before is shut out for good.
     """
-    known = {name: fence_of(conn, name) for name in seen}
-    ensure(conn, known)
+    known = fences_of(conn, seen)
+    ensure(conn, seen.keys() - known.keys())
     risen = [
-        {"subject": name, "above": (max(fence, seen[name]) >> _COUNTING_BITS) + 1 << _COUNTING_BITS}
-        for name, fence in sorted(known.items())
+        {"subject": name, "above": (max(known.get(name, 0), fence) >> _COUNTING_BITS) + 1 << _COUNTING_BITS}
+        for name, fence in sorted(seen.items())
     ]
     if risen:
         raising = update(subjects).where(subjects.c.id == bindparam("subject"))
@@ -64,6 +66,18 @@ def outbid(conn: Connection, seen: Mapping[str, int]) -> None:
 def fence_of(conn: Connection, subject: str) -> int:
     """Return the subject's fence; 0 for one that is not known."""
     return conn.execute(select(subjects.c.fence).where(subjects.c.id == subject)).scalar_one_or_none() or 0
+
+
+def fences_of(conn: Connection, names: Iterable[str]) -> dict[str, int]:
+    """Return the fences of those subjects that are known."""
+    wanted = sorted(names)
+    found: dict[str, int] = {}
+    for begin in range(0, len(wanted), _AT_ONCE):
+        some = subjects.c.id.in_(wanted[begin : begin + _AT_ONCE])
+        found.update(
+            (name, fence) for name, fence in conn.execute(select(subjects.c.id, subjects.c.fence).where(some))
+        )
+    return found
 
 
 def forget_subject(conn: Connection, subject: str) -> None:

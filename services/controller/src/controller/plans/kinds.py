@@ -12,6 +12,7 @@ from controller.plans.machine_steps import (
     PrepareMachine,
     RemoveMachine,
     ResizeMachine,
+    TellRecord,
     quiesce,
 )
 from controller.plans.observe_steps import EndRemains, LookAgain
@@ -104,9 +105,9 @@ def build_plans(bench: Workbench, deadline_s: float) -> list[Plan]:
         ),
         Plan(
             kind="update",
-            revision=1,
+            revision=2,
             deadline_s=deadline_s,
-            steps=(ResizeMachine(bench),),
+            steps=(ResizeMachine(bench), TellRecord(bench)),
             witness=witness,
             on_settle=settling.update,
         ),

@@ -1,15 +1,19 @@
 """Steps that make, change and remove a machine's files."""
 
+from dataclasses import replace
 from typing import Final
 
+from controller.domain.instance import Instance
 from controller.domain.machine import Machine, MachinePhase
+from controller.errors import PeerAway, PeerRefused
 from controller.operations import Look, ReversibleStep, Step, StepContext
 from controller.plans.translation import step_errors
 from controller.plans.workbench import Workbench
-from controller.records.instance_record import record_of
+from controller.records.instance_record import record_of, with_policies
 
 KEPT: Final = "kept"
 """Fact of an operation that failed after QEMU was spawned: what it made stays, to be looked at."""
+_TELL_S: Final = 5.0
 _WITH_FILES: Final = frozenset({MachinePhase.PREPARED, MachinePhase.ACTIVE, MachinePhase.EXITED})
 
 
@@ -80,6 +84,42 @@ class ResizeMachine(PrepareMachine):
         if machine.phase not in changeable or machine.record == record_of(instance):
             return Look.DONE
         return Look.PARTIAL
+
+
+class TellRecord(Step):
+    """The machine's own record has the labels and policies, for whoever imports it one day.
+
+    Nothing depends on it now: a runner that is away or has no room is told with the next start.
+    """
+
+    name = "record"
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+
+    async def look(self, ctx: StepContext) -> Look:
+        return Look.DONE if ctx.facts.get("told") else Look.ABSENT
+
+    async def do(self, ctx: StepContext) -> None:
+        instance = await self._bench.instance(ctx)
+        machine = instance.machine
+        if machine is not None and machine.phase in _WITH_FILES:
+            record = with_policies(machine.record, instance)
+            if record != machine.record:
+                await self._tell(ctx, instance, record)
+        await ctx.save_facts(told=True)
+
+    async def _tell(self, ctx: StepContext, instance: Instance, record: str) -> None:
+        fencing = self._bench.fencing(ctx, self.name)
+        fencing = replace(fencing, timeout_s=min(fencing.timeout_s, _TELL_S))
+        with step_errors():
+            runner = await self._bench.runner(ctx)
+            try:
+                machine = await runner.claim(fencing, instance.name, self._bench.cluster_id, record)
+            except (PeerAway, PeerRefused) as exc:
+                ctx.log(f"The machine's record is brought in step at the next start: {exc.message}")
+            else:
+                await self._bench.saw(machine)
 
 
 class BeginRemoval(Step):

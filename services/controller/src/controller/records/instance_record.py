@@ -50,6 +50,21 @@ def record_of(instance: Instance) -> str:
     return json.dumps(record, sort_keys=True, separators=(",", ":"))
 
 
+def with_policies(record: str, instance: Instance) -> str:
+    """Return `record` with the labels and policies of `instance`, and everything else as it stands there.
+
+    So it goes on telling what the machine's files were made of. A record that cannot be read stays.
+    """
+    try:
+        document = json.loads(record)
+    except ValueError:
+        return record
+    if not isinstance(document, dict):
+        return record
+    changed = document | {"labels": dict(instance.labels), "policies": to_stored(instance.policies)}
+    return json.dumps(changed, sort_keys=True, separators=(",", ":"))
+
+
 def name_in(record: str) -> str:
     """Return the name in a record; empty if there is none."""
     try:

@@ -1,6 +1,7 @@
 """Values of the domain as messages of the contract."""
 
 from datetime import datetime
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from qcontroller.controller.v1 import host_pb2, instance_pb2
@@ -13,6 +14,9 @@ from controller.domain.orphan import Orphan
 from controller.domain.readiness import Readiness
 from controller.probe_messages import probe_message
 from controller.records.readiness_documents import duration_text
+
+# What the contract's numbers hold, 4 PiB: network file systems tell of exbibytes, and ratios multiply.
+_MOST_MIB: Final = 2**32 - 1
 
 
 def instance_message(instance: Instance) -> instance_pb2.Instance:
@@ -64,10 +68,10 @@ def node_message(node: Node) -> host_pb2.Node:
             total=node.memory_total_mib, allocated=node.memory_allocated_mib, limit=node.memory_limit_mib
         ),
         disk=host_pb2.DiskCapacity(
-            total=node.disk_total_mib,
-            free=node.disk_free_mib,
-            allocated=node.disk_allocated_mib,
-            limit=node.disk_limit_mib,
+            total=min(node.disk_total_mib, _MOST_MIB),
+            free=min(node.disk_free_mib, _MOST_MIB),
+            allocated=min(node.disk_allocated_mib, _MOST_MIB),
+            limit=min(node.disk_limit_mib, _MOST_MIB),
         ),
         message=node.message,
         vm_hosts=[

@@ -19,12 +19,16 @@ from gateway.contract import Contract, load_contract
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from prometheus_client import CollectorRegistry
-from qcontroller.controller.v1 import host_pb2, instance_pb2, operation_pb2
+from qcontroller.controller.v1 import host_pb2, image_import_pb2, instance_pb2, operation_pb2
 from qcontroller.controller.v1.host_pb2_grpc import (
     EventServiceServicer,
     NodeServiceServicer,
     add_EventServiceServicer_to_server,
     add_NodeServiceServicer_to_server,
+)
+from qcontroller.controller.v1.image_import_pb2_grpc import (
+    ImageImportServiceServicer,
+    add_ImageImportServiceServicer_to_server,
 )
 from qcontroller.controller.v1.instance_pb2_grpc import (
     InstanceServiceServicer,
@@ -168,7 +172,11 @@ def image(name: str = "debian-12", content: bytes = b"") -> image_pb2.Image:
 
 @dataclass
 class FakeController(
-    InstanceServiceServicer, OperationServiceServicer, EventServiceServicer, NodeServiceServicer
+    InstanceServiceServicer,
+    OperationServiceServicer,
+    EventServiceServicer,
+    NodeServiceServicer,
+    ImageImportServiceServicer,
 ):
     """Remembers requests; answers what the test set, by method name, or something plausible."""
 
@@ -201,6 +209,10 @@ class FakeController(
     async def ImportInstance(self, request: Any, context: Any) -> Any:
         mutation = instance_pb2.Mutation(operation=operation("import"), instance=instance())
         return self.answer("Import", request, lambda: instance_pb2.ImportInstanceResponse(mutation=mutation))
+
+    async def ImportImage(self, request: Any, context: Any) -> Any:
+        answer = image_import_pb2.ImportImageResponse(operation=operation("import-image"))
+        return self.answer("ImportImage", request, lambda: answer)
 
     async def GetInstance(self, request: Any, context: Any) -> Any:
         if request.name == "absent":
@@ -577,5 +589,6 @@ def _contract() -> Contract:
 def _add_controller(controller: FakeController, server: grpc.aio.Server) -> None:
     add_InstanceServiceServicer_to_server(controller, server)
     add_OperationServiceServicer_to_server(controller, server)
+    add_ImageImportServiceServicer_to_server(controller, server)
     add_EventServiceServicer_to_server(controller, server)
     add_NodeServiceServicer_to_server(controller, server)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from framework.api_client import Contract
 from google.protobuf.descriptor import ServiceDescriptor
-from qcontroller.controller.v1 import host_pb2, instance_pb2, operation_pb2
+from qcontroller.controller.v1 import host_pb2, image_import_pb2, instance_pb2, operation_pb2
 from qcontroller.event.v1 import event_pb2
 from qcontroller.image.v1 import image_pb2
 
@@ -17,6 +17,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     host_pb2.DESCRIPTOR.services_by_name["EventService"],
     host_pb2.DESCRIPTOR.services_by_name["NodeService"],
     image_pb2.DESCRIPTOR.services_by_name["ImageService"],
+    image_import_pb2.DESCRIPTOR.services_by_name["ImageImportService"],
 )
 # Named otherwise in gRPC: a form is one more way to upload; /readyz asks for the readiness.
 OTHER_NAMES = {"uploadImageForm": "UploadImage"}
@@ -59,6 +60,7 @@ TWINS = [
     ("NodeList", host_pb2.ListNodesResponse, set()),
     ("Leaks", host_pb2.ListLeaksResponse, set()),
     ("Import", instance_pb2.ImportInstanceRequest, {"options"}),
+    ("ImageImport", image_import_pb2.ImportImageRequest, {"options"}),
     ("Orphans", host_pb2.ListOrphansResponse, set()),
     ("Orphan", host_pb2.Orphan, set()),
     ("VmHost", host_pb2.VmHost, set()),

@@ -17,6 +17,7 @@ from controller.domain.guest import (
     GuestFile,
     GuestReport,
 )
+from controller.domain.image_source import FetchWish
 from controller.domain.instance import InstanceImage
 from controller.domain.machine import (
     ConsoleChunk,
@@ -167,6 +168,7 @@ class StoreImage:
 
     image: InstanceImage
     arch: str
+    labels: Mapping[str, str] = field(default_factory=dict)
     has_agent: bool = True
 
 
@@ -189,6 +191,23 @@ class ImageStore(Protocol):
         Raises:
             ImageNotFound: There is none of this name.
         """
+
+    async def find_by_digest(self, digest: str) -> StoreImage | None:
+        """Return an image of these bytes, as they were uploaded or served; None if there is none."""
+
+    async def check_fetch(self, wish: FetchWish) -> None:
+        """Refuse what `fetch` would refuse before it connects."""
+
+    async def fetch(
+        self, wish: FetchWish, progress: Callable[[int, int], None], timeout_s: float
+    ) -> StoreImage:
+        """Have the image fetched; `progress` is told bytes that came and, or 0, those there are.
+
+        Cancelling it ends the fetch.
+        """
+
+    async def undo_fetch(self, name: str, digest: str, timeout_s: float) -> None:
+        """Have no fetch of `name` at work, and the name not point to these bytes unless they are in use."""
 
     async def pin(
         self, instance_id: str, instance_name: str, image: str, digest: str, timeout_s: float

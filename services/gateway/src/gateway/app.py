@@ -28,6 +28,7 @@ from gateway.exec_sockets import ExecSockets
 from gateway.fresh_context import FreshContext
 from gateway.guests import Guests
 from gateway.health import Health
+from gateway.image_imports import ImageImports
 from gateway.images import Images
 from gateway.instances import Instances
 from gateway.leases import Leases
@@ -76,6 +77,7 @@ def rest_app(
     handlers = _handlers(
         instances,
         Images(peers),
+        ImageImports(peers, mutations),
         operations,
         Events(peers, closing, heartbeat_s=heartbeat_s),
         Guests(peers),
@@ -117,6 +119,7 @@ async def _hand_on(request: Request, error: Exception) -> Response:
 def _handlers(
     instances: Instances,
     images: Images,
+    image_imports: ImageImports,
     operations: Operations,
     events: Events,
     guests: Guests,
@@ -153,6 +156,7 @@ def _handlers(
         "renewLease": leases.renew,
         "holdLease": leases.hold,
         "uploadImage": images.put,
+        "importImage": image_imports.take,
         "uploadImageForm": images.post_form,
         "listImages": images.list,
         "getImage": images.get,

@@ -157,7 +157,21 @@ REASONS: Final[dict[str, Reason]] = {
         422, "The image is not safe to open", "`metadata.rule` tells which rule; convert it with qemu-img."
     ),
     "IMAGE_FORMAT_UNKNOWN": Reason(
-        422, "These bytes are no disk image", "Upload a qcow2 or a raw disk image."
+        422, "These bytes are no disk image", "Upload a qcow2 or a raw disk image, at most compressed once."
+    ),
+    "IMAGE_DAMAGED": Reason(
+        422, "The compressed image cannot be unpacked", "Compress it again, and upload or serve it whole."
+    ),
+    "IMAGE_UNPACKS_TOO_LARGE": Reason(
+        422, "The image unpacks to too much", "`metadata` has the limit; upload it as qcow2, or unpacked."
+    ),
+    "IMAGE_SOURCE_FORBIDDEN": Reason(
+        422,
+        "Nothing is fetched from there",
+        "Fetch from a public address, or have the image store's `fetch.allow` name the host.",
+    ),
+    "IMAGE_SOURCE_REFUSED": Reason(
+        422, "The URL brings no image", "Check the URL with another client; the detail has the answer."
     ),
     "GUEST_FILE_DIGEST_MISMATCH": Reason(
         422,
@@ -196,6 +210,9 @@ REASONS: Final[dict[str, Reason]] = {
         "The guest or somebody on the node changed its header; delete the instance and launch it again.",
     ),
     # Something that is needed is away or exhausted.
+    "IMAGE_SOURCE_UNAVAILABLE": Reason(
+        502, "The URL's server cannot be used now", "Try again later; the detail has what went wrong.", 5
+    ),
     "HOST_CAPACITY_EXHAUSTED": Reason(
         503, "No node has room", "Stop or delete instances, or ask for less.", 5
     ),

@@ -352,7 +352,7 @@ class ProbeResult(_message.Message):
     """What was seen last, a sentence; empty: nothing yet."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """When it began to hold; absent: it does not."""
+        """When it was seen to; absent: it does not, or did so before this life of the runner."""
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controller.domain.fault import Fault
+from controller.domain.image_source import is_url, shown_image
 from controller.domain.instance import MIB
 from controller.domain.machine import BRIDGE_PREFIX, Port, publishing_nic
 from controller.domain.policy import PolicyWish
@@ -78,7 +79,7 @@ class LaunchWish:
 
     def __repr__(self) -> str:
         """Show nothing that may be secret."""
-        return f"LaunchWish(name={self.name!r}, image={self.image!r})"
+        return f"LaunchWish(name={self.name!r}, image={shown_image(self.image)!r})"
 
     @property
     def wanted_nics(self) -> tuple[NicWish, ...]:
@@ -178,12 +179,23 @@ def seed_faults(user_data: str, network_config: str) -> list[Fault]:
     ]
 
 
+def source_faults(wish: LaunchWish) -> list[Fault]:
+    """Return what is wrong with where the image comes from."""
+    faults = []
+    if is_url(wish.image) and not wish.image.lower().startswith(("http://", "https://")):
+        faults.append(Fault("/image", "must be a name, or a URL that begins with http:// or https://"))
+    if is_url(wish.image) and not wish.image_digest:
+        faults.append(Fault("/imageDigest", "is required with a URL: the digest of the file that it serves"))
+    if wish.image_digest and _DIGEST.fullmatch(wish.image_digest) is None:
+        faults.append(Fault("/imageDigest", 'must be "sha256:" and 64 lower-case hex digits'))
+    return faults
+
+
 def _identity(wish: LaunchWish) -> Iterator[Fault]:
     yield from name_faults(wish.name)
     if not wish.image:
         yield Fault("/image", "is required")
-    if wish.image_digest and _DIGEST.fullmatch(wish.image_digest) is None:
-        yield Fault("/imageDigest", 'must be "sha256:" and 64 lower-case hex digits')
+    yield from source_faults(wish)
     if wish.arch and wish.arch not in ARCHES:
         yield Fault("/arch", f"must be one of {', '.join(ARCHES)}: others are not built yet")
 

@@ -55,14 +55,15 @@ def through_api(
         rest.call("POST", f"/v1/instances/{NAME}/exec", {"argv": ["/bin/true"]})
         times.append(time.monotonic() - begin)
     file = scratch / "file"
-    file.write_bytes(os.urandom(mib * MIB))
+    content = os.urandom(mib * MIB)
+    file.write_bytes(content)
     path = f"/v1/instances/{NAME}/files?path=/tmp/file"
     begin = time.monotonic()
     rest.upload(path, file, lambda _done, _total: None)
     pushed = time.monotonic() - begin
     begin = time.monotonic()
     with urllib.request.urlopen(f"http://127.0.0.1:{layout.gateway_port}{path}", timeout=600) as response:
-        assert response.read() == file.read_bytes()
+        assert response.read() == content
     return statistics.median(times), pushed, time.monotonic() - begin
 
 

@@ -162,11 +162,15 @@ class RunnerStack:
         return b"".join(parts).decode(errors="replace")
 
     async def until(
-        self, machine_id: str, condition: Callable[[runner_pb2.Machine], bool]
+        self,
+        machine_id: str,
+        condition: Callable[[runner_pb2.Machine], bool],
+        *,
+        within_s: float = DEADLINE_S,
     ) -> runner_pb2.Machine:
         """Wait for an observation by the watch that the controller uses."""
         request = runner_pb2.WatchMachinesRequest()
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(within_s):
             async for notice in self.machines.WatchMachines(request, wait_for_ready=True):
                 if notice.machine.machine_id == machine_id and condition(notice.machine):
                     machine: runner_pb2.Machine = notice.machine
@@ -183,9 +187,11 @@ class RunnerStack:
         """Wait until a service has logged `text`."""
         await self.until_text(self.directory / f"{module}.log", text)
 
-    async def until_agent(self, machine_id: str) -> runner_pb2.Machine:
+    async def until_agent(self, machine_id: str, *, within_s: float = DEADLINE_S) -> runner_pb2.Machine:
         return await self.until(
-            machine_id, lambda machine: machine.agent.info.os.id != "" and machine.agent.connected
+            machine_id,
+            lambda machine: machine.agent.info.os.id != "" and machine.agent.connected,
+            within_s=within_s,
         )
 
     def spec(self, **changes: object) -> runner_pb2.MachineSpec:

@@ -15,7 +15,7 @@ from gateway.convert import to_json
 from gateway.errors import Fault, PeerUnavailableError, RequestInvalidError, SocketRequiredError
 from gateway.uploads import gathered, send_all
 
-_REPORT_S: Final = 30.0
+_REPORT_S: Final = 40.0
 _ACCOUNT_S: Final = 45.0
 _FREEZE_S: Final = 110.0
 _CLIENT_IDLE_S: Final = 60.0

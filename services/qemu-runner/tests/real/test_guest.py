@@ -17,6 +17,8 @@ from runner_stack import DEADLINE_S, RunnerStack, running_stack
 from servicekit.rpc_errors import decode
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+# Every test here waits for this one boot.
+BOOT_S = 240.0
 CONTENT = bytes(range(256)) * 4096 + b"and no power of two"
 
 
@@ -55,7 +57,7 @@ async def guest() -> AsyncIterator[Guest]:
             machine_id = str(uuid.uuid4())
             await stack.prepare(machine_id, stack.spec())
             await stack.start(machine_id)
-            await stack.until_agent(machine_id)
+            await stack.until_agent(machine_id, within_s=BOOT_S)
             yield Guest(stack, machine_id)
             await stack.delete(machine_id)
 

@@ -21,7 +21,7 @@ from controller.domain.guest import (
 )
 from controller.domain.machine import ExecRequest
 
-_REPORT_S: Final = 25.0
+_REPORT_S: Final = 35.0
 _ACCOUNT_S: Final = 40.0
 _FREEZE_S: Final = 100.0
 # What a stream needs before and behind its program: a directory in the guest, and its removal.

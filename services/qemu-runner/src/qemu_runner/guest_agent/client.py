@@ -22,7 +22,8 @@ from qemu_runner.errors import (
 from qemu_runner.guest_agent.answers import content, interfaces, member, process_id, text
 from qemu_runner.guest_agent.channel import AgentChannel
 
-_COMMAND_S: Final = 5.0
+# An emulated guest on a host with too much to do takes seconds for what takes milliseconds.
+_COMMAND_S: Final = 10.0
 _STATUS_S: Final = 30.0
 _OPEN_S: Final = 2.0
 _MAX_OFFSET_S: Final = 24 * 3600

@@ -12,7 +12,7 @@ from qemu_runner.service.guest import Guests, bounded
 from qemu_runner.service.live import Live
 from qemu_runner.service.machines import Machines
 
-_MOST_S: Final = 20.0
+_MOST_S: Final = 30.0
 _BALLOON_EVERY_S: Final = 10
 
 

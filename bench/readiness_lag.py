@@ -39,11 +39,11 @@ def main() -> None:
         rest = RestClient(layout.gateway_port, lambda _curl: None)
         rest.upload("/v1/images/tiny", small_guest(), lambda _done, _total: None)
         for kind in arguments.kinds:
-            tell(kind, [lag_s(layout, rest, kind, number) for number in range(arguments.launches)])
+            tell(kind, [measured(layout, rest, kind, number) for number in range(arguments.launches)])
 
 
-def lag_s(layout: StackLayout, rest: RestClient, kind: str, number: int) -> float:
-    """Launch a guest, wait for it, and return how long after itself the API called it ready."""
+def measured(layout: StackLayout, rest: RestClient, kind: str, number: int) -> tuple[float, float]:
+    """Launch a guest; return how long it took to be ready, and how much later the API called it so."""
     name = f"lag-{kind}-{number}"
     spec = {
         "name": name,
@@ -53,6 +53,7 @@ def lag_s(layout: StackLayout, rest: RestClient, kind: str, number: int) -> floa
         "readiness": {"all": [CONTRACTS[kind]]},
         "start": True,
     }
+    begun = time.monotonic()
     instance = rest.call("POST", "/v1/instances", spec, wait_s=60).body
     answered: list[float] = []
 
@@ -69,7 +70,7 @@ def lag_s(layout: StackLayout, rest: RestClient, kind: str, number: int) -> floa
     waiting.join()
     rest.call("DELETE", f"/v1/instances/{name}?force=true", wait_s=60)
     (moment,) = answered
-    return moment - ready
+    return ready - begun, moment - ready
 
 
 def printed_at(console: Path, mark: bytes) -> float:
@@ -82,10 +83,14 @@ def printed_at(console: Path, mark: bytes) -> float:
     raise RuntimeError("the guest never said that it serves")
 
 
-def tell(kind: str, lags: list[float]) -> None:
-    median = statistics.median(lags)
+def tell(kind: str, found: list[tuple[float, float]]) -> None:
+    lags = [lag for _, lag in found]
+    median, boot = statistics.median(lags), statistics.median(boot for boot, _ in found)
     slowest = statistics.quantiles(lags, n=100, method="inclusive")[98] if len(lags) > 1 else median
-    print(f"guest ready → API ready by {kind}: p50 {median * 1000:.0f} ms, p99 {slowest * 1000:.0f} ms")
+    print(
+        f"guest ready → API ready by {kind}: p50 {median * 1000:.0f} ms, p99 {slowest * 1000:.0f} ms "
+        f"(of {len(lags)}); launch → guest ready: {boot:.2f} s; ratio {median / boot:.4f}"
+    )
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from controller.errors import (
 from controller.operations import Clock
 from controller.ports import EvidencePart, Fencing, ImageEvent, SnapshotComplete, StoreImage
 from controller.settings import Settings
+from controller_guest_fakes import FakeGuests
 from google.rpc import error_details_pb2, status_pb2
 from prometheus_client import CollectorRegistry
 from qcontroller.controller.v1 import instance_pb2 as pb
@@ -109,6 +110,10 @@ class FakeRunner:
     default: str = "user"
     unreadable: dict[str, str] = field(default_factory=dict)
     form: Node = NODE
+    guests: "FakeGuests" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.guests = FakeGuests(self._enter)
 
     def at(self, call: str) -> asyncio.Event:
         """Hold up calls of that name; the result is set when one has arrived."""
@@ -366,6 +371,7 @@ class FakeStore:
     pins: dict[str, str] = field(default_factory=dict)
     away: bool = False
     gone: bool = False
+    has_agent: bool = True
     events: "asyncio.Queue[ImageEvent]" = field(default_factory=asyncio.Queue)
     cursors: list[str] = field(default_factory=list)
 
@@ -375,7 +381,8 @@ class FakeStore:
             return self.fetched[name]
         if name != "tiny" or self.gone:
             raise ImageNotFound(name)
-        return StoreImage(InstanceImage("tiny", DIGEST, DIGEST, "qcow2", 64 << 20), "x86_64")
+        image = InstanceImage("tiny", DIGEST, DIGEST, "qcow2", 64 << 20)
+        return StoreImage(image, "x86_64", self.has_agent)
 
     async def find_by_digest(self, digest: str) -> StoreImage | None:
         self._there()

@@ -3,11 +3,20 @@
 Each has two implementations: the gRPC client in `adapters` and the fake of the unit tests.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from controller.domain.guest import (
+    ExecEnd,
+    ExecOutput,
+    FileEnd,
+    FileWish,
+    Frozen,
+    GuestFile,
+    GuestReport,
+)
 from controller.domain.image_source import FetchWish
 from controller.domain.instance import InstanceImage
 from controller.domain.machine import (
@@ -49,10 +58,42 @@ class EvidencePart:
     content: bytes
 
 
+class GuestAccess(Protocol):
+    """What is done inside the guests of one host. Methods raise `PeerAway` or `PeerRefused`."""
+
+    async def report(self, machine_id: str) -> GuestReport:
+        """Ask the guest who it is and how it does."""
+
+    def stream(self, machine_id: str, request: ExecRequest) -> AsyncIterator[ExecOutput | ExecEnd]:
+        """Run a program; yield what it writes while it runs, and its end. Not iterating further ends it."""
+
+    async def push(self, machine_id: str, wish: FileWish, parts: AsyncIterator[bytes | FileEnd]) -> GuestFile:
+        """Put a file in its place, whole or not at all."""
+
+    def pull(self, machine_id: str, path: str) -> AsyncIterator[GuestFile | bytes]:
+        """Yield what a file is, then its bytes."""
+
+    async def set_password(self, machine_id: str, user: str, password: str, *, crypted: bool) -> None:
+        """Set a user's password."""
+
+    async def authorise_keys(self, machine_id: str, user: str, keys: Sequence[str], *, replace: bool) -> None:
+        """Let SSH keys in as a user."""
+
+    async def freeze(self, machine_id: str, timeout_s: float) -> Frozen:
+        """Have the guest's filesystems stand still, for so long at most."""
+
+    async def thaw(self, machine_id: str) -> int:
+        """Let them go on; return how many."""
+
+
 class Runner(Protocol):
     """The machines of one host. Methods raise `PeerAway`, `PeerRefused` or, with a fence, `StaleFence`."""
 
     node: str
+
+    @property
+    def guests(self) -> GuestAccess:
+        """The guests of its machines."""
 
     async def plan(
         self, machine_id: str, spec: MachineSpec, *, network_only: bool = False, reserve: bool = False

@@ -108,14 +108,22 @@ def update_request(call: Call) -> pb.UpdateInstanceRequest:
 
 def exec_request(call: Call) -> pb.ExecInstanceRequest:
     """Return the program run that `call` asks for."""
-    body: Mapping[str, Any] = call.body
-    return pb.ExecInstanceRequest(
-        name=call.name,
-        argv=body["argv"],
-        env=body.get("env", {}),
-        stdin=body.get("stdin", "").encode(),
-        timeout=str(body.get("timeout", "")),
-    )
+    return pb.ExecInstanceRequest(**_exec_fields(call.name, call.body))
+
+
+def stream_request(name: str, body: Mapping[str, Any]) -> pb.StreamExecRequest:
+    """Return the program run that the first message of a socket asks for."""
+    return pb.StreamExecRequest(**_exec_fields(name, body))
+
+
+def _exec_fields(name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "argv": body["argv"],
+        "env": body.get("env", {}),
+        "stdin": body.get("stdin", "").encode(),
+        "timeout": str(body.get("timeout", "")),
+    }
 
 
 def probe_of(probe: Mapping[str, Any]) -> pb.Probe:

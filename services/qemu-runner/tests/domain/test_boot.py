@@ -65,6 +65,16 @@ def test_what_is_no_milestone_is_passed_over(line: bytes) -> None:
     assert ConsoleParser().feed(line) == []
 
 
+@pytest.mark.parametrize(
+    "line", [b"Loading, please wait...\n", b"Welcome to \x1b[1mDebian GNU/Linux 12 (bookworm)\x1b[0m!\r\n"]
+)
+def test_the_first_program_of_a_quiet_kernel_is_dated_by_what_the_kernel_said_last(line: bytes) -> None:
+    parser = ConsoleParser()
+    assert parser.feed(b"Welcome to nothing!\n") == [], "no kernel has spoken yet"
+    parser.feed(b"[    0.000000] Linux version 6.1.0\n[   46.751277] Key type encrypted registered\n")
+    assert parser.feed(line) == [Milestone("userspace", 46.751277)]
+
+
 def test_a_guest_that_prints_without_a_lines_end_costs_bounded_memory() -> None:
     parser = ConsoleParser()
     for _ in range(100):

@@ -140,6 +140,16 @@ async def test_an_event_ends_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
         await guest.until(lambda: guest.holds(0))
 
 
+async def test_what_a_guest_prints_ends_a_pause_of_its_servers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with probed(monkeypatch, TCP, EXEC) as guest:
+        monkeypatch.setattr(probing, "_FIRST_PAUSE_S", 3600.0)
+        guest.now(connected=True)
+        await guest.until(lambda: all(result.evidence for result in guest.probing.results))
+        guest.probing.console(b"[ OK ] Started a server\n")
+        await guest.until(lambda: guest.attempts == [22, 22])
+        assert guest.ran == ["/bin/true"]
+
+
 async def test_evidence_that_differs_each_time_hurries_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     async with probed(monkeypatch, EXEC) as guest:
         monkeypatch.setattr(probing, "_FIRST_PAUSE_S", 3600.0)

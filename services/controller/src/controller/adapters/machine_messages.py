@@ -1,5 +1,6 @@
 """Machines, nodes and specs between the runner's messages and the domain."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -12,7 +13,9 @@ from controller.domain.machine import (
     BootPhase,
     CloudInit,
     Guest,
+    GuestInterface,
     GuestOs,
+    GuestTimeZone,
     Machine,
     MachineExit,
     MachinePhase,
@@ -188,19 +191,25 @@ def _nic(message: instance_pb2.NicStatus) -> NicView:
     return NicView(
         message.network,
         message.mac,
-        tuple(Address(item.address, item.family, item.source) for item in message.addresses),
+        _addresses(message.addresses),
         tuple(Port(port.host, port.guest, port.protocol, port.address) for port in message.ports),
     )
 
 
 def _guest(message: instance_pb2.GuestInfo) -> Guest:
-    if not message.HasField("os"):
-        return Guest(message.hostname)
-    os = message.os
+    os, zone = message.os, message.time_zone
     return Guest(
         message.hostname,
-        GuestOs(os.id, os.name, os.pretty_name, os.version, os.kernel_release, os.machine),
+        GuestOs(os.id, os.name, os.pretty_name, os.version, os.kernel_release, os.machine)
+        if message.HasField("os")
+        else None,
+        GuestTimeZone(zone.name, zone.offset_seconds) if message.HasField("time_zone") else None,
+        tuple(GuestInterface(one.name, one.mac, _addresses(one.addresses)) for one in message.interfaces),
     )
+
+
+def _addresses(messages: Iterable[instance_pb2.NicAddress]) -> tuple[Address, ...]:
+    return tuple(Address(item.address, item.family, item.source) for item in messages)
 
 
 def _time(

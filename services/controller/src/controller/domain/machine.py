@@ -95,11 +95,30 @@ class GuestOs:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestTimeZone:
+    """The guest's time zone, as it abbreviates it."""
+
+    name: str
+    offset_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestInterface:
+    """An interface as the guest sees it."""
+
+    name: str
+    mac: str
+    addresses: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Guest:
-    """What the agent says of the guest."""
+    """What the agent says of the guest, as far as it changes seldom."""
 
     hostname: str = ""
     os: GuestOs | None = None
+    time_zone: GuestTimeZone | None = None
+    interfaces: tuple[GuestInterface, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from qcontroller.controller.v1 import host_pb2, instance_pb2
 
 from controller.domain.instance import Instance
 from controller.domain.lifecycle import InstanceState
-from controller.domain.machine import BootPhase, Guest, NicView
+from controller.domain.machine import Address, BootPhase, Guest, NicView
 from controller.domain.node import Check, Dependency, Leak, Node
 from controller.domain.orphan import Orphan
 from controller.domain.readiness import Readiness
@@ -182,10 +182,7 @@ def _nic(nic: NicView) -> instance_pb2.NicStatus:
     return instance_pb2.NicStatus(
         network=nic.network,
         mac=nic.mac,
-        addresses=[
-            instance_pb2.NicAddress(address=item.address, family=item.family, source=item.source)
-            for item in nic.addresses
-        ],
+        addresses=[_address(item) for item in nic.addresses],
         ports=[
             instance_pb2.PortMapping(
                 host=port.host, guest=port.guest, protocol=port.protocol, address=port.address
@@ -196,19 +193,30 @@ def _nic(nic: NicView) -> instance_pb2.NicStatus:
 
 
 def _guest(guest: Guest) -> instance_pb2.GuestInfo:
-    if guest.os is None:
-        return instance_pb2.GuestInfo(hostname=guest.hostname)
-    return instance_pb2.GuestInfo(
+    message = instance_pb2.GuestInfo(
         hostname=guest.hostname,
-        os=instance_pb2.GuestOs(
-            id=guest.os.id,
-            name=guest.os.name,
-            pretty_name=guest.os.pretty_name,
-            version=guest.os.version,
-            kernel_release=guest.os.kernel_release,
-            machine=guest.os.machine,
-        ),
+        interfaces=[
+            instance_pb2.GuestInterface(
+                name=one.name, mac=one.mac, addresses=[_address(item) for item in one.addresses]
+            )
+            for one in guest.interfaces
+        ],
     )
+    if guest.os is not None:
+        message.os.id = guest.os.id
+        message.os.name = guest.os.name
+        message.os.pretty_name = guest.os.pretty_name
+        message.os.version = guest.os.version
+        message.os.kernel_release = guest.os.kernel_release
+        message.os.machine = guest.os.machine
+    if guest.time_zone is not None:
+        message.time_zone.name = guest.time_zone.name
+        message.time_zone.offset_seconds = guest.time_zone.offset_s
+    return message
+
+
+def _address(address: Address) -> instance_pb2.NicAddress:
+    return instance_pb2.NicAddress(address=address.address, family=address.family, source=address.source)
 
 
 def _phase(phase: BootPhase) -> instance_pb2.BootPhase:

@@ -39,6 +39,9 @@ _PANIC: Final = re.compile(rb"^(?:\[ *(\d{1,6}\.\d{1,9})\])? ?---\[ end Kernel p
 _INIT: Final = re.compile(
     rb"^\[ *(\d{1,6}\.\d{1,9})\] (?:Run /\S+ as init process|systemd\[1\]: systemd \S+ running)"
 )
+# Of Debian's initramfs, and of systemd where the kernel is told to be quiet; neither tells an uptime.
+_FIRST_PROGRAM: Final = re.compile(rb"^(?:Loading, please wait\.\.\.$|Welcome to .{1,100}!$)")
+_STAMP: Final = re.compile(rb"^\[ *(\d{1,6}\.\d{1,9})\] ")
 _CLOUD_INIT: Final = re.compile(
     rb"Cloud-init v\. \S+ finished at .{1,200} Up (\d{1,6}(?:\.\d{1,9})?) seconds"
 )
@@ -89,13 +92,23 @@ class ConsoleParser:
 
     def __init__(self) -> None:
         self._pending = b""
+        self._uptime = b""
 
     def feed(self, chunk: bytes) -> list[Milestone]:
         """Take the next bytes; return what they tell."""
         *lines, rest = (self._pending + chunk).replace(b"\r", b"").split(b"\n")
         # A guest may print for ever without a line's end; what matters stands at a line's beginning.
         self._pending = rest[:_MAX_LINE_BYTES]
-        return [found for line in lines if (found := _milestone(line[:_MAX_LINE_BYTES])) is not None]
+        return [found for line in lines if (found := self._milestone(line[:_MAX_LINE_BYTES])) is not None]
+
+    def _milestone(self, line: bytes) -> Milestone | None:
+        if stamp := _STAMP.match(line):
+            self._uptime = stamp[1]
+        found = _milestone(line)
+        if found is None and self._uptime and _FIRST_PROGRAM.match(line):
+            # It ran no earlier than the kernel spoke last.
+            return _at(USERSPACE, self._uptime)
+        return found
 
 
 def _milestone(line: bytes) -> Milestone | None:

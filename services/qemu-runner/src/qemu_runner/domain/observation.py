@@ -46,11 +46,20 @@ class GuestOs:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestTimeZone:
+    """The guest's time zone; its name as the guest abbreviates it, which may change with the season."""
+
+    name: str
+    offset_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class GuestInterface:
     """An interface as the agent sees it."""
 
     mac: str
     addresses: tuple[Address, ...]
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,7 @@ class GuestInfo:
     hostname: str = ""
     os: GuestOs = field(default_factory=GuestOs)
     interfaces: tuple[GuestInterface, ...] = ()
+    time_zone: GuestTimeZone | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class ProbeResult:
 
     Attributes:
         evidence: What was seen last, a sentence; empty: nothing yet.
-        since: When it began to hold.
+        since: When it was seen to; None: it does not, or did before this life of the service.
     """
 
     holds: bool = False

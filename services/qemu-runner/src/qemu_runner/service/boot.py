@@ -164,10 +164,12 @@ class Boot:
     async def _record(self, reached: list[ReachedPhase]) -> None:
         if not reached:
             return
-        phases, kernel_start = tuple(self._clock.phases), self._clock.kernel_start
+        clock = self._clock
+        phases, kernel_start = tuple(clock.phases), clock.kernel_start
 
         def change(record: MachineRecord) -> MachineRecord:
-            if record.run is None:
+            if record.run is None or clock is not self._clock:
+                # Of a boot that is over by now.
                 return record
             return record.with_run(replace(record.run, phases=phases, kernel_start=kernel_start))
 

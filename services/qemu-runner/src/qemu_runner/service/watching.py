@@ -22,6 +22,7 @@ from qemu_runner.service.agent_watch import AgentWatch
 from qemu_runner.service.boot import Boot, PhaseSink
 from qemu_runner.service.live import Live
 from qemu_runner.service.machines import Machine, Machines
+from qemu_runner.service.power import WAITING
 from qemu_runner.service.tasks import Tasks
 from qemu_runner.store.console_log import ConsoleLog
 from qemu_runner.store.file_growth import FileGrowth
@@ -142,6 +143,7 @@ class _Watch:
         self._machines = machines
         self._machine = machine
         self._live = live
+        self._stood_still = live.run_state in WAITING
 
     def ask_agent_again(self) -> None:
         """Ask the agent again who the guest is."""
@@ -176,6 +178,7 @@ class _Watch:
             for task in (events, *sides):
                 if not task.cancelled() and (failure := task.exception()) is not None:
                     _LOG.error("watch failed", exc_info=failure, extra={"machine": self._machine.machine_id})
+            self._live.ended = True
             await self._live.session.close()
             if self._machine.live is self._live:
                 self._machine.live = None
@@ -192,7 +195,13 @@ class _Watch:
         match event["event"]:
             case "VSERPORT_CHANGE" if data.get("id") == AGENT_PORT_ID:
                 self.agent.port_changed(is_open=bool(data["open"]))
+            case "STOP":
+                self._stood_still = True
             case "RESUME":
+                if self._stood_still:
+                    # The start is a RESUME too, with nothing before it that a clock could have missed.
+                    self._stood_still = False
+                    self.agent.resumed()
                 self._live.io_error = ""
                 await self._confirm()
             case "SHUTDOWN":

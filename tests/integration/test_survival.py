@@ -4,6 +4,7 @@ Each kill is SIGKILL by the host; what follows is judged from the guest (boot id
 and only then by the API's own word.
 """
 
+import hashlib
 import os
 import random
 import signal
@@ -15,8 +16,10 @@ import pytest
 from framework import guests
 from framework.api_client import BlockingApiClient
 from framework.cloud import Cloud, Document, document
+from framework.disks import raw_disk
 from framework.stack import eventually, running_stack
 from framework.subject import Subject
+from framework.web import serving
 
 FINAL = {"SUCCEEDED", "FAILED", "CANCELLED"}
 # Where the controller dies: between a commit and the call that it announces, or between a call and the
@@ -54,6 +57,7 @@ def victim(request: pytest.FixtureRequest, in_containers: bool) -> Iterator[Subj
     moment: Path = request.getfixturevalue("moment")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QC_FAIL_POINT_FILE", str(moment))
+        patch.setenv("QC_IMAGE_STORE_FETCH__ALLOW", "127.0.0.1")
         with running_stack("qc-kill-") as running:
             yield running
 
@@ -124,6 +128,47 @@ def test_what_the_controller_had_begun_is_ended_though_it_died(
         cloud.delete(name)
     assert cloud.leaks() == []
     assert document(cloud.api.request("GET", "/v1/images/tiny"))["usedBy"] == []
+
+
+@pytest.mark.native("the services are told by a file of the test's where to die")
+@pytest.mark.parametrize(
+    ("service", "at"),
+    [
+        ("image-store", "fetch.begun"),
+        ("image-store", "upload.published"),
+        ("image-store", "upload.stored"),
+        ("controller", "step.fetch.after_do"),
+        ("controller", "undo.fetch.before"),
+    ],
+)
+def test_an_import_is_ended_though_a_service_died(
+    broken_cloud: Cloud, moment: Path, service: str, at: str
+) -> None:
+    cloud = broken_cloud
+    content = b"".join(raw_disk(1))
+    digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    starts = cloud.stack.starts(service)
+    with serving() as web:
+        web.files["/disk"] = content
+        called_off = at.startswith("undo")
+        web.held = {"/disk"} if called_off else set()
+        moment.write_text(at)
+        body = {"name": "imported", "url": web.url("/disk"), "digest": digest}
+        answer = cloud.api.request("POST", "/v1/images/import", json=body)
+        assert answer.status_code == 202, answer.text
+        if called_off:
+            assert web.begun.wait(60)
+            cloud.api.request("POST", f"{answer.headers['Location']}/cancel")
+        eventually(lambda: cloud.stack.starts(service) > starts, f"{service} has died at {at}")
+        cloud.stack.wait_ready()
+        final = finished(cloud, answer.headers["Location"])
+    assert final["state"] == ("CANCELLED" if called_off else "SUCCEEDED"), final
+    there = cloud.api.request("GET", "/v1/images/imported")
+    assert there.status_code == (404 if called_off else 200)
+    assert cloud.stack.pending_uploads() == []
+    if not called_off:
+        assert document(there)["digest"] == digest
+        assert cloud.api.request("DELETE", "/v1/images/imported").status_code == 204
 
 
 def entered_stages(cloud: Cloud, operation: str) -> set[str]:

@@ -227,6 +227,7 @@ class World:
     phases: list[ReachedPhase] = field(default_factory=list)
     memory_mib: int = 4096
     image_cache_bytes: int = 2**30
+    extra_arguments: tuple[str, ...] = ()
     last_words: StopRecord | None = None
     word_within_s: float = 0.0
 
@@ -268,6 +269,7 @@ class World:
             cpus=2,
             default_network=self.default_network,
             bridge=None,
+            extra_arguments=self.extra_arguments,
         )
         subnet = configuration.user_subnet
         passt = PasstNetwork("passt", subnet, self.guard, FakeProbe(), FakeHost(), self.binding)

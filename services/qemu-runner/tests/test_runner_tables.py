@@ -23,6 +23,7 @@ RUN = Run(
     *(3, "/vm-host.sock", "start", "boot", "tcg", "pc-q35-7.2", "max", 1, 256, "7.2", "hash", NOW),
     kernel_start=NOW,
     phases=(ReachedPhase("kernel", NOW, NOW),),
+    extra_arguments=("-device", "i6300esb"),
 )
 RECORD = MachineRecord(
     MachineId("7d0c2f1e-0000-4000-8000-000000000001"),
@@ -123,6 +124,8 @@ def test_a_bridge_that_is_switched_off_has_no_configuration() -> None:
         ({"accelerator": "hax"}, "hax"),
         ({"user_subnet": "10.0.0.1/8"}, "10.0.0.1/8"),
         ({"console_limit": "many"}, "many"),
+        ({"extra_qemu_args": ["-monitor", "stdio"]}, "extra_qemu_args: '-monitor' is not allowed"),
+        ({"extra_qemu_args": ["-device"]}, "extra_qemu_args: '-device' has no value"),
         ({"default_network": "lan"}, "lan"),
         ({"user_backend": "vde"}, "vde"),
         ({"bridge_network": BridgeNetworkSettings(interface="a/b")}, "bridge_network.interface"),

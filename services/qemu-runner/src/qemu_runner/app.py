@@ -169,7 +169,13 @@ async def running_core(
             machines=machines,
             actions=actions,
             planning=Planning(
-                machines, files, networking, capacity, vm_hosts.newest, configuration.accelerator
+                machines,
+                files,
+                networking,
+                capacity,
+                vm_hosts.newest,
+                configuration.accelerator,
+                configuration.extra_arguments,
             ),
             preparation=Preparation(machines, files, images, networking, _uids(configuration)),
             starting=Starting(
@@ -183,6 +189,7 @@ async def running_core(
                 vm_hosts.newest,
                 adoption.settle,
                 configuration.accelerator,
+                configuration.extra_arguments,
             ),
             ending=ending,
             power=Power(machines),

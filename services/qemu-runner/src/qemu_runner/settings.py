@@ -12,6 +12,7 @@ from servicekit.settings import SettingsError
 
 from qemu_runner.domain.accelerator import AcceleratorMode
 from qemu_runner.domain.default_network import DefaultNetwork
+from qemu_runner.domain.extra_arguments import ExtraArgumentError, check_extra_arguments
 from qemu_runner.store.machine_files import SOCKETS
 from qemu_runner.user_network import UserBackend
 
@@ -58,6 +59,7 @@ class Configuration:
     cpus: int
     default_network: DefaultNetwork
     bridge: BridgeConfiguration | None
+    extra_arguments: tuple[str, ...] = ()
 
 
 def parse_settings(settings: RunnerSettings) -> Configuration:
@@ -94,7 +96,10 @@ def parse_settings(settings: RunnerSettings) -> Configuration:
             cpus=settings.cpus,
             default_network=DefaultNetwork(settings.default_network or DefaultNetwork.AUTO),
             bridge=_bridge(settings.bridge_network),
+            extra_arguments=check_extra_arguments(settings.extra_qemu_args),
         )
+    except ExtraArgumentError as exc:
+        raise SettingsError(f"extra_qemu_args: {exc}") from exc
     except (QuantityError, ValueError) as exc:
         raise SettingsError(str(exc)) from exc
 

@@ -45,6 +45,24 @@ def test_qemu_is_confined_and_reads_no_configuration() -> None:
     assert {"-nodefaults", "-no-user-config"} <= set(argv)
 
 
+def test_an_operators_words_end_the_list() -> None:
+    argv = build_argv(replace(LAUNCH, extra=("-device", "i6300esb", "-msg", "timestamp=on")))
+    assert argv == (
+        *build_argv(LAUNCH),
+        *("-device", "i6300esb,bus=pcie.0,addr=0x10", "-msg", "timestamp=on"),
+    )
+
+
+def test_every_pci_device_of_an_operator_has_a_slot_of_its_own() -> None:
+    words = ("-device", "qemu-xhci,p2=4", "-device", "usb-kbd", "-device", "i6300esb")
+    argv = build_argv(replace(LAUNCH, extra=words))
+    assert argv[-6:] == (
+        *("-device", "qemu-xhci,p2=4,bus=pcie.0,addr=0x10"),
+        *("-device", "usb-kbd"),
+        *("-device", "i6300esb,bus=pcie.0,addr=0x11"),
+    )
+
+
 def test_the_smbios_uuid_is_the_machines_id() -> None:
     assert options(build_argv(LAUNCH), "-uuid") == [ID]
 

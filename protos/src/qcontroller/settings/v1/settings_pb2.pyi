@@ -432,6 +432,7 @@ class RunnerSettings(_message.Message):
     DEFAULT_NETWORK_FIELD_NUMBER: _builtins.int
     BRIDGE_NETWORK_FIELD_NUMBER: _builtins.int
     USER_BACKEND_FIELD_NUMBER: _builtins.int
+    EXTRA_QEMU_ARGS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     state_dir: _builtins.str
     """Directory that holds machines/, images/ and the runner's own files."""
@@ -471,6 +472,12 @@ class RunnerSettings(_message.Message):
     def telemetry(self) -> Global___TelemetrySettings: ...
     @_builtins.property
     def bridge_network(self) -> Global___BridgeNetworkSettings: ...
+    @_builtins.property
+    def extra_qemu_args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words that end QEMU's argument list of every machine, such as ["-device", "i6300esb"]; only a few options with
+        a few values are taken (docs/qemu-arguments.md). The only way to add any: no client can.
+        """
+
     def __init__(
         self,
         *,
@@ -491,10 +498,11 @@ class RunnerSettings(_message.Message):
         default_network: _builtins.str = ...,
         bridge_network: Global___BridgeNetworkSettings | None = ...,
         user_backend: _builtins.str = ...,
+        extra_qemu_args: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bridge_network", b"bridge_network", "telemetry", b"telemetry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "bridge_network", b"bridge_network", "console_limit", b"console_limit", "cpus", b"cpus", "default_network", b"default_network", "image_cache", b"image_cache", "image_store", b"image_store", "listen", b"listen", "memory_mib", b"memory_mib", "node", b"node", "state_dir", b"state_dir", "telemetry", b"telemetry", "uid_base", b"uid_base", "uid_count", b"uid_count", "user_backend", b"user_backend", "user_subnet", b"user_subnet", "vm_hosts", b"vm_hosts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "bridge_network", b"bridge_network", "console_limit", b"console_limit", "cpus", b"cpus", "default_network", b"default_network", "extra_qemu_args", b"extra_qemu_args", "image_cache", b"image_cache", "image_store", b"image_store", "listen", b"listen", "memory_mib", b"memory_mib", "node", b"node", "state_dir", b"state_dir", "telemetry", b"telemetry", "uid_base", b"uid_base", "uid_count", b"uid_count", "user_backend", b"user_backend", "user_subnet", b"user_subnet", "vm_hosts", b"vm_hosts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from qemu_runner.domain.arch import Arch
+from qemu_runner.domain.extra_arguments import with_places
 from qemu_runner.domain.machine import DiskFormat, Layer, MachineId
 
 # The obsolete, privileged, forking and resource-controlling system calls end QEMU.
@@ -53,6 +54,7 @@ class Launch:
         layers: Disk, topmost first.
         seed: Name of the seed in the directory; empty: none.
         nic_netdevs: Values of `-netdev` options; the id of NIC n's is `net<n>`. Others are plugged by QMP.
+        extra: The operator's own words, checked before, at the end.
     """
 
     machine_id: MachineId
@@ -66,6 +68,7 @@ class Launch:
     layers: tuple[Layer, ...]
     seed: str = "seed.iso"
     nic_netdevs: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
 
 
 def build_argv(launch: Launch) -> tuple[str, ...]:
@@ -93,6 +96,7 @@ def build_argv(launch: Launch) -> tuple[str, ...]:
         *_disk(launch, bus),
         *_seed(launch, bus),
         *(word for value in launch.nic_netdevs for word in ("-netdev", value)),
+        *with_places(launch.extra, bus),
     )
 
 

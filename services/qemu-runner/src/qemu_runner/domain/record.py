@@ -73,6 +73,7 @@ class Run:
         ending: Whether the runner was asked to end it.
         kernel_start: The guest's uptime 0 on the host's clock.
         phases: Phases of the boot so far.
+        extra_arguments: What the operator's settings added to its argument list.
     """
 
     incarnation: int
@@ -96,6 +97,7 @@ class Run:
     ending: bool = False
     kernel_start: datetime | None = None
     phases: tuple[ReachedPhase, ...] = ()
+    extra_arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class Planning:
         capacity: What the host has left.
         newest_link: Returns the vm-host that new machines go to.
         accelerator: The setting.
+        extra_arguments: The operator's own words for QEMU.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Planning:
         capacity: Capacity,
         newest_link: Callable[[], VmHostLink],
         accelerator: AcceleratorMode,
+        extra_arguments: tuple[str, ...],
     ) -> None:
         self._machines = machines
         self._files = files
@@ -66,6 +68,7 @@ class Planning:
         self._capacity = capacity
         self._newest_link = newest_link
         self._accelerator = accelerator
+        self._extra = extra_arguments
 
     async def plan_network(self, machine_id: MachineId, spec: MachineSpec) -> Plan:
         """Return what the networks would be; nothing else is looked at.
@@ -109,6 +112,7 @@ class Planning:
                 nic_netdevs=self._networking.netdev_options(
                     spec, self._user_index(machine_id, spec), "{fd:passt}"
                 ),
+                extra=self._extra,
             )
         )
         warnings = list(choice.warnings)
@@ -116,6 +120,9 @@ class Planning:
             warnings.append("The guest is emulated (TCG), many times slower than with KVM.")
         if not hello.root:
             warnings.append("vm-host has no root: QEMU keeps the uid of whoever started it.")
+        if self._extra:
+            words = " ".join(self._extra)
+            warnings.append(f"The settings of this host add QEMU arguments: {words}")
         addresses: tuple[str, ...] = ()
         if reserve:
             async with self._machines.allocation:

@@ -72,6 +72,7 @@ class Starting:
         newest_link: Returns the vm-host that new machines go to.
         settle: Asks vm-host what became of a machine's process.
         accelerator: The setting.
+        extra_arguments: The operator's own words for QEMU.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Starting:
         newest_link: Callable[[], VmHostLink],
         settle: Settle,
         accelerator: AcceleratorMode,
+        extra_arguments: tuple[str, ...],
     ) -> None:
         self._machines = machines
         self._files = files
@@ -97,6 +99,7 @@ class Starting:
         self._newest_link = newest_link
         self._settle = settle
         self._accelerator = accelerator
+        self._extra = extra_arguments
 
     async def start(self, machine: Machine, traceparent: str) -> None:
         """Make the machine run; its lock must be held. One that runs already is left as it is.
@@ -193,6 +196,7 @@ class Starting:
                 nic_netdevs=self._networking.netdev_options(
                     record.spec, record.user_index, f"{{fd:{_NET_FD}}}"
                 ),
+                extra=self._extra,
             )
         )
         await self._files.keep_argv(machine.machine_id, argv)
@@ -216,6 +220,7 @@ class Starting:
                 console_offset=console_offset,
                 first_boot=record.boots + 1,
                 traceparent=traceparent,
+                extra_arguments=self._extra,
             )
             listening = await self._files.listen(machine.machine_id)
             for listener in listening.values():

@@ -117,6 +117,7 @@ def _run(document: dict[str, Any] | None) -> Run | None:
                 ReachedPhase(phase["name"], _time(phase["start_time"]), _time(phase["end_time"]))
                 for phase in document.get("phases", ())
             ),
+            "extra_arguments": tuple(document.get("extra_arguments", ())),
         }
     )
 

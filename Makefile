@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest -q
 STACK := PYTHONPATH=tools $(BIN)/python -m qcstack
 PACKAGES := libs/servicekit services/vm-host services/image-store services/qemu-runner services/controller services/gateway
 
-BENCHES := run object_store event_latency reserved_address fifty_cards throughput containers databases
+BENCHES := run object_store event_latency reserved_address fifty_cards throughput containers databases readiness_lag agent
 
 # MODE=native runs plain processes, MODE=compose containers; without it, containers where an engine answers.
 # A stack other than the default one: make up STATE=/srv/qc PORT=9080 CONTROLLER_PORT=9009 IMAGE_STORE_PORT=9010

@@ -19,6 +19,7 @@ from qcstack import lifecycle
 from qcstack.demo.rest import RestClient
 from qcstack.free_bridge import choose_bridge
 from qcstack.layout import StackLayout
+from qcstack.processes import ProcessId
 from raw_qemu import argv_of, by_hand
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,7 +72,8 @@ def stack() -> Iterator[StackLayout]:
         layout = replace(layout, controller_port=controller, image_store_port=image_store)
         bridge = choose_bridge()
         layout = replace(layout, bridge=bridge.name, bridge_subnet=bridge.subnet)
-        process = lifecycle.launch_supervisor(layout)
+        # However a benchmark ends, its stack ends with it.
+        process = lifecycle.launch_supervisor(layout, owner=ProcessId.of(os.getpid()))
         try:
             lifecycle.wait_ready(layout, process)
             yield layout

@@ -29,7 +29,7 @@ Address = tuple[str, int]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mib", type=int, default=64, help="how much is sent each time")
+    parser.add_argument("--mib", type=int, default=32, help="how much is sent each time")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     if os.geteuid() != 0:

@@ -18,7 +18,7 @@ from framework.cloud import Cloud
 from framework.containers import Containers, running
 from framework.engine import engine_in
 from framework.site import Site, SiteOf, containers_site, running_site
-from framework.stack import Stack, running_stack
+from framework.stack import Stack, eventually, running_stack
 from framework.subject import Subject
 from qcstack import host_snapshot
 from qcstack.compose import ComposeStack, lacking
@@ -67,8 +67,11 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Subject]:
         return
     guests.tiny()
     before = host_snapshot.take()
-    with running_stack() as started:
-        yield started
+    with pytest.MonkeyPatch.context() as patch:
+        # Images are fetched from servers of the tests' own; nothing else that is not public is allowed.
+        patch.setenv("QC_IMAGE_STORE_FETCH__ALLOW", "127.0.0.1")
+        with running_stack() as started:
+            yield started
     assert host_snapshot.take().left_since(before) == {}
 
 
@@ -115,6 +118,15 @@ def cloud(stack: Subject) -> Iterator[Cloud]:
         shared = Cloud(stack, api)
         shared.upload("tiny", guests.tiny())
         yield shared
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Behind each test of a shared stack, what carries our mark on the host has an owner."""
+    shared: Cloud | None = request.getfixturevalue("cloud") if "cloud" in request.fixturenames else None
+    yield
+    if shared is not None:
+        eventually(lambda: shared.leaks() == [], "nothing is listed as leaked")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,8 @@
 """What a build is told about the host, and what an engine's end puts back."""
 
 import re
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ from qcengine import base_images, debian, engine, footprint, project
 from qcengine.errors import EngineError, MirrorUnknownError
 from qcengine.project import Project
 from qcstack import compose
+from qcstack.__main__ import main as qcstack_main
+from qcstack.compose import ComposeStack
 from qcstack.layout import SERVICES
 
 
@@ -140,3 +144,16 @@ def test_a_build_that_missed_files_is_told_from_one_that_failed() -> None:
     assert not compose.lost_files(
         "failed to solve: process /bin/sh -c false did not complete successfully: 1"
     )
+
+
+def test_a_taken_port_is_refused_before_anything_is_built(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compose, "lacking", lambda: None)
+    monkeypatch.setattr(ComposeStack, "containers", lambda _stack: [])
+    monkeypatch.setattr(ComposeStack, "build", lambda _stack, _say: pytest.fail("something was built"))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setattr(sys, "argv", ["qcstack", "up", "--mode=compose", f"--port={port}"])
+        assert qcstack_main() == 1
+    assert f"127.0.0.1:{port} is taken" in capsys.readouterr().err

@@ -51,10 +51,12 @@ BOOT_MODULES = (
     "button",
     "evdev",
     "virtio_rng",
+    # Never inflated by anybody here: it tells QEMU what memory the guest has.
+    "virtio_balloon",
     # Tells QEMU of a panic at once; without it the console is the only witness.
     "pvpanic-pci",
 )
-LATER_MODULES = ("isofs", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859-1", "virtio_balloon")
+LATER_MODULES = ("isofs", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859-1")
 
 LIBRARIES = Path("usr/lib/x86_64-linux-gnu")
 LINKER = Path("lib64/ld-linux-x86-64.so.2")

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from controller.app import serve
 from controller.database import Database
+from controller.domain.image_source import FetchWish
 from controller.domain.instance import InstanceImage
 from controller.domain.machine import (
     Address,
@@ -41,11 +42,13 @@ from controller.errors import (
 from controller.operations import Clock
 from controller.ports import EvidencePart, Fencing, ImageEvent, SnapshotComplete, StoreImage
 from controller.settings import Settings
+from controller_guest_fakes import FakeGuests
 from google.rpc import error_details_pb2, status_pb2
 from prometheus_client import CollectorRegistry
 from qcontroller.controller.v1 import instance_pb2 as pb
 from qcontroller.controller.v1 import operation_pb2
 from qcontroller.controller.v1.host_pb2_grpc import EventServiceStub, NodeServiceStub
+from qcontroller.controller.v1.image_import_pb2_grpc import ImageImportServiceStub
 from qcontroller.controller.v1.instance_pb2_grpc import InstanceServiceStub
 from qcontroller.controller.v1.operation_pb2_grpc import OperationServiceStub
 
@@ -111,6 +114,10 @@ class FakeRunner:
     agents: bool = False
     left: tuple[Leak, ...] = (Leak("tap", "qc1", "", None),)
     resets: dict[str, list[str]] = field(default_factory=dict)
+    guests: "FakeGuests" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.guests = FakeGuests(self._enter)
 
     def at(self, call: str) -> asyncio.Event:
         """Hold up calls of that name; the result is set when one has arrived."""
@@ -401,19 +408,68 @@ def ended(reason: str) -> dict[str, Any]:
 
 @dataclass
 class FakeStore:
-    """One image, "tiny" of 64 MiB, and pins."""
+    """One image, "tiny" of 64 MiB, what is fetched, and pins.
 
+    Attributes:
+        forbidden: What a check of a fetch is refused with.
+        failing: What fetches are refused with.
+        held: Where a fetch waits until it is let go; None: it does not.
+    """
+
+    fetched: dict[str, StoreImage] = field(default_factory=dict)
+    fetches: list[FetchWish] = field(default_factory=list)
+    undone: list[str] = field(default_factory=list)
+    forbidden: PeerRefused | None = None
+    failing: PeerRefused | None = None
+    held: asyncio.Event | None = None
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    served_mib: int = 64
     pins: dict[str, str] = field(default_factory=dict)
     away: bool = False
     gone: bool = False
+    has_agent: bool = True
     events: "asyncio.Queue[ImageEvent]" = field(default_factory=asyncio.Queue)
     cursors: list[str] = field(default_factory=list)
 
     async def find(self, name: str) -> StoreImage:
         self._there()
+        if name in self.fetched:
+            return self.fetched[name]
         if name != "tiny" or self.gone:
             raise ImageNotFound(name)
-        return StoreImage(InstanceImage("tiny", DIGEST, DIGEST, "qcow2", 64 << 20), "x86_64")
+        image = InstanceImage("tiny", DIGEST, DIGEST, "qcow2", 64 << 20)
+        return StoreImage(image, "x86_64", self.has_agent)
+
+    async def find_by_digest(self, digest: str) -> StoreImage | None:
+        self._there()
+        there = [*self.fetched.values(), *([] if self.gone else [await self.find("tiny")])]
+        return next((image for image in there if image.image.digest == digest), None)
+
+    async def check_fetch(self, wish: FetchWish) -> None:
+        self._there()
+        if self.forbidden is not None:
+            raise self.forbidden
+
+    async def fetch(
+        self, wish: FetchWish, progress: Callable[[int, int], None], timeout_s: float
+    ) -> StoreImage:
+        self._there()
+        self.fetches.append(wish)
+        progress(1000, 4000)
+        self.begun.set()
+        if self.held is not None:
+            await self.held.wait()
+        if self.failing is not None:
+            raise self.failing
+        image = InstanceImage(wish.name, wish.digest, DIGEST, "qcow2", self.served_mib << 20)
+        self.fetched[wish.name] = StoreImage(image, wish.arch or "x86_64", wish.labels)
+        return self.fetched[wish.name]
+
+    async def undo_fetch(self, name: str, digest: str, timeout_s: float) -> None:
+        self._there()
+        self.undone.append(name)
+        if name in self.fetched and self.fetched[name].image.digest == digest:
+            del self.fetched[name]
 
     async def pin(
         self, instance_id: str, instance_name: str, image: str, digest: str, timeout_s: float
@@ -510,6 +566,7 @@ class Cloud:
         self.instances: Any = InstanceServiceStub(self.channel)
         self.operations: Any = OperationServiceStub(self.channel)
         self.events: Any = EventServiceStub(self.channel)
+        self.imports: Any = ImageImportServiceStub(self.channel)
         self.nodes: Any = NodeServiceStub(self.channel)
 
     async def launch(self, name: str = "web-1", *, start: bool = True, **fields: Any) -> pb.Instance:

@@ -19,12 +19,16 @@ from gateway.contract import Contract, load_contract
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from prometheus_client import CollectorRegistry
-from qcontroller.controller.v1 import host_pb2, instance_pb2, operation_pb2
+from qcontroller.controller.v1 import host_pb2, image_import_pb2, instance_pb2, operation_pb2
 from qcontroller.controller.v1.host_pb2_grpc import (
     EventServiceServicer,
     NodeServiceServicer,
     add_EventServiceServicer_to_server,
     add_NodeServiceServicer_to_server,
+)
+from qcontroller.controller.v1.image_import_pb2_grpc import (
+    ImageImportServiceServicer,
+    add_ImageImportServiceServicer_to_server,
 )
 from qcontroller.controller.v1.instance_pb2_grpc import (
     InstanceServiceServicer,
@@ -94,6 +98,41 @@ def instance(name: str = "web-1", *, generation: int = 3, revision: int = 17) ->
     )
 
 
+def guest_report() -> instance_pb2.GuestReport:
+    """Return what a guest tells that has everything but sizes of one filesystem."""
+    return instance_pb2.GuestReport(
+        time=NOW,
+        agent_version="7.2.22",
+        hostname="web-1",
+        os=instance_pb2.GuestOs(id="debian"),
+        time_zone=instance_pb2.GuestTimeZone(name="CET", offset_seconds=3600),
+        interfaces=[
+            instance_pb2.GuestInterface(
+                name="eth0",
+                mac="52:54:00:00:00:01",
+                addresses=[instance_pb2.NicAddress(address="fe80::1", family="ipv6", source="agent")],
+            )
+        ],
+        users=[instance_pb2.GuestUser(name="ada", login_time=NOW)],
+        filesystems=[
+            instance_pb2.GuestFilesystem(
+                mountpoint="/", device="vda1", type="ext4", total_bytes=2**40, used_bytes=0
+            ),
+            instance_pb2.GuestFilesystem(mountpoint="/mnt", device="vdb", type="iso9660"),
+        ],
+        load=instance_pb2.GuestLoad(one_minute=0.5, five_minutes=0.25, fifteen_minutes=0),
+        memory=instance_pb2.GuestMemory(source="balloon", total_bytes=2**31),
+    )
+
+
+def guest_file(path: str, content: bytes) -> instance_pb2.GuestFile:
+    """Return a file that is in a guest."""
+    digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    return instance_pb2.GuestFile(
+        path=path, size_bytes=len(content), digest=digest, mode="0644", owner="root:root"
+    )
+
+
 def operation(kind: str = "launch", state: int = operation_pb2.OPERATION_STATE_RUNNING) -> Any:
     """Return an operation on web-1."""
     return operation_pb2.Operation(
@@ -133,7 +172,11 @@ def image(name: str = "debian-12", content: bytes = b"") -> image_pb2.Image:
 
 @dataclass
 class FakeController(
-    InstanceServiceServicer, OperationServiceServicer, EventServiceServicer, NodeServiceServicer
+    InstanceServiceServicer,
+    OperationServiceServicer,
+    EventServiceServicer,
+    NodeServiceServicer,
+    ImageImportServiceServicer,
 ):
     """Remembers requests; answers what the test set, by method name, or something plausible."""
 
@@ -144,6 +187,9 @@ class FakeController(
     watchers_gone: asyncio.Event = field(default_factory=asyncio.Event)
     lease_ends: "asyncio.Queue[Exception | None]" = field(default_factory=asyncio.Queue)
     holders_gone: asyncio.Event = field(default_factory=asyncio.Event)
+    files: dict[str, bytes] = field(default_factory=dict)
+    listeners_gone: asyncio.Event = field(default_factory=asyncio.Event)
+    pushes_ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def last(self, kind: type[Any]) -> Any:
         """Return the latest request of a message type."""
@@ -163,6 +209,10 @@ class FakeController(
     async def ImportInstance(self, request: Any, context: Any) -> Any:
         mutation = instance_pb2.Mutation(operation=operation("import"), instance=instance())
         return self.answer("Import", request, lambda: instance_pb2.ImportInstanceResponse(mutation=mutation))
+
+    async def ImportImage(self, request: Any, context: Any) -> Any:
+        answer = image_import_pb2.ImportImageResponse(operation=operation("import-image"))
+        return self.answer("ImportImage", request, lambda: answer)
 
     async def GetInstance(self, request: Any, context: Any) -> Any:
         if request.name == "absent":
@@ -216,6 +266,63 @@ class FakeController(
         return self.answer(
             "Exec", request, lambda: instance_pb2.ExecInstanceResponse(stdout=b"Linux\n", stderr=b"\xff")
         )
+
+    async def GetGuest(self, request: Any, context: Any) -> Any:
+        if request.name == "absent":
+            raise not_found(request.name)
+        return self.answer("GetGuest", request, lambda: instance_pb2.GetGuestResponse(guest=guest_report()))
+
+    async def StreamExec(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.answer("StreamExec", request, lambda: request)
+        try:
+            yield instance_pb2.StreamExecResponse()
+            yield instance_pb2.StreamExecResponse(stdout="grüße\n".encode())
+            if request.argv[0] == "endless":
+                await asyncio.Event().wait()
+            yield instance_pb2.StreamExecResponse(stderr=b"\xff")
+            end = instance_pb2.ExecEnd(exit_code=3, truncated=True)
+            yield instance_pb2.StreamExecResponse(end=end)
+        finally:
+            self.listeners_gone.set()
+
+    async def PushFile(self, request_iterator: Any, context: Any) -> Any:
+        content, whole, push = b"", False, None
+        try:
+            async for message in request_iterator:
+                match message.WhichOneof("part"):
+                    case "push":
+                        push = message.push
+                        self.answer("PushFile", push, instance_pb2.PushFileResponse)
+                    case "chunk":
+                        content += message.chunk
+                    case "end":
+                        whole = message.end.total_bytes == len(content)
+        finally:
+            self.pushes_ended.set()
+        if push is None or not whole:
+            raise RpcProblem(grpc.StatusCode.INVALID_ARGUMENT, "UPLOAD_TRUNCATED", "It broke off.")
+        self.files[push.path] = content
+        return instance_pb2.PushFileResponse(file=guest_file(push.path, content))
+
+    async def PullFile(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.answer("PullFile", request, lambda: request)
+        content = self.files[request.path]
+        yield instance_pb2.PullFileResponse(file=guest_file(request.path, content))
+        for at in range(0, len(content), 2**16):
+            yield instance_pb2.PullFileResponse(chunk=content[at : at + 2**16])
+
+    async def SetGuestPassword(self, request: Any, context: Any) -> Any:
+        return self.answer("SetGuestPassword", request, instance_pb2.SetGuestPasswordResponse)
+
+    async def AuthoriseSshKeys(self, request: Any, context: Any) -> Any:
+        return self.answer("AuthoriseSshKeys", request, instance_pb2.AuthoriseSshKeysResponse)
+
+    async def FreezeGuest(self, request: Any, context: Any) -> Any:
+        frozen = instance_pb2.FreezeGuestResponse(filesystems=2, thaw_time=NOW)
+        return self.answer("FreezeGuest", request, lambda: frozen)
+
+    async def ThawGuest(self, request: Any, context: Any) -> Any:
+        return self.answer("ThawGuest", request, lambda: instance_pb2.ThawGuestResponse(filesystems=2))
 
     async def ReadConsole(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self.requests.append(request)
@@ -482,5 +589,6 @@ def _contract() -> Contract:
 def _add_controller(controller: FakeController, server: grpc.aio.Server) -> None:
     add_InstanceServiceServicer_to_server(controller, server)
     add_OperationServiceServicer_to_server(controller, server)
+    add_ImageImportServiceServicer_to_server(controller, server)
     add_EventServiceServicer_to_server(controller, server)
     add_NodeServiceServicer_to_server(controller, server)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from framework.api_client import Contract
 from google.protobuf.descriptor import ServiceDescriptor
-from qcontroller.controller.v1 import host_pb2, instance_pb2, operation_pb2
+from qcontroller.controller.v1 import host_pb2, image_import_pb2, instance_pb2, operation_pb2
 from qcontroller.event.v1 import event_pb2
 from qcontroller.image.v1 import image_pb2
 
@@ -17,6 +17,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     host_pb2.DESCRIPTOR.services_by_name["EventService"],
     host_pb2.DESCRIPTOR.services_by_name["NodeService"],
     image_pb2.DESCRIPTOR.services_by_name["ImageService"],
+    image_import_pb2.DESCRIPTOR.services_by_name["ImageImportService"],
 )
 # Named otherwise in gRPC: a form is one more way to upload; /readyz asks for the readiness.
 OTHER_NAMES = {"uploadImageForm": "UploadImage"}
@@ -34,6 +35,17 @@ TWINS = [
     ("Exec", instance_pb2.ExecInstanceRequest, {"name"}),
     ("ExecResult", instance_pb2.ExecInstanceResponse, {"stdoutBase64", "stderrBase64"}),
     ("Instance", instance_pb2.Instance, {"etag", "notes"}),
+    ("Exec", instance_pb2.StreamExecRequest, {"name"}),
+    ("ExecMessage", instance_pb2.StreamExecResponse, {"stdoutBase64", "stderrBase64"}),
+    ("GuestFile", instance_pb2.GuestFile, set()),
+    ("GuestPassword", instance_pb2.SetGuestPasswordRequest, {"name"}),
+    ("GuestSshKeys", instance_pb2.AuthoriseSshKeysRequest, {"name"}),
+    ("GuestFreeze", instance_pb2.FreezeGuestRequest, {"name"}),
+    ("GuestFrozen", instance_pb2.FreezeGuestResponse, set()),
+    ("GuestThawed", instance_pb2.ThawGuestResponse, set()),
+    ("GuestReport", instance_pb2.GuestReport, set()),
+    ("GuestInterface", instance_pb2.GuestInterface, set()),
+    ("GuestTimeZone", instance_pb2.GuestTimeZone, set()),
     ("InstanceStatus", instance_pb2.InstanceStatus, set()),
     ("Lease", instance_pb2.RenewLeaseResponse, set()),
     ("Lease", instance_pb2.HoldLeaseResponse, set()),
@@ -48,6 +60,7 @@ TWINS = [
     ("NodeList", host_pb2.ListNodesResponse, set()),
     ("Leaks", host_pb2.ListLeaksResponse, set()),
     ("Import", instance_pb2.ImportInstanceRequest, {"options"}),
+    ("ImageImport", image_import_pb2.ImportImageRequest, {"options"}),
     ("Orphans", host_pb2.ListOrphansResponse, set()),
     ("Orphan", host_pb2.Orphan, set()),
     ("VmHost", host_pb2.VmHost, set()),

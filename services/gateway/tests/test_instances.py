@@ -74,7 +74,10 @@ async def test_the_whole_body_reaches_the_controller(client: ApiClient, rest: St
         "cloudInit": {"userdata": "#cloud-config\n", "networkConfig": "version: 2"},
         "start": True,
         "labels": {"a": "b"},
-        "readiness": {"all": [{"agent": {}}], "deadline": 90},
+        "readiness": {
+            "all": [{"agent": {}}, {"cloudInit": "done"}, {"exec": {"argv": ["/bin/x"], "exitCode": 3}}],
+            "deadline": 90,
+        },
         "nics": [{"network": "user", "mac": "52:54:00:00:00:01"}],
         "ports": [{"host": 2222, "guest": 22}],
         "imageDigest": DIGEST,
@@ -90,7 +93,12 @@ async def test_the_whole_body_reaches_the_controller(client: ApiClient, rest: St
             start=True,
             labels={"a": "b"},
             readiness=instance_pb2.Readiness(
-                all=[instance_pb2.Probe(agent=instance_pb2.AgentProbe())], deadline="90"
+                all=[
+                    instance_pb2.Probe(agent=instance_pb2.AgentProbe()),
+                    instance_pb2.Probe(cloud_init="done"),
+                    instance_pb2.Probe(exec=instance_pb2.ExecProbe(argv=["/bin/x"], exit_code=3)),
+                ],
+                deadline="90",
             ),
             nics=[instance_pb2.NicSpec(network="user", mac="52:54:00:00:00:01")],
             ports=[instance_pb2.PortMapping(host=2222, guest=22)],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from blockbuster import blockbuster_ctx
 from image_store.blobs.s3.address import S3Address
-from image_store.uploads import UploadLimits
+from image_store.intake import UploadLimits
 from image_store_buckets import address_of, server
 from image_store_databases import KINDS, new_database
 from image_store_world import MIB, Clock, World, running

@@ -15,10 +15,20 @@ from image_store.app import serve
 from image_store.blobs.directory import DirectoryBlobStore
 from image_store.blobs.port import BlobStore
 from image_store.catalogue.database import Database
+from image_store.fetching.address_policy import AddressPolicy
+from image_store.fetching.download import Resolver, system_resolver
+from image_store.fetching.exchange import Patience
+from image_store.intake import UploadLimits
 from image_store.settings import Settings
-from image_store.uploads import UploadLimits
 from prometheus_client import CollectorRegistry
-from qcontroller.image.v1 import image_pb2, image_pb2_grpc, internal_pb2, internal_pb2_grpc
+from qcontroller.image.v1 import (
+    fetch_pb2,
+    fetch_pb2_grpc,
+    image_pb2,
+    image_pb2_grpc,
+    internal_pb2,
+    internal_pb2_grpc,
+)
 from servicekit.channel import grpc_channel
 from servicekit.rpc_errors import RpcProblem, decode
 from sqlalchemy import URL
@@ -51,7 +61,15 @@ class World:
     controller_images: image_pb2_grpc.ImageServiceAsyncStub
     pins: internal_pb2_grpc.ImagePinServiceAsyncStub
     blobs: internal_pb2_grpc.BlobServiceAsyncStub
+    fetches: fetch_pb2_grpc.ImageFetchServiceAsyncStub
     channels: dict[str, grpc.aio.Channel]
+
+    async def fetch(self, url: str, digest: str, name: str = "disk", **fields: Any) -> list[tuple[int, int]]:
+        """Fetch an image; return what was told of the progress."""
+        request = fetch_pb2.FetchImageRequest(name=name, url=url, expected_digest=digest, **fields)
+        told = [message async for message in self.fetches.FetchImage(request, timeout=CALL_S)]
+        assert [message.WhichOneof("part") for message in told[-1:]] == ["image"]
+        return [(message.progress.done_bytes, message.progress.total_bytes) for message in told[:-1]]
 
     async def upload(
         self, content: bytes, name: str = "disk", **fields: Any
@@ -123,6 +141,11 @@ async def running(
     limits: UploadLimits,
     blobs: BlobStore | None = None,
     target: Path | URL | None = None,
+    *,
+    policy: AddressPolicy | None = None,
+    ca_file: Path | None = None,
+    resolver: Resolver = system_resolver,
+    patience: Patience | None = None,
 ) -> AsyncIterator[World]:
     """Run a store whose files are in `directory`, and its database too unless `target` is another."""
     edges = {edge: f"unix:{directory}/{edge}.sock" for edge in ("public", "controller", "runner")}
@@ -133,13 +156,17 @@ async def running(
         database=target or directory / "image-store.db",
         backend=directory,
         limits=limits,
+        fetch_policy=policy or AddressPolicy(),
+        fetch_ca_file=ca_file,
     )
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database(settings.database))
         if blobs is None:
             blobs = await stack.enter_async_context(DirectoryBlobStore(directory))
         registry = CollectorRegistry()
-        await stack.enter_async_context(serve(settings, database, blobs, registry, clock=clock))
+        await stack.enter_async_context(
+            serve(settings, database, blobs, registry, clock=clock, resolver=resolver, patience=patience)
+        )
         channels = {
             edge: await stack.enter_async_context(grpc_channel(target)) for edge, target in edges.items()
         }
@@ -151,6 +178,7 @@ async def running(
             controller_images=image_pb2_grpc.ImageServiceStub(channels["controller"]),
             pins=internal_pb2_grpc.ImagePinServiceStub(channels["controller"]),
             blobs=internal_pb2_grpc.BlobServiceStub(channels["runner"]),
+            fetches=fetch_pb2_grpc.ImageFetchServiceStub(channels["controller"]),
             channels=channels,
         )
 

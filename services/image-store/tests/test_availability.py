@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from image_store.blobs.directory import DirectoryBlobStore
 from image_store.digest import digest_of_hex
 from image_store.errors import StoreUnavailableError
-from image_store.uploads import UploadLimits
+from image_store.intake import UploadLimits
 from image_store_disks import raw_disk
 from image_store_fakes import MemoryBlobStore
 from image_store_world import CALL_S, Clock, World, running

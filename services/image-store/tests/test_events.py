@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
-from image_store.uploads import UploadLimits
+from image_store.intake import UploadLimits
 from image_store_disks import raw_disk
 from image_store_world import CALL_S, Clock, World, refused, running
 from qcontroller.image.v1 import internal_pb2, internal_pb2_grpc

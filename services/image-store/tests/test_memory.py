@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from image_store.uploads import UploadLimits
+from image_store.intake import UploadLimits
 from image_store_disks import raw_disk
 from image_store_world import CALL_S, MIB, Clock, World, running
 from qcontroller.image.v1 import image_pb2

@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from image_store.app import application
 from image_store.catalogue.database import Database
 from image_store.errors import StoreUnavailableError
-from image_store.uploads import UploadLimits
+from image_store.intake import UploadLimits
 from image_store_disks import raw_disk
 from image_store_world import CALL_S, Clock, running
 from prometheus_client import CollectorRegistry

@@ -22,7 +22,7 @@ from image_store.blobs.s3.objects import new_id
 from image_store.blobs.s3.store import S3BlobStore
 from image_store.blobs.s3.upload import S3Upload
 from image_store.errors import StoreUnavailableError
-from image_store.uploads import UploadLimits
+from image_store.intake import UploadLimits
 from image_store_buckets import address_of, assert_nothing_is_pending, client_of, keys_in, server
 from image_store_disks import raw_disk
 from image_store_world import MIB, Clock, World, messages, refused, running

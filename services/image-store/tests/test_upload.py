@@ -3,14 +3,17 @@
 from __future__ import annotations  # the stubs' classes for asyncio exist for the type checker only
 
 import asyncio
+import gzip
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+import lzma
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import grpc
 import pytest
-from image_store.uploads import UploadLimits
+from backports import zstd
+from image_store.intake import UploadLimits
 from image_store_disks import converted, qcow2, raw_disk
 from image_store_fakes import MemoryBlobStore
 from image_store_world import CALL_S, MIB, Clock, World, messages, refused, running
@@ -384,3 +387,55 @@ async def test_a_stale_precondition_is_told_before_the_bytes_come(world: World) 
 
     with refused("PRECONDITION_FAILED", CONFLICT):
         await world.images.UploadImage(opening_only(), timeout=CALL_S)
+
+
+FORMS = [gzip.compress, lzma.compress, zstd.compress]
+
+
+@pytest.mark.parametrize("compress", FORMS)
+async def test_a_compressed_upload_is_stored_unpacked(
+    world: World, compress: Callable[[bytes], bytes]
+) -> None:
+    packed = compress(converted())
+    image = (await world.upload(packed, expected_digest=digest_of(packed), content_length=len(packed))).image
+    assert (image.digest, image.stored_digest) == (digest_of(packed), digest_of(converted()))
+    assert (image.format, image.size_bytes) == ("qcow2", len(converted()))
+    assert world.blob_files() == {digest_of(converted()).removeprefix("sha256:")}
+
+
+async def test_the_packed_and_the_unpacked_upload_share_a_blob(world: World) -> None:
+    await world.upload(raw_disk(), "plain")
+    await world.upload(gzip.compress(raw_disk()), "packed")
+    assert len(world.blob_files()) == 1
+    await world.delete("plain")
+    assert len(world.blob_files()) == 1
+    await world.delete("packed")
+    assert world.blob_files() == set()
+
+
+@pytest.mark.parametrize("compress", FORMS)
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"just some text, no disk\n" * 10_000, "IMAGE_FORMAT_UNKNOWN"),
+        (gzip.compress(raw_disk()), "IMAGE_FORMAT_UNKNOWN"),
+        # The world's limit is 8 MiB.
+        (raw_disk(9 * MIB), "IMAGE_UNPACKS_TOO_LARGE"),
+    ],
+    ids=["text", "twice", "bomb"],
+)
+async def test_what_compressed_bytes_unpack_to_is_looked_at(
+    world: World, compress: Callable[[bytes], bytes], content: bytes, reason: str
+) -> None:
+    with refused(reason, INVALID):
+        await world.upload(compress(content))
+    await nothing_is_stored(world)
+
+
+@pytest.mark.parametrize("compress", FORMS)
+async def test_a_cut_compressed_upload_leaves_nothing(
+    world: World, compress: Callable[[bytes], bytes]
+) -> None:
+    with refused("IMAGE_DAMAGED", INVALID):
+        await world.upload(compress(converted())[:-9])
+    await nothing_is_stored(world)

@@ -65,6 +65,7 @@ class RunnerStack:
         self.runner: asyncio.subprocess.Process
         self.machines: Any = None
         self.host: Any = None
+        self.guests: Any = None
         self.fence = 1
         self._vm_host_settings = vm_host_settings
 
@@ -228,6 +229,7 @@ async def running_stack(
             async with grpc_channel(stack.target) as channel:
                 stack.machines = runner_pb2_grpc.MachineServiceStub(channel)
                 stack.host = runner_pb2_grpc.HostServiceStub(channel)
+                stack.guests = runner_pb2_grpc.GuestServiceStub(channel)
                 yield stack
         finally:
             await _end(stack.runner, signal.SIGTERM)

@@ -117,8 +117,10 @@ class Contract:
             yield from self._examples_in(value, f"{at}/{key}")
 
     def _response(self, method: str, path: str, status: int, where: str) -> Any:
-        item = next((item for pattern, item in self._paths if pattern.match(path)), None)
-        operation = (item or {}).get({"HEAD": "get"}.get(method, method.lower()))
+        verb = {"HEAD": "get"}.get(method, method.lower())
+        # What a path has besides may be a name: /v1/images/import is an image as well.
+        items = (item for pattern, item in self._paths if pattern.match(path))
+        operation = next((item[verb] for item in items if verb in item), None)
         if operation is None:
             if status in {403, 404, 405, 421}:  # no operation, hence a plain problem
                 return self.document["components"]["responses"]["Problem"]

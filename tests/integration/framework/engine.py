@@ -127,7 +127,7 @@ class Engine:
 
     def _end(self, number: int) -> None:
         assert self._process is not None
-        """Remove its containers and end it; one that has ended is started again to do so."""
+        # Until somebody has reaped it, a dockerd that is started takes the old containerd's pid for
         # a containerd that runs, and waits for it in vain.
         pid = (self._directory / "exec" / "containerd" / "containerd.pid").read_text(encoding="ascii")
         self._process.send_signal(number)

@@ -5,6 +5,8 @@ Where the stack runs and how it is started and ended is a stage's matter (`stage
 
 import http.client
 import time
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -149,6 +151,19 @@ def _reserved(status: dict[str, Any], seen: set[str]) -> str:
     return f": {addresses} is reserved" + ("" if "MachineRunning" in seen else ", before the boot has begun")
 
 
+def boot_table(phases: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the phases of a boot as lines of a table, in the order in which they began."""
+    if not phases:
+        return []
+    begun = {phase["name"]: datetime.fromisoformat(phase["startTime"]) for phase in phases}
+    first = min(begun.values())
+    lines = [f"{'phase':<18} {'begins':>8} {'lasts':>8}"]
+    for phase in sorted(phases, key=lambda phase: begun[phase["name"]]):
+        begins_s, lasts_s = (begun[phase["name"]] - first).total_seconds(), phase["durationMs"] / 1000
+        lines.append(f"{phase['name']:<18} {begins_s:6.2f} s {lasts_s:6.2f} s")
+    return lines
+
+
 def _look(rest: RestClient, screen: Screen) -> None:
     instance: dict[str, Any] = rest.call("GET", _INSTANCE).body
     status = instance["status"]
@@ -160,5 +175,5 @@ def _look(rest: RestClient, screen: Screen) -> None:
     screen.say(
         f"guest {guest['hostname']}: {guest['os']['prettyName']}, kernel {guest['os']['kernelRelease']}"
     )
-    for phase in status.get("bootPhases", []):
-        screen.say(f"phase {phase['name']}: {phase['durationMs'] / 1000:.2f} s")
+    for line in boot_table(status["bootPhases"]):
+        screen.say(line)

@@ -8,7 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from qcontroller.controller.v1 import host_pb2_grpc, instance_pb2_grpc, operation_pb2_grpc
+from qcontroller.controller.v1 import (
+    host_pb2_grpc,
+    image_import_pb2_grpc,
+    instance_pb2_grpc,
+    operation_pb2_grpc,
+)
 from qcontroller.settings.v1.settings_pb2 import ControllerSettings
 from servicekit.channel import grpc_channel
 from servicekit.failpoints import fail_points_of
@@ -21,11 +26,14 @@ from controller.database import Database
 from controller.instances.bundles import Bundles
 from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
+from controller.instances.deadlines import Deadlines
 from controller.instances.evidence import Evidence
 from controller.instances.fences import Fences
 from controller.instances.fleet import Fleet
 from controller.instances.guests import Guests
 from controller.instances.image_feed import ImageFeed
+from controller.instances.image_imports import ImageImporting
+from controller.instances.image_sources import ImageSources
 from controller.instances.importing import Importing
 from controller.instances.launching import Launching
 from controller.instances.nodes import Nodes
@@ -58,6 +66,7 @@ from controller.problems import translate
 from controller.records import capacity_rows
 from controller.records.schema import instances
 from controller.servicers.event_servicer import EventServicer
+from controller.servicers.image_import_servicer import ImageImportServicer
 from controller.servicers.instance_servicer import InstanceParts, InstanceServicer
 from controller.servicers.node_servicer import NodeServicer
 from controller.servicers.operation_servicer import OperationServicer
@@ -107,7 +116,8 @@ async def serve(
     capacity = Capacity(database, fleet, settings.overcommit)
     observations = Observations(database, fleet, capacity, changes, outbox)
     evidence = Evidence(database, fleet)
-    bench = Workbench(database, fleet, store, changes, observations, evidence, identity)
+    sources = ImageSources(database, capacity, changes)
+    bench = Workbench(database, fleet, store, changes, observations, evidence, sources, identity)
     engine = Engine(
         database,
         build_plans(bench, settings.operation_deadline_s),
@@ -132,18 +142,22 @@ async def serve(
         purge_after_s=settings.lease_delete_after_s,
     )
     enforcer.follow(engine.feed, observations)
+    deadlines = Deadlines(settings.operation_deadline_s, settings.fetch_deadline_s)
+    importing_images = ImageImporting(store, submitting, settings.fetch_deadline_s)
     leases = Leases(database, clock, enforcer.renewed)
     parts = InstanceParts(
         queries=queries,
         importing=Importing(database, fleet, orphans, changes, submitting, clock),
-        launching=Launching(database, fleet, store, changes, capacity, submitting, clock, identity),
+        launching=Launching(
+            database, fleet, store, changes, capacity, submitting, clock, identity, deadlines
+        ),
         verbs=Verbs(
             database,
             fleet,
             changes,
             capacity,
             submitting,
-            settings.operation_deadline_s,
+            deadlines,
             identity,
             clock,
         ),
@@ -164,14 +178,15 @@ async def serve(
         *(RunnerWatch(runner, observations, fences, clock).run() for runner in runners),
     ]
     nodes = Nodes(database, fleet, capacity, store, images)
-    services = _services(parts, engine, nodes, orphans, Bundles(database, engine, evidence, nodes, clock))
+    bundles = Bundles(database, engine, evidence, nodes, clock)
+    services = _services(parts, importing_images, engine, nodes, orphans, bundles)
     async with AsyncExitStack() as stack:
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         running = asyncio.create_task(engine.run(), name="operations engine")
         tasks = [running, *(asyncio.create_task(loop) for loop in loops)]
         for task in tasks:
             task.add_done_callback(lambda ended: _report(ended, failed))
-        stack.push_async_callback(_end, engine, running, tasks)
+        stack.push_async_callback(_end, engine, running, tasks, failed)
         await stack.enter_async_context(
             grpc_server(
                 settings.listen,
@@ -188,15 +203,25 @@ async def serve(
 
 
 def _services(
-    parts: InstanceParts, engine: Engine, nodes: Nodes, orphans: Orphans, bundles: Bundles
+    parts: InstanceParts,
+    importing_images: ImageImporting,
+    engine: Engine,
+    nodes: Nodes,
+    orphans: Orphans,
+    bundles: Bundles,
 ) -> list[tuple[str, Register]]:
     instances, operations = InstanceServicer(parts), OperationServicer(engine, bundles)
     events, hosts = EventServicer(engine), NodeServicer(nodes, orphans, parts.importing)
+    imports = ImageImportServicer(importing_images)
     package = "qcontroller.controller.v1"
     return [
         (
             f"{package}.InstanceService",
             lambda server: instance_pb2_grpc.add_InstanceServiceServicer_to_server(instances, server),
+        ),
+        (
+            f"{package}.ImageImportService",
+            lambda server: image_import_pb2_grpc.add_ImageImportServiceServicer_to_server(imports, server),
         ),
         (
             f"{package}.OperationService",
@@ -221,8 +246,15 @@ def _report(ended: "asyncio.Task[None]", failed: "asyncio.Future[None]") -> None
     failed.set_exception(error or RuntimeError(f"{ended.get_name()} ended by itself"))
 
 
-async def _end(engine: Engine, running: "asyncio.Task[None]", tasks: "list[asyncio.Task[None]]") -> None:
+async def _end(
+    engine: Engine,
+    running: "asyncio.Task[None]",
+    tasks: "list[asyncio.Task[None]]",
+    failed: "asyncio.Future[None]",
+) -> None:
     """Let steps reach a boundary and give the rows back; then end the rest."""
+    # From here on what ends was asked to, and nobody would hear of it.
+    failed.cancel()
     if not running.done():
         await engine.stop()
     for task in tasks:

@@ -3,11 +3,21 @@
 Each has two implementations: the gRPC client in `adapters` and the fake of the unit tests.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from controller.domain.guest import (
+    ExecEnd,
+    ExecOutput,
+    FileEnd,
+    FileWish,
+    Frozen,
+    GuestFile,
+    GuestReport,
+)
+from controller.domain.image_source import FetchWish
 from controller.domain.instance import InstanceImage
 from controller.domain.machine import (
     ConsoleChunk,
@@ -48,10 +58,42 @@ class EvidencePart:
     content: bytes
 
 
+class GuestAccess(Protocol):
+    """What is done inside the guests of one host. Methods raise `PeerAway` or `PeerRefused`."""
+
+    async def report(self, machine_id: str) -> GuestReport:
+        """Ask the guest who it is and how it does."""
+
+    def stream(self, machine_id: str, request: ExecRequest) -> AsyncIterator[ExecOutput | ExecEnd]:
+        """Run a program; yield what it writes while it runs, and its end. Not iterating further ends it."""
+
+    async def push(self, machine_id: str, wish: FileWish, parts: AsyncIterator[bytes | FileEnd]) -> GuestFile:
+        """Put a file in its place, whole or not at all."""
+
+    def pull(self, machine_id: str, path: str) -> AsyncIterator[GuestFile | bytes]:
+        """Yield what a file is, then its bytes."""
+
+    async def set_password(self, machine_id: str, user: str, password: str, *, crypted: bool) -> None:
+        """Set a user's password."""
+
+    async def authorise_keys(self, machine_id: str, user: str, keys: Sequence[str], *, replace: bool) -> None:
+        """Let SSH keys in as a user."""
+
+    async def freeze(self, machine_id: str, timeout_s: float) -> Frozen:
+        """Have the guest's filesystems stand still, for so long at most."""
+
+    async def thaw(self, machine_id: str) -> int:
+        """Let them go on; return how many."""
+
+
 class Runner(Protocol):
     """The machines of one host. Methods raise `PeerAway`, `PeerRefused` or, with a fence, `StaleFence`."""
 
     node: str
+
+    @property
+    def guests(self) -> GuestAccess:
+        """The guests of its machines."""
 
     async def plan(
         self, machine_id: str, spec: MachineSpec, *, network_only: bool = False, reserve: bool = False
@@ -126,6 +168,8 @@ class StoreImage:
 
     image: InstanceImage
     arch: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    has_agent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +191,23 @@ class ImageStore(Protocol):
         Raises:
             ImageNotFound: There is none of this name.
         """
+
+    async def find_by_digest(self, digest: str) -> StoreImage | None:
+        """Return an image of these bytes, as they were uploaded or served; None if there is none."""
+
+    async def check_fetch(self, wish: FetchWish) -> None:
+        """Refuse what `fetch` would refuse before it connects."""
+
+    async def fetch(
+        self, wish: FetchWish, progress: Callable[[int, int], None], timeout_s: float
+    ) -> StoreImage:
+        """Have the image fetched; `progress` is told bytes that came and, or 0, those there are.
+
+        Cancelling it ends the fetch.
+        """
+
+    async def undo_fetch(self, name: str, digest: str, timeout_s: float) -> None:
+        """Have no fetch of `name` at work, and the name not point to these bytes unless they are in use."""
 
     async def pin(
         self, instance_id: str, instance_name: str, image: str, digest: str, timeout_s: float

@@ -18,6 +18,7 @@ from controller.domain.capacity import Overcommit
 from controller.domain.restarting import RestartRules
 from controller.operations import RetentionSettings
 
+_FETCH_S: Final = 2 * 3600.0
 _LEASE_DELETE_AFTER_S: Final = 600.0
 # A retry that comes a little later must find its key, a reader that pauses its cursor.
 _LEAST_KEPT: Final = timedelta(minutes=1)
@@ -37,6 +38,7 @@ class Settings:
     readiness_deadline_s: float
     operation_deadline_s: float
     operation_slots: int
+    fetch_deadline_s: float = _FETCH_S
     overcommit: Overcommit = field(default_factory=Overcommit)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     restart_rules: RestartRules = field(default_factory=RestartRules)
@@ -64,6 +66,7 @@ def parse_settings(message: ControllerSettings) -> Settings:
         stop_timeout_s=_duration("stopTimeout", message.stop_timeout, 45.0),
         readiness_deadline_s=_duration("readinessDeadline", message.readiness_deadline, 180.0),
         operation_deadline_s=_duration("operationDeadline", message.operation_deadline, 300.0),
+        fetch_deadline_s=_duration("fetchDeadline", message.fetch_deadline, _FETCH_S),
         operation_slots=message.operation_slots or 8,
         overcommit=_overcommit(message.capacity),
         retention=_retention(message.retention),

@@ -4,7 +4,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from controller.domain.condition import Condition, ConditionStatus, View, derive
-from controller.domain.machine import Address, Machine, MachinePhase, NicView
+from controller.domain.machine import Address, CloudInit, Machine, MachinePhase, NicView, ProbeView
+from controller.domain.probe import AGENT, Probe, ProbeKind
 from controller.domain.readiness import Readiness
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -21,6 +22,10 @@ def view(machine: Machine | None = RUNNING, *, reachable: bool = True, speed: fl
     return View(machine, has_nics=True, readiness=Readiness(), reachable=reachable, speed_factor=speed)
 
 
+def asked(readiness: Readiness, machine: Machine) -> View:
+    return View(machine, has_nics=True, readiness=readiness, reachable=True, speed_factor=1.0)
+
+
 def statuses(found: tuple[Condition, ...]) -> dict[str, tuple[str, str]]:
     return {condition.type: (condition.status.value, condition.reason) for condition in found}
 
@@ -30,7 +35,7 @@ def test_a_running_machine_without_an_agent_is_not_ready() -> None:
     assert found["MachineRunning"] == ("TRUE", "QemuRunning")
     assert found["AddressAssigned"][0] == "TRUE"
     assert found["Ready"] == ("FALSE", "ProbesMissing")
-    assert found["CloudInitDone"] == ("UNKNOWN", "NotObserved")
+    assert found["CloudInitDone"] == ("UNKNOWN", "NotSeen")
 
 
 def test_a_paused_machine_is_not_ready_though_its_agent_is_connected() -> None:
@@ -60,6 +65,29 @@ def test_the_time_of_transition_moves_only_with_the_status() -> None:
     assert ready.status is ConditionStatus.FALSE
     assert ready.reason == "READINESS_TIMEOUT"
     assert ready.last_transition_time == NOW
+
+
+def test_ready_names_each_probe_that_is_missing_and_what_was_seen_of_it() -> None:
+    readiness = Readiness((AGENT, Probe(kind=ProbeKind.TCP, port=22), Probe(kind=ProbeKind.CLOUD_INIT)))
+    probes = (ProbeView(True), ProbeView(False, "connection refused"), ProbeView(True))
+    seen = replace(RUNNING, agent_connected=True, probes=probes)
+    (ready,) = (one for one in derive(asked(readiness, seen), (), NOW) if one.type == "Ready")
+    assert ready.message == "Still missing: tcp 22 (connection refused)."
+    held = replace(seen, probes=(ProbeView(True), ProbeView(True), ProbeView(True)))
+    assert statuses(derive(asked(readiness, held), (), NOW))["Ready"] == ("TRUE", "ProbesHold")
+
+
+def test_probes_of_another_contract_hold_nothing() -> None:
+    readiness = Readiness((Probe(kind=ProbeKind.TCP, port=22),))
+    seen = replace(RUNNING, probes=(ProbeView(True), ProbeView(True)))
+    assert statuses(derive(asked(readiness, seen), (), NOW))["Ready"] == ("FALSE", "ProbesMissing")
+
+
+def test_cloud_init_is_done_or_has_failed_once_that_was_seen() -> None:
+    done = replace(RUNNING, cloud_init=CloudInit.DONE)
+    assert statuses(derive(view(done), (), NOW))["CloudInitDone"] == ("TRUE", "CloudInitFinished")
+    failed = replace(RUNNING, cloud_init=CloudInit.ERROR, cloud_init_detail="a module failed")
+    assert statuses(derive(view(failed), (), NOW))["CloudInitDone"] == ("FALSE", "CLOUD_INIT_FAILED")
 
 
 def test_a_lost_network_is_told_while_the_machine_runs() -> None:

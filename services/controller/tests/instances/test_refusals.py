@@ -49,6 +49,36 @@ async def refused(cloud: Cloud, **fields: Any) -> grpc.aio.AioRpcError:
             {"readiness": pb.Readiness(all=[pb.Probe()], deadline="soon")},
             {"/readiness/all/0", "/readiness/deadline"},
         ),
+        (
+            {
+                "readiness": pb.Readiness(
+                    all=[
+                        pb.Probe(tcp=pb.TcpProbe(port=70_000)),
+                        pb.Probe(http=pb.HttpProbe(path="/x y", status=99)),
+                        pb.Probe(cloud_init="soon"),
+                        pb.Probe(serial=pb.SerialProbe()),
+                        pb.Probe(exec=pb.ExecProbe(argv=["/bin/\0"], exit_code=256)),
+                    ]
+                )
+            },
+            {
+                "/readiness/all/0/tcp/port",
+                "/readiness/all/1/http/path",
+                "/readiness/all/1/http/status",
+                "/readiness/all/2/cloudInit",
+                "/readiness/all/3/serial/match",
+                "/readiness/all/4/exec/argv",
+                "/readiness/all/4/exec/exitCode",
+            },
+        ),
+        ({"readiness": pb.Readiness(all=[pb.Probe(agent=pb.AgentProbe())] * 17)}, {"/readiness/all"}),
+        (
+            {
+                "nics": [pb.NicSpec(network="none")],
+                "readiness": pb.Readiness(all=[pb.Probe(tcp=pb.TcpProbe(port=22))]),
+            },
+            {"/readiness/all/0/tcp"},
+        ),
     ],
 )
 async def test_faults_are_all_named(cloud: Cloud, fields: dict[str, Any], pointers: set[str]) -> None:

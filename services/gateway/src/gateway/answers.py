@@ -1,5 +1,6 @@
 """Answers other than problems: JSON, and bytes that are streamed from a peer."""
 
+import base64
 import json
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
@@ -15,6 +16,14 @@ def json_response(document: Any, status: int = 200, headers: Mapping[str, str] |
     """Return `document` as an answer."""
     content = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     return Response(content, status_code=status, headers=headers, media_type="application/json")
+
+
+def output_document(name: str, content: bytes) -> dict[str, str]:
+    """Return a program's output under its name, or in Base64 where it is not UTF-8."""
+    try:
+        return {name: content.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {f"{name}Base64": base64.b64encode(content).decode()}
 
 
 class StreamedBytes(Response):

@@ -24,8 +24,11 @@ from gateway.contract import Contract, load_contract
 from gateway.dispatch import Handler, connexion_app
 from gateway.event_sockets import EventSockets, NoSocket
 from gateway.events import Events
+from gateway.exec_sockets import ExecSockets
 from gateway.fresh_context import FreshContext
+from gateway.guests import Guests
 from gateway.health import Health
+from gateway.image_imports import ImageImports
 from gateway.images import Images
 from gateway.instances import Instances
 from gateway.leases import Leases
@@ -74,8 +77,10 @@ def rest_app(
     handlers = _handlers(
         instances,
         Images(peers),
+        ImageImports(peers, mutations),
         operations,
         Events(peers, closing, heartbeat_s=heartbeat_s),
+        Guests(peers),
         Leases(peers, closing),
         Nodes(peers, mutations),
         Health(peers, contract, registry),
@@ -93,6 +98,9 @@ def rest_app(
         middleware=[boundary],
         routes=[
             WebSocketRoute("/v1/events", EventSockets(contract, peers, closing)),
+            WebSocketRoute(
+                "/v1/instances/{name}/exec", ExecSockets(contract, peers, closing, max_body_bytes)
+            ),
             WebSocketRoute("/{path:path}", NoSocket()),
             *page_routes(swagger=not settings.swagger_disabled),
             Mount("/", app=served),
@@ -111,8 +119,10 @@ async def _hand_on(request: Request, error: Exception) -> Response:
 def _handlers(
     instances: Instances,
     images: Images,
+    image_imports: ImageImports,
     operations: Operations,
     events: Events,
+    guests: Guests,
     leases: Leases,
     nodes: Nodes,
     health: Health,
@@ -135,9 +145,18 @@ def _handlers(
         "getOperationBundle": operations.bundle,
         "readConsole": instances.console,
         "execInstance": instances.execute,
+        "getGuest": guests.report,
+        "streamExec": guests.stream_exec,
+        "pushFile": guests.push,
+        "pullFile": guests.pull,
+        "setGuestPassword": guests.set_password,
+        "authoriseSshKeys": guests.authorise_keys,
+        "freezeGuest": guests.freeze,
+        "thawGuest": guests.thaw,
         "renewLease": leases.renew,
         "holdLease": leases.hold,
         "uploadImage": images.put,
+        "importImage": image_imports.take,
         "uploadImageForm": images.post_form,
         "listImages": images.list,
         "getImage": images.get,

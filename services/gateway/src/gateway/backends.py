@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2_grpc
 from qcontroller.controller.v1.host_pb2_grpc import EventServiceStub, NodeServiceStub
+from qcontroller.controller.v1.image_import_pb2_grpc import ImageImportServiceStub
 from qcontroller.controller.v1.instance_pb2_grpc import InstanceServiceStub
 from qcontroller.controller.v1.operation_pb2_grpc import OperationServiceStub
 from qcontroller.image.v1.image_pb2_grpc import ImageServiceStub
@@ -50,6 +51,7 @@ class Backends:
     def __init__(self, controller: grpc.aio.Channel, image_store: grpc.aio.Channel) -> None:
         self.instances = InstanceServiceStub(controller)
         self.operations = OperationServiceStub(controller)
+        self.imports = ImageImportServiceStub(controller)
         self.events = EventServiceStub(controller)
         self.nodes = NodeServiceStub(controller)
         self.controller_health = health_pb2_grpc.HealthStub(controller)

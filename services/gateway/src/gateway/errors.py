@@ -15,7 +15,8 @@ Exception tree::
     ├── RoutingError
     │   ├── PathNotFoundError
     │   ├── MethodNotAllowedError
-    │   └── SocketNotServedError     a WebSocket is asked for where there is none
+    │   ├── SocketNotServedError     a WebSocket is asked for where there is none
+    │   └── SocketRequiredError      and none where there is nothing else
     ├── AccessError
     │   ├── HostNotAllowedError
     │   └── OriginNotAllowedError
@@ -175,6 +176,17 @@ class SocketNotServedError(RoutingError):
     def __init__(self, path: str) -> None:
         super().__init__(
             "WEBSOCKET_NOT_SERVED", f"{path} is no WebSocket; ask without Upgrade, or follow /v1/events."
+        )
+
+
+class SocketRequiredError(RoutingError):
+    """No WebSocket is asked for where there is nothing else."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            "WEBSOCKET_REQUIRED",
+            f"{path} is a WebSocket when asked by GET.",
+            headers={"Upgrade": "websocket"},
         )
 
 

@@ -1,6 +1,5 @@
 """Handlers of /v1/instances."""
 
-import base64
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
@@ -8,7 +7,7 @@ from qcontroller.controller.v1 import instance_pb2 as pb
 from servicekit.quantities import parse_duration_s
 from starlette.responses import Response
 
-from gateway.answers import StreamedBytes, json_response
+from gateway.answers import StreamedBytes, json_response, output_document
 from gateway.backends import CONTROLLER, DEADLINE_S, Backends, ask, next_of
 from gateway.calls import Call
 from gateway.convert import enum_value, to_json
@@ -147,7 +146,7 @@ class Instances:
             CONTROLLER, self._stub.ExecInstance, exec_request(call), deadline_s=timeout_s + DEADLINE_S
         )
         document: dict[str, Any] = {"exitCode": answer.exit_code}
-        document |= _output("stdout", answer.stdout) | _output("stderr", answer.stderr)
+        document |= output_document("stdout", answer.stdout) | output_document("stderr", answer.stderr)
         return json_response({**document, "truncated": answer.truncated})
 
     async def console(self, call: Call) -> Response:
@@ -210,10 +209,3 @@ class Instances:
                 message = await next_of(CONTROLLER, stream, idle_s=_STREAM_IDLE_S)
         finally:
             stream.cancel()
-
-
-def _output(name: str, content: bytes) -> dict[str, str]:
-    try:
-        return {name: content.decode("utf-8")}
-    except UnicodeDecodeError:
-        return {f"{name}Base64": base64.b64encode(content).decode()}

@@ -17,7 +17,7 @@ _RETRIES: Final = 5
 # Kinds after which there is no instance to show, and kinds after which there is a new one.
 _LEAVING_NOTHING: Final = frozenset({"delete", "discard"})
 _MAKING: Final = frozenset({"launch", "import"})
-_UNFINISHED: Final = (
+UNFINISHED: Final = (
     operation_pb2.OPERATION_STATE_PENDING,
     operation_pb2.OPERATION_STATE_RUNNING,
     operation_pb2.OPERATION_STATE_UNDOING,
@@ -49,7 +49,7 @@ class Mutations:
             operation = await self.finished(operation, wait_s)
             if operation.state == operation_pb2.OPERATION_STATE_SUCCEEDED:
                 return await self._done(operation, headers, notes)
-            if operation.state not in _UNFINISHED:
+            if operation.state not in UNFINISHED:
                 raise failure_of(operation, headers)
         return self.accepted(operation, headers, notes)
 

@@ -43,7 +43,12 @@ REASONS: Final[dict[str, Reason]] = {
     "PATH_NOT_FOUND": Reason(404, "There is no such path", "See /openapi.yaml for the paths."),
     "METHOD_NOT_ALLOWED": Reason(405, "The method is not allowed here", "Use one of the Allow header."),
     "WEBSOCKET_NOT_SERVED": Reason(
-        400, "There is no WebSocket here", "Ask without an Upgrade header; only /v1/events has this form."
+        400,
+        "There is no WebSocket here",
+        "Ask without an Upgrade header; only events and exec have this form.",
+    ),
+    "WEBSOCKET_REQUIRED": Reason(
+        426, "This is a WebSocket", "Ask with `Upgrade: websocket`; POST runs a program without one."
     ),
     "HOST_NOT_ALLOWED": Reason(
         421,
@@ -136,6 +141,14 @@ REASONS: Final[dict[str, Reason]] = {
     "GUEST_AGENT_UNAVAILABLE": Reason(
         409, "The guest agent does not answer", "Wait for AgentConnected; the image needs qemu-guest-agent."
     ),
+    "GUEST_FILE_NOT_FOUND": Reason(
+        404, "The guest has no such file or directory", "Look at the path; directories are not made."
+    ),
+    "GUEST_FILE_REFUSED": Reason(
+        409,
+        "The guest refuses the file",
+        "The detail carries the guest's words: read-only, full, not permitted, or no regular file.",
+    ),
     # Understood, but it cannot be done with what was given.
     "IMAGE_DIGEST_MISMATCH": Reason(
         422, "The digest differs", "Check the bytes and the digest that you gave."
@@ -144,7 +157,26 @@ REASONS: Final[dict[str, Reason]] = {
         422, "The image is not safe to open", "`metadata.rule` tells which rule; convert it with qemu-img."
     ),
     "IMAGE_FORMAT_UNKNOWN": Reason(
-        422, "These bytes are no disk image", "Upload a qcow2 or a raw disk image."
+        422, "These bytes are no disk image", "Upload a qcow2 or a raw disk image, at most compressed once."
+    ),
+    "IMAGE_DAMAGED": Reason(
+        422, "The compressed image cannot be unpacked", "Compress it again, and upload or serve it whole."
+    ),
+    "IMAGE_UNPACKS_TOO_LARGE": Reason(
+        422, "The image unpacks to too much", "`metadata` has the limit; upload it as qcow2, or unpacked."
+    ),
+    "IMAGE_SOURCE_FORBIDDEN": Reason(
+        422,
+        "Nothing is fetched from there",
+        "Fetch from a public address, or have the image store's `fetch.allow` name the host.",
+    ),
+    "IMAGE_SOURCE_REFUSED": Reason(
+        422, "The URL brings no image", "Check the URL with another client; the detail has the answer."
+    ),
+    "GUEST_FILE_DIGEST_MISMATCH": Reason(
+        422,
+        "The file's bytes differ from their digest",
+        "Send it again; what was there before still is.",
     ),
     "GUEST_PROGRAM_NOT_FOUND": Reason(
         422, "The guest has no such program", "Give the path of a program that is in the guest."
@@ -178,6 +210,9 @@ REASONS: Final[dict[str, Reason]] = {
         "The guest or somebody on the node changed its header; delete the instance and launch it again.",
     ),
     # Something that is needed is away or exhausted.
+    "IMAGE_SOURCE_UNAVAILABLE": Reason(
+        502, "The URL's server cannot be used now", "Try again later; the detail has what went wrong.", 5
+    ),
     "HOST_CAPACITY_EXHAUSTED": Reason(
         503, "No node has room", "Stop or delete instances, or ask for less.", 5
     ),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from google.protobuf import json_format
 from qcontroller.controller.v1 import instance_pb2 as pb
 
 from gateway.calls import Call
@@ -57,8 +58,12 @@ def launch_request(call: Call) -> pb.LaunchInstanceRequest:
         )
     if "readiness" in body:
         readiness = body["readiness"]
-        probes = [pb.Probe(agent=pb.AgentProbe()) for _ in readiness.get("all", ())]
-        request.readiness.CopyFrom(pb.Readiness(all=probes, deadline=str(readiness.get("deadline", ""))))
+        request.readiness.CopyFrom(
+            pb.Readiness(
+                all=[probe_of(probe) for probe in readiness.get("all", ())],
+                deadline=str(readiness.get("deadline", "")),
+            )
+        )
     if "nics" in body:
         request.nics.extend(
             pb.NicSpec(network=nic.get("network", ""), mac=nic.get("mac", ""), address=nic.get("address", ""))
@@ -103,14 +108,27 @@ def update_request(call: Call) -> pb.UpdateInstanceRequest:
 
 def exec_request(call: Call) -> pb.ExecInstanceRequest:
     """Return the program run that `call` asks for."""
-    body: Mapping[str, Any] = call.body
-    return pb.ExecInstanceRequest(
-        name=call.name,
-        argv=body["argv"],
-        env=body.get("env", {}),
-        stdin=body.get("stdin", "").encode(),
-        timeout=str(body.get("timeout", "")),
-    )
+    return pb.ExecInstanceRequest(**_exec_fields(call.name, call.body))
+
+
+def stream_request(name: str, body: Mapping[str, Any]) -> pb.StreamExecRequest:
+    """Return the program run that the first message of a socket asks for."""
+    return pb.StreamExecRequest(**_exec_fields(name, body))
+
+
+def _exec_fields(name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "argv": body["argv"],
+        "env": body.get("env", {}),
+        "stdin": body.get("stdin", "").encode(),
+        "timeout": str(body.get("timeout", "")),
+    }
+
+
+def probe_of(probe: Mapping[str, Any]) -> pb.Probe:
+    """Return a probe of readiness; its names in REST are those of its JSON in protobuf."""
+    return json_format.ParseDict(dict(probe), pb.Probe())
 
 
 def ports_of(ports: Sequence[Mapping[str, Any]]) -> list[pb.PortMapping]:

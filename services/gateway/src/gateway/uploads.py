@@ -1,12 +1,12 @@
-"""One upload: bytes from the client into the image store's stream, in constant memory.
+"""One upload: bytes from the client into a peer's stream, in constant memory.
 
-Backpressure runs through: the client's next bytes are read when the store has taken the ones before. A
-refusal of the store ends the upload at once; a fault of the client's cancels the stream, so that nothing is
+Backpressure runs through: the client's next bytes are read when the peer has taken the ones before. A
+refusal of the peer ends the upload at once; a fault of the client's cancels the stream, so that nothing is
 stored.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -14,14 +14,14 @@ import grpc
 from qcontroller.image.v1 import image_pb2 as pb
 from qcontroller.image.v1.image_pb2_grpc import ImageServiceStub
 
-from gateway.backends import IMAGE_STORE
+from gateway.backends import IMAGE_STORE, Peer
 from gateway.errors import PeerUnavailableError
 from gateway.forms import FieldValue, FormPart
 
 CHUNK_BYTES: Final = 1024 * 1024
 # Small pieces are gathered up to this size; the first goes at once, so that the store can look at the header.
 _GATHER_BYTES: Final = 256 * 1024
-_STORE_IDLE_S: Final = 60.0
+_PEER_IDLE_S: Final = 60.0
 _COMMIT_DEADLINE_S: Final = 600.0
 _ABANDON_DEADLINE_S: Final = 5.0
 
@@ -33,35 +33,48 @@ class _Signal(Enum):
     ABANDON = auto()
 
 
-_Channel = asyncio.Queue[pb.UploadImageRequest | _Signal]
+_Channel = asyncio.Queue[Any]
 
 
 async def upload(
     stub: ImageServiceStub, messages: AsyncIterator[pb.UploadImageRequest]
 ) -> pb.UploadImageResponse:
-    """Send `messages` and return the store's answer.
+    """Send an image's `messages` and its end, and return the store's answer.
 
     Raises:
-        PeerUnavailableError: The store went away, or took nothing for 60 s.
+        As for `send_all`.
+    """
+
+    def end(total_bytes: int) -> pb.UploadImageRequest:
+        return pb.UploadImageRequest(end=pb.UploadEnd(total_bytes=total_bytes))
+
+    answer: pb.UploadImageResponse = await send_all(IMAGE_STORE, stub.UploadImage, messages, end)
+    return answer
+
+
+async def send_all(peer: Peer, method: Any, messages: AsyncIterator[Any], end: Callable[[int], Any]) -> Any:
+    """Send `messages`, and what `end` makes of the number of bytes in their chunks; return the answer.
+
+    Raises:
+        PeerUnavailableError: The peer went away, or took nothing for 60 s.
         RemoteError, RequestInvalidError: It refused, perhaps before the end.
         InputError: What the source of the messages raised.
     """
     # One message at most waits here. gRPC is handed an iterator and not written to: the tracing interceptor
     # holds back a call that is written to until it has ended.
     channel: _Channel = asyncio.Queue(maxsize=1)
-    call: Any = stub.UploadImage
-    answer = asyncio.ensure_future(_answer(call(_outgoing(channel))))
-    pump = asyncio.ensure_future(_pump(messages, channel))
+    answer = asyncio.ensure_future(_answer(method(_outgoing(channel))))
+    pump = asyncio.ensure_future(_pump(peer, messages, end, channel))
     try:
         await asyncio.wait({answer, pump}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
             pump.result()
             await asyncio.wait({answer}, timeout=_COMMIT_DEADLINE_S)
         if not answer.done():
-            raise PeerUnavailableError(IMAGE_STORE.absence, IMAGE_STORE.name, "no answer to an upload")
+            raise PeerUnavailableError(peer.absence, peer.name, "no answer to an upload")
         return answer.result()
     except grpc.aio.AioRpcError as exc:
-        raise IMAGE_STORE.error_of(exc) from exc
+        raise peer.error_of(exc) from exc
     finally:
         pump.cancel()
         await asyncio.gather(pump, return_exceptions=True)
@@ -77,30 +90,31 @@ class _AbandonedError(Exception):
     """Raised into gRPC's reader: it cancels the call then, where a plain return would complete the upload."""
 
 
-async def _answer(call: Any) -> pb.UploadImageResponse:
-    response: pb.UploadImageResponse = await call
-    return response
+async def _answer(call: Any) -> Any:
+    return await call
 
 
-async def _pump(messages: AsyncIterator[pb.UploadImageRequest], channel: _Channel) -> None:
+async def _pump(
+    peer: Peer, messages: AsyncIterator[Any], end: Callable[[int], Any], channel: _Channel
+) -> None:
     total_bytes = 0
     async for message in messages:
         total_bytes += len(message.chunk)
-        await _put(channel, message)
-    # A cancelled call can look to the store like the end of the stream; this message cannot.
-    await _put(channel, pb.UploadImageRequest(end=pb.UploadEnd(total_bytes=total_bytes)))
-    await _put(channel, _Signal.END)
+        await _put(peer, channel, message)
+    # A cancelled call can look to the peer like the end of the stream; this message cannot.
+    await _put(peer, channel, end(total_bytes))
+    await _put(peer, channel, _Signal.END)
 
 
-async def _put(channel: _Channel, item: pb.UploadImageRequest | _Signal) -> None:
+async def _put(peer: Peer, channel: _Channel, item: Any) -> None:
     try:
-        async with asyncio.timeout(_STORE_IDLE_S):
+        async with asyncio.timeout(_PEER_IDLE_S):
             await channel.put(item)
     except TimeoutError as exc:
-        raise PeerUnavailableError(IMAGE_STORE.absence, IMAGE_STORE.name, "takes no more bytes") from exc
+        raise PeerUnavailableError(peer.absence, peer.name, "takes no more bytes") from exc
 
 
-async def _outgoing(channel: _Channel) -> AsyncIterator[pb.UploadImageRequest]:
+async def _outgoing(channel: _Channel) -> AsyncIterator[Any]:
     while True:
         item = await channel.get()
         if item is _Signal.END:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
-from qcontroller.image.v1 import image_pb2_grpc, internal_pb2_grpc
+from qcontroller.image.v1 import fetch_pb2_grpc, image_pb2_grpc, internal_pb2_grpc
 from qcontroller.settings.v1.settings_pb2 import ImageStoreSettings
 from servicekit.failpoints import fail_points_of
 from servicekit.server import Register, grpc_server
@@ -22,11 +22,15 @@ from image_store.catalogue.database import Database
 from image_store.catalogue.outbox import epoch_of
 from image_store.collector import Collector
 from image_store.feed import Feed
+from image_store.fetching.download import Downloads, Resolver, system_resolver
+from image_store.fetching.exchange import Patience
+from image_store.fetching.fetches import Fetches
 from image_store.images import Images
 from image_store.last_steps import LastSteps
 from image_store.metrics import ReadMetrics, UploadMetrics
 from image_store.problems import translate
 from image_store.servicers.blob_servicer import BlobServicer
+from image_store.servicers.fetch_servicer import FetchServicer
 from image_store.servicers.image_servicer import ImageServicer
 from image_store.servicers.pin_servicer import PinServicer
 from image_store.settings import Settings, parse_settings
@@ -70,6 +74,8 @@ async def serve(
     registry: CollectorRegistry,
     *,
     clock: Callable[[], datetime],
+    resolver: Resolver = system_resolver,
+    patience: Patience | None = None,
 ) -> AsyncIterator[None]:
     """Clean up, then serve `blobs` and `database` until the context is left."""
     catalogue = Catalogue(database, clock)
@@ -77,6 +83,7 @@ async def serve(
     feed = Feed(database)
     read_metrics = ReadMetrics(registry)
     availability = Availability(blobs, collector)
+    fail_points = fail_points_of(os.environ)
     await availability.look()
     async with AsyncExitStack() as stack:
         last_steps = await stack.enter_async_context(LastSteps())
@@ -88,11 +95,16 @@ async def serve(
             last_steps,
             settings.limits,
             UploadMetrics(registry),
-            fail_points_of(os.environ),
+            fail_points,
         )
+        downloads = Downloads(
+            settings.fetch_policy, ca_file=settings.fetch_ca_file, patience=patience, resolver=resolver
+        )
+        fetches = Fetches(downloads, uploads, images, settings.limits, fail_points)
         image_servicer = ImageServicer(images, uploads, read_metrics)
         pin_servicer = PinServicer(images, feed)
         blob_servicer = BlobServicer(images, read_metrics)
+        fetch_servicer = FetchServicer(fetches, images)
         public = (
             "qcontroller.image.v1.ImageService",
             lambda server: image_pb2_grpc.add_ImageServiceServicer_to_server(image_servicer, server),
@@ -101,13 +113,17 @@ async def serve(
             "qcontroller.image.v1.ImagePinService",
             lambda server: internal_pb2_grpc.add_ImagePinServiceServicer_to_server(pin_servicer, server),
         )
+        fetch = (
+            "qcontroller.image.v1.ImageFetchService",
+            lambda server: fetch_pb2_grpc.add_ImageFetchServiceServicer_to_server(fetch_servicer, server),
+        )
         blob = (
             "qcontroller.image.v1.BlobService",
             lambda server: internal_pb2_grpc.add_BlobServiceServicer_to_server(blob_servicer, server),
         )
         edges: tuple[tuple[tuple[str, ...], Iterable[tuple[str, Register]]], ...] = (
             (settings.public, (public,)),
-            (settings.controller, (public, pins)),
+            (settings.controller, (public, pins, fetch)),
             (settings.runner, (blob,)),
         )
         healths = [

@@ -10,6 +10,13 @@
     ├── AdmissionError             the bytes must not become an image
     │   ├── UnsafeImageError       a disk image that breaks a rule
     │   └── UnknownFormatError     no disk image that this store takes
+    ├── CompressedError            compressed bytes that are not unpacked
+    │   ├── CompressionDamagedError    they are damaged or cut off
+    │   └── UnpackedTooLargeError  they become larger than the store lets them
+    ├── SourceError                a URL that no image was fetched from
+    │   ├── SourceForbiddenError   its address may not be connected to
+    │   ├── SourceRefusedError     its server has no such file, or is not who it should be
+    │   └── SourceBrokenError      its server cannot be used at the moment
     ├── UploadTooLargeError        more bytes than the store takes
     ├── UploadTruncatedError       the upload ended before it was whole
     ├── UploadStalledError         the sender stopped sending and did not hang up
@@ -117,6 +124,63 @@ class UnknownFormatError(AdmissionError):
     def __init__(self, looks_like: str) -> None:
         self.looks_like = looks_like
         super().__init__(f"The bytes are no disk image in qcow2 or raw format: they look like {looks_like}.")
+
+
+class CompressedError(ImageStoreError):
+    """Compressed bytes that are not unpacked."""
+
+
+class CompressionDamagedError(CompressedError):
+    """The data is not what its first bytes promise."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        self.kind = kind
+        super().__init__(f"The {kind} data cannot be unpacked: {detail}.")
+
+
+class UnpackedTooLargeError(CompressedError):
+    """The data unpacks to more than the limit, or (`max_ratio`) to too many times its own size."""
+
+    def __init__(self, limit_bytes: int, max_ratio: int | None) -> None:
+        self.limit_bytes = limit_bytes
+        self.max_ratio = max_ratio
+        what = f"{limit_bytes} bytes" if max_ratio is None else f"{max_ratio} times its own size"
+        super().__init__(f"The compressed data unpacks to more than {what}; upload it unpacked.")
+
+
+class SourceError(ImageStoreError):
+    """An image cannot be had from a URL; messages show no more of it than may be shown."""
+
+
+class SourceForbiddenError(SourceError):
+    """The policy does not let the store connect there."""
+
+    def __init__(self, host: str, address: str, detail: str = "") -> None:
+        self.host = host
+        self.address = address
+        at = f" ({address})" if address and address != host else ""
+        super().__init__(
+            f"Nothing is fetched from {host}{at}: "
+            + (detail or "it is no public address, and the setting fetch.allow does not name it")
+            + "."
+        )
+
+
+class SourceRefusedError(SourceError):
+    """Asking again would bring the same answer; `status` is HTTP's, None if that is not the reason."""
+
+    def __init__(self, source: str, detail: str, status: int | None = None) -> None:
+        self.source = source
+        self.status = status
+        super().__init__(f"The image cannot be had from {source}: {detail}.")
+
+
+class SourceBrokenError(SourceError):
+    """It may work later."""
+
+    def __init__(self, source: str, detail: str) -> None:
+        self.source = source
+        super().__init__(f"The image cannot be had from {source} now: {detail}.")
 
 
 class UploadTooLargeError(ImageStoreError):

@@ -57,6 +57,10 @@ class Images:
         """
         return await self._catalogue.get(name)
 
+    async def find(self, digest: Digest) -> Image | None:
+        """Return the first image, by name, of the bytes `digest` as they came; None if there is none."""
+        return await self._catalogue.find(digest)
+
     async def page(self, image_filter: ImageFilter, page_size: int, token: str) -> tuple[list[Image], str]:
         """Return a page of images, ordered by name, and the token of the next ("" after the last).
 

@@ -8,6 +8,7 @@ from grpc import StatusCode
 from servicekit.rpc_errors import RpcProblem, Violation
 
 from image_store.errors import (
+    CompressionDamagedError,
     CursorExpiredError,
     CursorInvalidError,
     DigestMismatchError,
@@ -19,9 +20,13 @@ from image_store.errors import (
     PageTokenError,
     PreconditionFailedError,
     RangeError,
+    SourceBrokenError,
+    SourceForbiddenError,
+    SourceRefusedError,
     StoreFullError,
     StoreUnavailableError,
     UnknownFormatError,
+    UnpackedTooLargeError,
     UnsafeImageError,
     UploadStalledError,
     UploadTooLargeError,
@@ -61,6 +66,34 @@ TABLE: Final[Mapping[type[ImageStoreError], _Row]] = MappingProxyType(
             StatusCode.INVALID_ARGUMENT,
             "IMAGE_FORMAT_UNKNOWN",
             lambda e: {"looksLike": e.looks_like},
+        ),
+        CompressionDamagedError: (
+            StatusCode.INVALID_ARGUMENT,
+            "IMAGE_DAMAGED",
+            lambda e: {"compression": e.kind},
+        ),
+        UnpackedTooLargeError: (
+            StatusCode.INVALID_ARGUMENT,
+            "IMAGE_UNPACKS_TOO_LARGE",
+            lambda e: {
+                "limitBytes": str(e.limit_bytes),
+                **({} if e.max_ratio is None else {"limitRatio": str(e.max_ratio)}),
+            },
+        ),
+        SourceForbiddenError: (
+            StatusCode.INVALID_ARGUMENT,
+            "IMAGE_SOURCE_FORBIDDEN",
+            lambda e: {"host": e.host, **({"address": e.address} if e.address else {})},
+        ),
+        SourceRefusedError: (
+            StatusCode.FAILED_PRECONDITION,
+            "IMAGE_SOURCE_REFUSED",
+            lambda e: {"source": e.source, **({} if e.status is None else {"status": str(e.status)})},
+        ),
+        SourceBrokenError: (
+            StatusCode.UNAVAILABLE,
+            "IMAGE_SOURCE_UNAVAILABLE",
+            lambda e: {"source": e.source},
         ),
         UploadTooLargeError: (
             StatusCode.INVALID_ARGUMENT,

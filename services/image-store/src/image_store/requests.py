@@ -11,6 +11,7 @@ from image_store.digest import Digest, parse_digest
 from image_store.errors import Fault, InvalidRequestError
 from image_store.image import Arch, ImageName, ImageState, Preconditions
 
+DIGEST_FAULT: Final = 'a digest is "sha256:" and 64 lower-case hex digits'
 NAME_PATTERN: Final = "[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?"
 _NAME: Final = re.compile(NAME_PATTERN, re.ASCII)
 _LABELS: Final = 64
@@ -100,7 +101,7 @@ def parse_upload(
             faults.extend(exc.faults)
     digest = parse_digest(expected_digest) if expected_digest else None
     if expected_digest and digest is None:
-        faults.append(Fault("/expectedDigest", 'a digest is "sha256:" and 64 lower-case hex digits'))
+        faults.append(Fault("/expectedDigest", DIGEST_FAULT))
     faults.extend(_label_faults(labels))
     if arch and arch not in set(Arch):
         faults.append(Fault("/arch", f"an architecture is one of {', '.join(Arch)}"))

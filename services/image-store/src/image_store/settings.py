@@ -1,7 +1,9 @@
 """The settings message, checked and in the store's own terms."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
@@ -12,13 +14,16 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from image_store.blobs.s3.address import S3Address
-from image_store.uploads import UploadLimits
+from image_store.fetching.address_policy import AddressPolicy
+from image_store.intake import MAX_UNPACK_RATIO, UploadLimits
 
 _MAX_UPLOAD: Final = "64G"
 _MAX_VIRTUAL_SIZE: Final = "2T"
 _ENDPOINT: Final = re.compile(r"([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?", re.ASCII)
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
+_ALLOWED_HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?", re.ASCII)
+_LETTER: Final = re.compile(r"[A-Za-z]", re.ASCII)
 _PREFIX: Final = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]*/)*", re.ASCII)
 
 
@@ -32,6 +37,8 @@ class Settings:
     database: Path | URL
     backend: Path | S3Address
     limits: UploadLimits
+    fetch_policy: AddressPolicy = field(default_factory=AddressPolicy)
+    fetch_ca_file: Path | None = None
 
 
 def parse_settings(message: ImageStoreSettings) -> Settings:
@@ -49,8 +56,25 @@ def parse_settings(message: ImageStoreSettings) -> Settings:
         limits=UploadLimits(
             max_upload_bytes=_bytes("maxUpload", message.max_upload or _MAX_UPLOAD),
             max_virtual_bytes=_bytes("maxVirtualSize", message.max_virtual_size or _MAX_VIRTUAL_SIZE),
+            max_unpacked_bytes=_bytes("maxUnpacked", message.max_unpacked) if message.max_unpacked else None,
+            max_unpack_ratio=message.max_unpack_ratio or MAX_UNPACK_RATIO,
         ),
+        fetch_policy=_policy(message.fetch.allow),
+        fetch_ca_file=Path(message.fetch.ca_file) if message.fetch.ca_file else None,
     )
+
+
+def _policy(allow: Sequence[str]) -> AddressPolicy:
+    for text in allow:
+        try:
+            ip_network(text)
+        except ValueError as exc:
+            # A network with a bit too much, or a prefix too long, must not be taken for a name.
+            if not _ALLOWED_HOST.fullmatch(text) or not _LETTER.search(text.rpartition(".")[2]):
+                raise SettingsError(
+                    f"fetch.allow: {text!r} is neither a network (10.20.0.0/16) nor a host's name"
+                ) from exc
+    return AddressPolicy.of(allow)
 
 
 def _backend(message: ImageStoreSettings) -> Path | S3Address:

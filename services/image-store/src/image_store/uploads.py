@@ -1,38 +1,31 @@
 """Uploads: one pass over the bytes in constant memory, the name written last.
 
+What is compressed is unpacked on its way: `digest` names the bytes that came, `stored_digest` those that
+are kept.
 A refusal, a cut connection or a crash at any point before the last transaction leaves the store as it was.
 Fail points: `upload.sealed` (all bytes are there), `upload.published` (the blob is there, no name points to
 it), `upload.stored` (it has its name, the client knows nothing).
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 from servicekit.failpoints import FailPoints, no_fail_points
 
-from image_store.admission import HEAD_BYTES, inspect, inspect_head
+from image_store.admission import inspect
 from image_store.blobs.port import BlobStore, BlobUpload
 from image_store.catalogue.catalogue import Catalogue, Stored
 from image_store.collector import Collector
+from image_store.digest import Digest
 from image_store.errors import (
     DigestMismatchError,
     ImageStoreError,
-    InvalidRequestError,
     UploadTooLargeError,
-    UploadTruncatedError,
 )
 from image_store.image import Blob, ImageName
+from image_store.intake import Intake, Received, UploadLimits
 from image_store.last_steps import LastSteps
 from image_store.metrics import UploadMetrics
-from image_store.requests import UploadEnd, UploadPart, UploadRequest
-
-
-@dataclass(frozen=True, slots=True)
-class UploadLimits:
-    """What an upload and the disk in it may have, in bytes."""
-
-    max_upload_bytes: int
-    max_virtual_bytes: int
+from image_store.requests import UploadPart, UploadRequest
 
 
 class Uploads:
@@ -76,75 +69,42 @@ class Uploads:
             raise UploadTooLargeError(self._limits.max_upload_bytes)
         with self._metrics.upload():
             await self._catalogue.check_upload(request)
-            async with self._blobs.upload(request.content_length) as upload:
-                name, size_bytes = await self._receive(upload, request, parts)
-                stored = await self._finish(upload, request, name, size_bytes)
+            intake = Intake(request, parts, self._limits, self._metrics)
+            compression = await intake.compression()
+            # How much compressed bytes become is not known before they are unpacked.
+            expected_bytes = None if compression is not None else request.content_length
+            async with self._blobs.upload(expected_bytes) as upload:
+                received = await intake.receive(upload, compression)
+                stored = await self._finish(upload, request, received)
             self._metrics.finished(replayed=stored.replayed)
         return stored
 
-    async def _receive(
-        self, upload: BlobUpload, request: UploadRequest, parts: AsyncIterator[UploadPart]
-    ) -> tuple[ImageName, int]:
-        name, received, head, whole = request.name, 0, bytearray(), False
-        limits, announced = self._limits, request.content_length
-        async for part in parts:
-            if isinstance(part, UploadEnd):
-                whole = part.total_bytes in {None, received}
-                break
-            if isinstance(part, str):
-                if name is not None:
-                    raise InvalidRequestError.at("/name", "the upload has a name already")
-                name = part
-                continue
-            received += len(part)
-            if received > limits.max_upload_bytes:
-                raise UploadTooLargeError(limits.max_upload_bytes)
-            if announced is not None and received > announced:
-                raise InvalidRequestError.at(
-                    "/contentLength", f"more than the announced {announced} bytes came"
-                )
-            if len(head) < HEAD_BYTES:
-                head += part[: HEAD_BYTES - len(head)]
-                if len(head) == HEAD_BYTES:
-                    inspect_head(bytes(head), limits.max_virtual_bytes)
-            await upload.write(part)
-            self._metrics.received(len(part))
-        if announced is not None:
-            whole = received == announced
-        if not whole:
-            raise UploadTruncatedError(received, announced)
-        if name is None:
-            raise InvalidRequestError.at("/name", "the upload has no name")
-        return name, received
-
-    async def _finish(
-        self, upload: BlobUpload, request: UploadRequest, name: ImageName, size_bytes: int
-    ) -> Stored:
-        digest = await upload.seal()
+    async def _finish(self, upload: BlobUpload, request: UploadRequest, received: Received) -> Stored:
+        stored_digest = await upload.seal()
         self._fail_point("upload.sealed")
+        digest = received.digest or stored_digest
         if request.expected_digest is not None and digest != request.expected_digest:
             raise DigestMismatchError(request.expected_digest, digest)
         disk = await upload.examine(lambda source: inspect(source, self._limits.max_virtual_bytes))
         await upload.settle()
-        # Nothing is converted, so what is stored is what came.
-        blob = Blob(digest, disk.format, size_bytes, disk.virtual_size_bytes)
-        return await self._last_steps.run(self._commit(upload, request, name, blob))
+        # Nothing is converted, so what is stored is what came, or what that unpacked to.
+        blob = Blob(stored_digest, disk.format, received.stored_bytes, disk.virtual_size_bytes)
+        return await self._last_steps.run(self._commit(upload, request, received.name, digest, blob))
 
     async def _commit(
-        self, upload: BlobUpload, request: UploadRequest, name: ImageName, blob: Blob
+        self, upload: BlobUpload, request: UploadRequest, name: ImageName, digest: Digest, blob: Blob
     ) -> Stored:
-        digest = blob.stored_digest
         try:
-            async with self._collector.keeping(digest):
+            async with self._collector.keeping(blob.stored_digest):
                 await upload.publish()
                 self._fail_point("upload.published")
                 stored = await self._catalogue.store(name, request, digest, blob)
                 self._fail_point("upload.stored")
         except ImageStoreError:
-            await self._collector.collect(digest)
+            await self._collector.collect(blob.stored_digest)
             raise
         # A replayed answer refers to what was stored then, which may be gone.
-        unsure = digest if stored.replayed else stored.released
+        unsure = blob.stored_digest if stored.replayed else stored.released
         if unsure is not None:
             await self._collector.collect(unsure)
         return stored

@@ -24,6 +24,7 @@ from qemu_runner.bridge_network.wiring import BridgeSettings, build_bridge_netwo
 from qemu_runner.error_table import translate
 from qemu_runner.existing_bridge import ExistingBridges
 from qemu_runner.existing_bridge.wiring import build_existing_bridges
+from qemu_runner.guest_servicer import GuestServicer
 from qemu_runner.ports import BlobSource, LastWords, VmHostDoor
 from qemu_runner.service.actions import Actions
 from qemu_runner.service.adoption import Adoption
@@ -33,7 +34,11 @@ from qemu_runner.service.doctor import Doctor
 from qemu_runner.service.ending import Ending
 from qemu_runner.service.evidence import Evidence
 from qemu_runner.service.exits import Exits
+from qemu_runner.service.freezing import Freezing
 from qemu_runner.service.guest import Guests
+from qemu_runner.service.guest_accounts import GuestAccounts
+from qemu_runner.service.guest_reports import GuestReports
+from qemu_runner.service.guest_transfers import GuestTransfers
 from qemu_runner.service.host import Host, host_size
 from qemu_runner.service.hub import Hub
 from qemu_runner.service.leaving import WORD_WITHIN_S, Leaving
@@ -42,6 +47,7 @@ from qemu_runner.service.networking import Networking
 from qemu_runner.service.planning import Planning
 from qemu_runner.service.power import Power
 from qemu_runner.service.preparation import Preparation, UidRange
+from qemu_runner.service.probe_targets import probe_target
 from qemu_runner.service.quarantine import Quarantine
 from qemu_runner.service.removal import Removal
 from qemu_runner.service.starting import Starting
@@ -52,6 +58,7 @@ from qemu_runner.service.watching import Watching
 from qemu_runner.servicer import HostServicer, MachineServicer, Services
 from qemu_runner.settings import Configuration, parse_settings
 from qemu_runner.store.file_growth import FileGrowth
+from qemu_runner.store.host_speed import HostSpeed
 from qemu_runner.store.image_cache import ImageCache
 from qemu_runner.store.machine_files import MachineFiles
 from qemu_runner.store.machine_store import MachineStore
@@ -87,6 +94,7 @@ async def application(
         )
         services, work = core
         machine_service = runner_pb2.DESCRIPTOR.services_by_name["MachineService"].full_name
+        guest_service = runner_pb2.DESCRIPTOR.services_by_name["GuestService"].full_name
         host_service = runner_pb2.DESCRIPTOR.services_by_name["HostService"].full_name
         await stack.enter_async_context(
             grpc_server(
@@ -96,6 +104,12 @@ async def application(
                         machine_service,
                         lambda server: runner_pb2_grpc.add_MachineServiceServicer_to_server(
                             MachineServicer(services), server
+                        ),
+                    ),
+                    (
+                        guest_service,
+                        lambda server: runner_pb2_grpc.add_GuestServiceServicer_to_server(
+                            GuestServicer(services), server
                         ),
                     ),
                     (
@@ -159,11 +173,13 @@ async def running_core(
             growth,
             sink,
             configuration.console_limit_bytes,
+            probe_target,
             monitor_lost,
             tasks,
         )
         adoption = Adoption(machines, files, exits, watching, hub, vm_hosts.of, tasks)
         links += [VmHostLink(path, door, adoption, last_words) for path in configuration.vm_hosts]
+        guests = Guests(machines)
         ending = Ending(machines, vm_hosts.of, adoption.settle, links)
         services = Services(
             machines=machines,
@@ -196,7 +212,11 @@ async def running_core(
             removal=Removal(machines, files, images, networking, ending),
             quarantine=Quarantine(machines, store),
             watching=watching,
-            guests=Guests(machines),
+            guests=guests,
+            guest_reports=GuestReports(machines, guests),
+            guest_transfers=GuestTransfers(guests),
+            guest_accounts=GuestAccounts(guests),
+            freezing=Freezing(guests, tasks),
             evidence=Evidence(machines, files),
             host=Host(
                 configuration.node,
@@ -208,6 +228,7 @@ async def running_core(
                 capacity,
                 vm_hosts,
                 configuration.accelerator,
+                HostSpeed(configuration.state_dir),
                 actions.is_busy,
             ),
             doctor=Doctor(configuration.state_dir, networking, vm_hosts),

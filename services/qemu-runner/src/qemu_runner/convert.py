@@ -2,10 +2,8 @@
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Final
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from qcontroller.controller.v1 import host_pb2, instance_pb2
 from qcontroller.runner.v1 import runner_pb2
 
@@ -24,9 +22,12 @@ from qemu_runner.domain.machine import (
     parse_machine_id,
 )
 from qemu_runner.domain.observation import AgentState, NicState, Observation
+from qemu_runner.domain.probe import ProbeResult
 from qemu_runner.domain.progress import Part, StopStep, Transfer
 from qemu_runner.domain.record import MachineExit
 from qemu_runner.errors import SpecFault, SpecInvalidError
+from qemu_runner.guest_messages import address_message, info_message, time_message
+from qemu_runner.probe_messages import probe_message, probe_of
 from qemu_runner.service.host import DependencyState, HostLeak, NodeState
 from qemu_runner.service.quarantine import Unclaimed
 from qemu_runner.service.vm_hosts import VmHostState
@@ -123,6 +124,7 @@ def spec_of(message: runner_pb2.MachineSpec) -> MachineSpec:
         ),
         cluster_id=message.cluster_id,
         instance_record=message.instance_record,
+        probes=tuple(probe_of(probe) for probe in message.probes),
     )
 
 
@@ -160,13 +162,16 @@ def machine_message(seen: Observation) -> runner_pb2.Machine:
         boots=seen.boots,
         panicked=seen.panicked,
         io_error=seen.io_error,
+        probes=[_probe_result(result) for result in seen.probes],
+        cloud_init=seen.cloud_init.result,
+        cloud_init_detail=seen.cloud_init.detail,
     )
     if seen.boot_time is not None:
-        message.boot_time.CopyFrom(_time(seen.boot_time))
+        message.boot_time.CopyFrom(time_message(seen.boot_time))
     if seen.exit is not None:
         message.exit.CopyFrom(_exit(seen.exit))
     if seen.start_time is not None:
-        message.start_time.CopyFrom(_time(seen.start_time))
+        message.start_time.CopyFrom(time_message(seen.start_time))
     if seen.spec is not None:
         message.spec.CopyFrom(_spec(seen.spec))
     return message
@@ -177,7 +182,7 @@ def unclaimed_message(found: Unclaimed) -> runner_pb2.UnclaimedMachine:
     return runner_pb2.UnclaimedMachine(
         directory=found.observation.machine_id,
         machine=machine_message(found.observation),
-        since=_time(found.since),
+        since=time_message(found.since),
         disk_bytes=found.disk_bytes,
         fault=found.fault,
         running=found.running,
@@ -225,7 +230,7 @@ def node_message(node: NodeState) -> host_pb2.Node:
                 qemu_version=view.qemu_version,
                 state=_VM_HOST_STATES[view.state],
                 machines=view.machines,
-                since=_time(view.since),
+                since=time_message(view.since),
                 message=view.message,
             )
             for view in node.vm_hosts
@@ -235,7 +240,10 @@ def node_message(node: NodeState) -> host_pb2.Node:
 
 def dependency_messages(states: Iterable[DependencyState]) -> list[host_pb2.Dependency]:
     """Return what is told of the vm-hosts."""
-    return [host_pb2.Dependency(name=s.name, up=s.up, since=_time(s.since), detail=s.detail) for s in states]
+    return [
+        host_pb2.Dependency(name=s.name, up=s.up, since=time_message(s.since), detail=s.detail)
+        for s in states
+    ]
 
 
 def leak_messages(leaks: Iterable[HostLeak]) -> list[host_pb2.Leak]:
@@ -245,7 +253,7 @@ def leak_messages(leaks: Iterable[HostLeak]) -> list[host_pb2.Leak]:
             kind=leak.kind,
             name=leak.name,
             owner=leak.owner,
-            since=None if leak.since is None else _time(leak.since),
+            since=None if leak.since is None else time_message(leak.since),
         )
         for leak in leaks
     ]
@@ -256,12 +264,6 @@ def check_messages(checks: Iterable[Check]) -> list[host_pb2.Check]:
     return [host_pb2.Check(name=c.name, status=_CHECKS[c.status], detail=c.detail, fix=c.fix) for c in checks]
 
 
-def _time(moment: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
-
-
 def _exit(exit_: MachineExit) -> runner_pb2.MachineExit:
     return runner_pb2.MachineExit(
         reason=exit_.reason,
@@ -270,7 +272,7 @@ def _exit(exit_: MachineExit) -> runner_pb2.MachineExit:
         signal=exit_.signal,
         stderr_tail=exit_.stderr_tail,
         console_tail=exit_.console_tail,
-        time=_time(exit_.time),
+        time=time_message(exit_.time),
     )
 
 
@@ -284,10 +286,7 @@ def _nic(state: NicState) -> instance_pb2.NicStatus:
     return instance_pb2.NicStatus(
         network=state.nic.network,
         mac=state.nic.mac,
-        addresses=[
-            instance_pb2.NicAddress(address=a.address, family=a.family, source=a.source)
-            for a in state.addresses
-        ],
+        addresses=[address_message(one) for one in state.addresses],
         ports=[_port(port) for port in state.nic.ports],
     )
 
@@ -295,30 +294,25 @@ def _nic(state: NicState) -> instance_pb2.NicStatus:
 def _agent(state: AgentState) -> runner_pb2.MachineAgent:
     message = runner_pb2.MachineAgent(connected=state.connected)
     if state.since is not None:
-        message.since.CopyFrom(_time(state.since))
+        message.since.CopyFrom(time_message(state.since))
     if state.info is not None:
-        info = state.info
-        message.info.CopyFrom(
-            instance_pb2.GuestInfo(
-                hostname=info.hostname,
-                os=instance_pb2.GuestOs(
-                    id=info.os.id,
-                    name=info.os.name,
-                    pretty_name=info.os.pretty_name,
-                    version=info.os.version,
-                    kernel_release=info.os.kernel_release,
-                    machine=info.os.machine,
-                ),
-            )
-        )
+        message.info.CopyFrom(info_message(state.info))
     return message
+
+
+def _probe_result(result: ProbeResult) -> runner_pb2.ProbeResult:
+    return runner_pb2.ProbeResult(
+        holds=result.holds,
+        evidence=result.evidence,
+        since=None if result.since is None else time_message(result.since),
+    )
 
 
 def _phase(phase: ReachedPhase) -> instance_pb2.BootPhase:
     duration = phase.end_time - phase.start_time
     return instance_pb2.BootPhase(
         name=phase.name,
-        start_time=_time(phase.start_time),
+        start_time=time_message(phase.start_time),
         duration_ms=round(duration.total_seconds() * 1000),
     )
 
@@ -347,4 +341,5 @@ def _spec(spec: MachineSpec) -> runner_pb2.MachineSpec:
         ],
         cluster_id=spec.cluster_id,
         instance_record=spec.instance_record,
+        probes=[probe_message(probe) for probe in spec.probes],
     )

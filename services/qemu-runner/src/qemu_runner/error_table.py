@@ -32,6 +32,10 @@ CODES: Final[Mapping[type[errors.RunnerError], tuple[StatusCode, str]]] = {
     errors.GuestAgentRefusedError: (StatusCode.FAILED_PRECONDITION, "GUEST_AGENT_REFUSED"),
     errors.GuestProgramNotFoundError: (StatusCode.INVALID_ARGUMENT, "GUEST_PROGRAM_NOT_FOUND"),
     errors.GuestExecTimeoutError: (StatusCode.DEADLINE_EXCEEDED, "GUEST_EXEC_TIMEOUT"),
+    errors.GuestFileNotFoundError: (StatusCode.NOT_FOUND, "GUEST_FILE_NOT_FOUND"),
+    errors.GuestFileRefusedError: (StatusCode.FAILED_PRECONDITION, "GUEST_FILE_REFUSED"),
+    errors.GuestFileDigestError: (StatusCode.INVALID_ARGUMENT, "GUEST_FILE_DIGEST_MISMATCH"),
+    errors.GuestFileTruncatedError: (StatusCode.INVALID_ARGUMENT, "UPLOAD_TRUNCATED"),
 }
 
 
@@ -59,6 +63,8 @@ def _metadata(exc: Exception) -> dict[str, str]:
             return {"resource": resource, "wanted": str(wanted), "available": str(available)}
         case errors.QemuStartError(stderr_tail=tail):
             return {"stderrTail": tail[-1024:]}
+        case errors.GuestFileNotFoundError(path=path) | errors.GuestFileRefusedError(path=path):
+            return {"path": path}
         case _:
             return {}
 

@@ -26,7 +26,11 @@ Tree::
         ├── GuestAgentUnavailableError   no agent answers in this guest
         ├── GuestAgentRefusedError       the agent answered with an error
         ├── GuestProgramNotFoundError    the guest has no such program
-        └── GuestExecTimeoutError        the program did not end in time
+        ├── GuestExecTimeoutError        the program did not end in time
+        ├── GuestFileNotFoundError       the guest has no such file, or no directory for it
+        ├── GuestFileRefusedError        the guest does not let the file be read or written
+        ├── GuestFileDigestError         the bytes are not those of the digest
+        └── GuestFileTruncatedError      a push broke off
 
 They know nothing of gRPC; ``error_table`` has the one mapping. Foreign errors become one of these at
 the adapter that met them.
@@ -248,3 +252,38 @@ class GuestExecTimeoutError(GuestError):
         self.ended = ended
         fate = "it was ended" if ended else "it may still run"
         super().__init__(f"{program!r} did not end within {timeout_s:g} s; {fate}.")
+
+
+class GuestFileNotFoundError(GuestError):
+    """The guest has no such file, or no directory to put it in."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"The guest has no file {path!r}, or not the directory for it.")
+
+
+class GuestFileRefusedError(GuestError):
+    """The guest does not let a file be read or written; its words are told."""
+
+    def __init__(self, path: str, detail: str) -> None:
+        self.path = path
+        self.detail = detail
+        super().__init__(f"The guest refuses {path!r}: {detail}")
+
+
+class GuestFileDigestError(GuestError):
+    """The bytes of a file are not those of the digest that was given or counted."""
+
+    def __init__(self, path: str, expected: str, found: str) -> None:
+        self.path = path
+        self.expected = expected
+        self.found = found
+        super().__init__(f"{path!r} should have had the digest {expected}, and came with {found}.")
+
+
+class GuestFileTruncatedError(GuestError):
+    """The bytes of a push broke off; nothing of them is left in the guest."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"What was to become {path!r} broke off before its end.")

@@ -16,7 +16,11 @@ from qemu_runner.service.actions import Actions, Emit
 from qemu_runner.service.doctor import Doctor
 from qemu_runner.service.ending import Ending
 from qemu_runner.service.evidence import Evidence
+from qemu_runner.service.freezing import Freezing
 from qemu_runner.service.guest import Guests
+from qemu_runner.service.guest_accounts import GuestAccounts
+from qemu_runner.service.guest_reports import GuestReports
+from qemu_runner.service.guest_transfers import GuestTransfers
 from qemu_runner.service.host import Host
 from qemu_runner.service.hub import Heartbeat, NodeChanged, SnapshotComplete
 from qemu_runner.service.machines import Machine, Machines
@@ -44,6 +48,10 @@ class Services:
     quarantine: Quarantine
     watching: Watching
     guests: Guests
+    guest_reports: GuestReports
+    guest_transfers: GuestTransfers
+    guest_accounts: GuestAccounts
+    freezing: Freezing
     evidence: Evidence
     host: Host
     doctor: Doctor

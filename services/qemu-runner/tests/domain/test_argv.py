@@ -78,7 +78,7 @@ def test_every_pci_device_has_a_fixed_bus_address_and_id() -> None:
     on_pci = [
         device for device in devices if str(device["driver"]).endswith("pci") or "root-port" in str(device)
     ]
-    assert len(on_pci) == 8 + 5
+    assert len(on_pci) == 8 + 6
     places = {(device["bus"], device["addr"]) for device in on_pci}
     assert len(places) == len(on_pci)
     assert len({device["id"] for device in devices}) == len(devices)

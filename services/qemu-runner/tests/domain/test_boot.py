@@ -24,6 +24,16 @@ def at(seconds: float) -> datetime:
         ),
         (b"[    2.100000] Run /init as init process\n", Milestone("userspace", 2.1)),
         (
+            b"qcontroller-phase: cloud-init uptime=3.2 result=error\n",
+            Milestone("cloud-init", 3.2, failed=True),
+        ),
+        (b"SYSLINUX 6.04 EDD Copyright (C) 1994-2015\n", Milestone("bootloader", 0.0)),
+        (b"\x1b[2J  Booting `Debian GNU/Linux'\n", Milestone("bootloader", 0.0)),
+        (
+            b"[ 9.1] cloud-init[1]: Cloud-init v. 22.4 running 'modules:config' at Tue. Up 9.10 seconds.\n",
+            Milestone("cloud-init-config", 9.1),
+        ),
+        (
             b"[ 78.9] cloud-init[9]: Cloud-init v. 22.4 finished at Tue. Datasource X. Up 78.50 seconds\n",
             Milestone("cloud-init", 78.5),
         ),
@@ -55,6 +65,16 @@ def test_what_is_no_milestone_is_passed_over(line: bytes) -> None:
     assert ConsoleParser().feed(line) == []
 
 
+@pytest.mark.parametrize(
+    "line", [b"Loading, please wait...\n", b"Welcome to \x1b[1mDebian GNU/Linux 12 (bookworm)\x1b[0m!\r\n"]
+)
+def test_the_first_program_of_a_quiet_kernel_is_dated_by_what_the_kernel_said_last(line: bytes) -> None:
+    parser = ConsoleParser()
+    assert parser.feed(b"Welcome to nothing!\n") == [], "no kernel has spoken yet"
+    parser.feed(b"[    0.000000] Linux version 6.1.0\n[   46.751277] Key type encrypted registered\n")
+    assert parser.feed(line) == [Milestone("userspace", 46.751277)]
+
+
 def test_a_guest_that_prints_without_a_lines_end_costs_bounded_memory() -> None:
     parser = ConsoleParser()
     for _ in range(100):
@@ -64,9 +84,10 @@ def test_a_guest_that_prints_without_a_lines_end_costs_bounded_memory() -> None:
 
 def test_phases_lie_on_the_hosts_clock_with_the_guests_distances() -> None:
     clock = BootClock(START, None, ())
-    (kernel,) = clock.reached(Milestone("userspace", 2.0), at(3.0))
+    firmware, kernel = clock.reached(Milestone("userspace", 2.0), at(3.0))
     (userspace,) = clock.reached(Milestone("agent", 2.5), at(3.6))
     (agent,) = clock.agent_answered(at(4.0))
+    assert (firmware.name, firmware.start_time, firmware.end_time) == ("firmware", START, at(1.0))
     assert (kernel.start_time, kernel.end_time) == (at(1.0), at(3.0))
     assert (userspace.start_time, userspace.end_time) == (at(3.0), at(3.5))
     assert (agent.start_time, agent.end_time) == (at(3.5), at(4.0))
@@ -85,10 +106,38 @@ def test_a_guest_that_prints_nothing_still_has_its_phases_when_its_agent_answers
 
 def test_a_lying_guest_cannot_place_a_phase_before_its_start_or_in_the_future() -> None:
     clock = BootClock(START, None, ())
-    (kernel,) = clock.reached(Milestone("userspace", 80_000.0), at(2.0))
+    _, kernel = clock.reached(Milestone("userspace", 80_000.0), at(2.0))
     (network,) = clock.reached(Milestone("network", 86_000.0), at(2.5))
     assert kernel.start_time >= START
     assert network.end_time <= at(2.5)
+
+
+def test_a_bootloader_that_speaks_parts_what_comes_before_the_kernel() -> None:
+    clock = BootClock(START, None, ())
+    (firmware,) = clock.reached(Milestone("bootloader", 0.0), at(0.4))
+    bootloader, _ = clock.reached(Milestone("userspace", 2.0), at(3.0))
+    assert (firmware.name, firmware.end_time) == ("firmware", at(0.4))
+    assert (bootloader.name, bootloader.start_time, bootloader.end_time) == ("bootloader", at(0.4), at(1.0))
+
+
+def test_a_stage_of_cloud_init_ends_where_the_next_begins() -> None:
+    clock = BootClock(START, START, ())
+    clock.reached(Milestone("cloud-init-local", 5.0), at(5.0))
+    found = clock.reached(Milestone("cloud-init-network", 7.0), at(7.0))
+    assert [(phase.name, phase.end_time) for phase in found] == [
+        ("network", at(7.0)),
+        ("cloud-init-local", at(7.0)),
+    ]
+    last = clock.reached(Milestone("cloud-init", 9.0), at(9.0))
+    assert [phase.name for phase in last] == ["cloud-init-network", "cloud-init"]
+
+
+def test_ready_is_the_last_phase_and_begins_where_the_one_before_ends() -> None:
+    clock = BootClock(START, None, ())
+    clock.agent_answered(at(4.0))
+    (ready,) = clock.ready(at(6.0))
+    assert (ready.name, ready.start_time, ready.end_time) == ("ready", at(4.0), at(6.0))
+    assert clock.ready(at(7.0)) == []
 
 
 def test_what_was_known_before_a_restart_is_not_told_again() -> None:

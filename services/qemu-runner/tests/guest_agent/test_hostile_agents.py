@@ -3,8 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,71 +14,9 @@ from qemu_runner.errors import (
     GuestExecTimeoutError,
     GuestProgramNotFoundError,
 )
-from qemu_runner.guest_agent.channel import AgentChannel
-from qemu_runner.guest_agent.client import GuestAgent
+from scripted_agent import Answer, agent, channel, client, echo, port, refusing, reply
 
-Answer = Callable[[dict[str, Any], asyncio.StreamWriter], Awaitable[None]]
 SHORT_S = 0.3
-
-
-def reply(writer: asyncio.StreamWriter, document: object) -> None:
-    writer.write(json.dumps(document).encode() + b"\n")
-
-
-@asynccontextmanager
-async def agent(tmp_path: Path, answer: Answer) -> AsyncIterator[Path]:
-    """Serve an agent that synchronises properly and leaves the rest to `answer`."""
-    path = tmp_path / "agent"
-    handlers: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        handlers.add(task)
-        try:
-            while line := await reader.readline():
-                command = json.loads(line.lstrip(b"\xff"))
-                if command["execute"] == "guest-sync-delimited":
-                    writer.write(b"\xff")
-                    reply(writer, {"return": command["arguments"]["id"]})
-                else:
-                    await answer(command, writer)
-        except (ConnectionError, asyncio.CancelledError):
-            return
-        finally:
-            writer.close()
-
-    server = await asyncio.start_unix_server(serve, str(path))
-    try:
-        yield path
-    finally:
-        server.close()
-        for task in handlers:
-            task.cancel()
-        if handlers:
-            await asyncio.wait(handlers)
-
-
-@asynccontextmanager
-async def channel(path: Path) -> AsyncIterator[AgentChannel]:
-    opened = await AgentChannel.open(path, deadline_s=1)
-    try:
-        yield opened
-    finally:
-        await opened.close()
-
-
-@asynccontextmanager
-async def client(path: Path) -> AsyncIterator[GuestAgent]:
-    opened = await GuestAgent.connect(path)
-    try:
-        yield opened
-    finally:
-        await opened.close()
-
-
-async def echo(command: dict[str, Any], writer: asyncio.StreamWriter) -> None:
-    reply(writer, {"return": command["execute"]})
 
 
 async def test_an_answer_is_returned(tmp_path: Path) -> None:
@@ -147,13 +84,98 @@ async def test_an_agent_that_hangs_up_is_away(tmp_path: Path) -> None:
 
 
 async def test_an_error_of_the_agent_is_told_in_bounds(tmp_path: Path) -> None:
-    async def refuse(_command: dict[str, Any], writer: asyncio.StreamWriter) -> None:
-        reply(writer, {"error": {"class": "GenericError", "desc": "no" * 10_000}})
-
-    async with agent(tmp_path, refuse) as path, channel(path) as it:
+    async with agent(tmp_path, refusing("no" * 10_000)) as path, channel(path) as it:
         with pytest.raises(GuestAgentRefusedError) as caught:
             await it.call("guest-ping", deadline_s=1)
     assert len(caught.value.detail) == 500
+
+
+async def test_an_answer_of_brackets_alone_is_not_parsed(tmp_path: Path) -> None:
+    async def brackets(command: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        if command["execute"] == "first":
+            writer.write(b'{"return": [' + b"[]," * 4_000_000 + b"[]]}\n")
+        else:
+            await echo(command, writer)
+
+    async with agent(tmp_path, brackets) as path, channel(path) as it:
+        await it.call("warm-up", deadline_s=2)
+        tracemalloc.start()
+        try:
+            with pytest.raises(GuestAgentUnavailableError, match="parts"):
+                await it.call("first", deadline_s=20)
+            assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+        finally:
+            tracemalloc.stop()
+        assert await it.call("second", deadline_s=2) == "second"
+
+
+async def test_a_second_answer_to_one_command_is_not_the_next_ones(tmp_path: Path) -> None:
+    async def twice(command: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        writer.write(b'{"return": "%s"}\n{"return": "slipped in"}\n' % command["execute"].encode())
+
+    async with agent(tmp_path, twice) as path, channel(path) as it:
+        assert [await it.call(name, deadline_s=2) for name in ("a", "b", "c")] == ["a", "b", "c"]
+
+
+async def test_answers_to_another_synchronisation_are_passed_over(tmp_path: Path) -> None:
+    async def others_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            command = json.loads(line.lstrip(b"\xff"))
+            if command["execute"] == "guest-sync-delimited":
+                for number in (-1, 2**64, "x", command["arguments"]["id"]):
+                    writer.write(b"\xff")
+                    reply(writer, {"return": number})
+            else:
+                await echo(command, writer)
+
+    async with port(tmp_path, others_first) as path, channel(path) as it:
+        assert await it.call("guest-ping", deadline_s=2) == "guest-ping"
+
+
+async def test_wrong_ids_alone_cost_the_deadline(tmp_path: Path) -> None:
+    async def wrong(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readline():
+            writer.write(b'\xff{"return": 7}\n')
+
+    async with port(tmp_path, wrong) as path, channel(path) as it:
+        with pytest.raises(GuestAgentUnavailableError, match="no answer"):
+            await it.call("guest-ping", deadline_s=SHORT_S)
+
+
+@pytest.mark.parametrize("flood", [b"x" * 2**20, b"\xff" * 2**20, b"\xff{}\n" * 2**18, b"\n" * 2**20])
+async def test_a_flood_instead_of_a_synchronisation_has_an_end(tmp_path: Path, flood: bytes) -> None:
+    async def pour(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(flood)
+            await writer.drain()
+
+    async with port(tmp_path, pour) as path, channel(path) as it:
+        with pytest.raises(GuestAgentUnavailableError):
+            await it.call("guest-ping", deadline_s=20)
+
+
+async def test_a_port_that_nobody_reads_does_not_fill_the_memory(tmp_path: Path) -> None:
+    async def deaf(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with port(tmp_path, deaf) as path, channel(path) as it:
+        # More than what the socket and the other end's reader take.
+        big = {"input-data": "x" * (16 * 2**20)}
+        for _ in range(3):
+            with pytest.raises(GuestAgentUnavailableError, match="no answer"):
+                await it.call("guest-exec", big, deadline_s=SHORT_S)
+        queued = it._writer.transport.get_write_buffer_size()
+    assert queued < 20 * 2**20
+
+
+async def test_bytes_that_come_singly_are_put_together(tmp_path: Path) -> None:
+    async def drip(command: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        for byte in json.dumps({"return": command["execute"]}).encode() + b"\n":
+            writer.write(bytes([byte]))
+            await writer.drain()
+
+    async with agent(tmp_path, drip) as path, channel(path) as it:
+        assert await it.call("guest-ping", deadline_s=5) == "guest-ping"
 
 
 async def test_commands_of_two_callers_take_turns(tmp_path: Path) -> None:
@@ -167,6 +189,7 @@ async def test_information_of_wrong_types_stays_empty(tmp_path: Path) -> None:
         lies: dict[str, object] = {
             "guest-get-host-name": {"host-name": 7},
             "guest-get-osinfo": ["id"],
+            "guest-get-timezone": {"zone": [], "offset": 10**30},
             "guest-network-get-interfaces": [
                 "eth0",
                 {"hardware-address": "52:54:00:00:00:01", "ip-addresses": [{"ip-address": "not one"}, 5]},
@@ -177,7 +200,7 @@ async def test_information_of_wrong_types_stays_empty(tmp_path: Path) -> None:
 
     async with agent(tmp_path, lie) as path, client(path) as it:
         info = await it.info()
-    assert (info.hostname, info.os.id) == ("", "")
+    assert (info.hostname, info.os.id, info.time_zone) == ("", "", None)
     assert [(one.mac, one.addresses) for one in info.interfaces] == [("52:54:00:00:00:01", ())]
 
 

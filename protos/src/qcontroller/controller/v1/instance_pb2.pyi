@@ -207,6 +207,8 @@ Global___NicSpec: _TypeAlias = NicSpec  # noqa: Y015
 
 @_typing.final
 class AgentProbe(_message.Message):
+    """AgentProbe: the guest agent answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -221,22 +223,161 @@ class AgentProbe(_message.Message):
 Global___AgentProbe: _TypeAlias = AgentProbe  # noqa: Y015
 
 @_typing.final
+class AddressProbe(_message.Message):
+    """AddressProbe: the instance has an address."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddressProbe: _TypeAlias = AddressProbe  # noqa: Y015
+
+@_typing.final
+class TcpProbe(_message.Message):
+    """TcpProbe: something in the guest accepts connections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: _builtins.int
+    port: _builtins.int
+    def __init__(
+        self,
+        *,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TcpProbe: _TypeAlias = TcpProbe  # noqa: Y015
+
+@_typing.final
+class HttpProbe(_message.Message):
+    """HttpProbe: something in the guest answers a GET; redirects are answers, never followed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    port: _builtins.int
+    """0: 80."""
+    path: _builtins.str
+    """Path and query; empty: "/"."""
+    status: _builtins.int
+    """The status it must have; 0: any of 200 to 299."""
+    def __init__(
+        self,
+        *,
+        port: _builtins.int = ...,
+        path: _builtins.str = ...,
+        status: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "port", b"port", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpProbe: _TypeAlias = HttpProbe  # noqa: Y015
+
+@_typing.final
+class SerialProbe(_message.Message):
+    """SerialProbe: a line of the console matches, also one that has no end yet, such as a prompt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCH_FIELD_NUMBER: _builtins.int
+    match: _builtins.str
+    """Regular expression in RE2's syntax."""
+    def __init__(
+        self,
+        *,
+        match: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["match", b"match"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SerialProbe: _TypeAlias = SerialProbe  # noqa: Y015
+
+@_typing.final
+class ExecProbe(_message.Message):
+    """ExecProbe: a program run by the guest agent ends with this code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARGV_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    exit_code: _builtins.int
+    @_builtins.property
+    def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        argv: _abc.Iterable[_builtins.str] | None = ...,
+        exit_code: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "exit_code", b"exit_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecProbe: _TypeAlias = ExecProbe  # noqa: Y015
+
+@_typing.final
 class Probe(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AGENT_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    CLOUD_INIT_FIELD_NUMBER: _builtins.int
+    TCP_FIELD_NUMBER: _builtins.int
+    HTTP_FIELD_NUMBER: _builtins.int
+    SERIAL_FIELD_NUMBER: _builtins.int
+    EXEC_FIELD_NUMBER: _builtins.int
+    cloud_init: _builtins.str
+    """"done": cloud-init has finished without an error."""
     @_builtins.property
     def agent(self) -> Global___AgentProbe: ...
+    @_builtins.property
+    def address(self) -> Global___AddressProbe: ...
+    @_builtins.property
+    def tcp(self) -> Global___TcpProbe: ...
+    @_builtins.property
+    def http(self) -> Global___HttpProbe: ...
+    @_builtins.property
+    def serial(self) -> Global___SerialProbe: ...
+    @_builtins.property
+    def exec(self) -> Global___ExecProbe: ...
     def __init__(
         self,
         *,
         agent: Global___AgentProbe | None = ...,
+        address: Global___AddressProbe | None = ...,
+        cloud_init: _builtins.str = ...,
+        tcp: Global___TcpProbe | None = ...,
+        http: Global___HttpProbe | None = ...,
+        serial: Global___SerialProbe | None = ...,
+        exec: Global___ExecProbe | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "kind", b"kind"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent", b"agent", "cloud_init", b"cloud_init", "exec", b"exec", "http", b"http", "kind", b"kind", "serial", b"serial", "tcp", b"tcp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent", b"agent", "cloud_init", b"cloud_init", "exec", b"exec", "http", b"http", "kind", b"kind", "serial", b"serial", "tcp", b"tcp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["agent"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["agent", "address", "cloud_init", "tcp", "http", "serial", "exec"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -421,27 +562,305 @@ class GuestOs(_message.Message):
 Global___GuestOs: _TypeAlias = GuestOs  # noqa: Y015
 
 @_typing.final
+class GuestTimeZone(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OFFSET_SECONDS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As the guest abbreviates it ("CET"); may change with the season."""
+    offset_seconds: _builtins.int
+    """East of UTC is positive."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        offset_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "offset_seconds", b"offset_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GuestTimeZone: _TypeAlias = GuestTimeZone  # noqa: Y015
+
+@_typing.final
+class GuestInterface(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MAC_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    mac: _builtins.str
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___NicAddress]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        mac: _builtins.str = ...,
+        addresses: _abc.Iterable[Global___NicAddress] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "mac", b"mac", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GuestInterface: _TypeAlias = GuestInterface  # noqa: Y015
+
+@_typing.final
 class GuestInfo(_message.Message):
+    """What changes seldom; the rest is asked for by GetGuest."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HOSTNAME_FIELD_NUMBER: _builtins.int
     OS_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    INTERFACES_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     @_builtins.property
     def os(self) -> Global___GuestOs: ...
+    @_builtins.property
+    def time_zone(self) -> Global___GuestTimeZone: ...
+    @_builtins.property
+    def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuestInterface]: ...
     def __init__(
         self,
         *,
         hostname: _builtins.str = ...,
         os: Global___GuestOs | None = ...,
+        time_zone: Global___GuestTimeZone | None = ...,
+        interfaces: _abc.Iterable[Global___GuestInterface] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["os", b"os"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["os", b"os", "time_zone", b"time_zone"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "os", b"os"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "interfaces", b"interfaces", "os", b"os", "time_zone", b"time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GuestInfo: _TypeAlias = GuestInfo  # noqa: Y015
+
+@_typing.final
+class GuestUser(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    LOGIN_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    domain: _builtins.str
+    @_builtins.property
+    def login_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        domain: _builtins.str = ...,
+        login_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["login_time", b"login_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "login_time", b"login_time", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GuestUser: _TypeAlias = GuestUser  # noqa: Y015
+
+@_typing.final
+class GuestFilesystem(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOUNTPOINT_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    mountpoint: _builtins.str
+    device: _builtins.str
+    type: _builtins.str
+    total_bytes: _builtins.int
+    """Absent where the guest does not tell."""
+    used_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        mountpoint: _builtins.str = ...,
+        device: _builtins.str = ...,
+        type: _builtins.str = ...,
+        total_bytes: _builtins.int | None = ...,
+        used_bytes: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_total_bytes", b"_total_bytes", "_used_bytes", b"_used_bytes", "total_bytes", b"total_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_bytes", b"_total_bytes", "_used_bytes", b"_used_bytes", "device", b"device", "mountpoint", b"mountpoint", "total_bytes", b"total_bytes", "type", b"type", "used_bytes", b"used_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__total_bytes: _TypeAlias = _typing.Literal["total_bytes"]  # noqa: Y015
+    _WhichOneofArgType__total_bytes: _TypeAlias = _typing.Literal["_total_bytes", b"_total_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__used_bytes: _TypeAlias = _typing.Literal["used_bytes"]  # noqa: Y015
+    _WhichOneofArgType__used_bytes: _TypeAlias = _typing.Literal["_used_bytes", b"_used_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_bytes) -> _WhichOneofReturnType__total_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__used_bytes) -> _WhichOneofReturnType__used_bytes | None: ...
+
+Global___GuestFilesystem: _TypeAlias = GuestFilesystem  # noqa: Y015
+
+@_typing.final
+class GuestLoad(_message.Message):
+    """Processes that want to run, averaged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ONE_MINUTE_FIELD_NUMBER: _builtins.int
+    FIVE_MINUTES_FIELD_NUMBER: _builtins.int
+    FIFTEEN_MINUTES_FIELD_NUMBER: _builtins.int
+    one_minute: _builtins.float
+    five_minutes: _builtins.float
+    fifteen_minutes: _builtins.float
+    def __init__(
+        self,
+        *,
+        one_minute: _builtins.float = ...,
+        five_minutes: _builtins.float = ...,
+        fifteen_minutes: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fifteen_minutes", b"fifteen_minutes", "five_minutes", b"five_minutes", "one_minute", b"one_minute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GuestLoad: _TypeAlias = GuestLoad  # noqa: Y015
+
+@_typing.final
+class GuestMemory(_message.Message):
+    """Memory as the guest sees it; what it does not tell is absent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
+    CACHED_BYTES_FIELD_NUMBER: _builtins.int
+    SWAP_IN_BYTES_FIELD_NUMBER: _builtins.int
+    SWAP_OUT_BYTES_FIELD_NUMBER: _builtins.int
+    MAJOR_FAULTS_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """"balloon": its balloon's statistics; "agent": read from its kernel by the agent."""
+    total_bytes: _builtins.int
+    free_bytes: _builtins.int
+    available_bytes: _builtins.int
+    cached_bytes: _builtins.int
+    swap_in_bytes: _builtins.int
+    swap_out_bytes: _builtins.int
+    major_faults: _builtins.int
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        total_bytes: _builtins.int | None = ...,
+        free_bytes: _builtins.int | None = ...,
+        available_bytes: _builtins.int | None = ...,
+        cached_bytes: _builtins.int | None = ...,
+        swap_in_bytes: _builtins.int | None = ...,
+        swap_out_bytes: _builtins.int | None = ...,
+        major_faults: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_available_bytes", b"_available_bytes", "_cached_bytes", b"_cached_bytes", "_free_bytes", b"_free_bytes", "_major_faults", b"_major_faults", "_swap_in_bytes", b"_swap_in_bytes", "_swap_out_bytes", b"_swap_out_bytes", "_total_bytes", b"_total_bytes", "available_bytes", b"available_bytes", "cached_bytes", b"cached_bytes", "free_bytes", b"free_bytes", "major_faults", b"major_faults", "swap_in_bytes", b"swap_in_bytes", "swap_out_bytes", b"swap_out_bytes", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_bytes", b"_available_bytes", "_cached_bytes", b"_cached_bytes", "_free_bytes", b"_free_bytes", "_major_faults", b"_major_faults", "_swap_in_bytes", b"_swap_in_bytes", "_swap_out_bytes", b"_swap_out_bytes", "_total_bytes", b"_total_bytes", "available_bytes", b"available_bytes", "cached_bytes", b"cached_bytes", "free_bytes", b"free_bytes", "major_faults", b"major_faults", "source", b"source", "swap_in_bytes", b"swap_in_bytes", "swap_out_bytes", b"swap_out_bytes", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__available_bytes: _TypeAlias = _typing.Literal["available_bytes"]  # noqa: Y015
+    _WhichOneofArgType__available_bytes: _TypeAlias = _typing.Literal["_available_bytes", b"_available_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__cached_bytes: _TypeAlias = _typing.Literal["cached_bytes"]  # noqa: Y015
+    _WhichOneofArgType__cached_bytes: _TypeAlias = _typing.Literal["_cached_bytes", b"_cached_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__free_bytes: _TypeAlias = _typing.Literal["free_bytes"]  # noqa: Y015
+    _WhichOneofArgType__free_bytes: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__major_faults: _TypeAlias = _typing.Literal["major_faults"]  # noqa: Y015
+    _WhichOneofArgType__major_faults: _TypeAlias = _typing.Literal["_major_faults", b"_major_faults"]  # noqa: Y015
+    _WhichOneofReturnType__swap_in_bytes: _TypeAlias = _typing.Literal["swap_in_bytes"]  # noqa: Y015
+    _WhichOneofArgType__swap_in_bytes: _TypeAlias = _typing.Literal["_swap_in_bytes", b"_swap_in_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__swap_out_bytes: _TypeAlias = _typing.Literal["swap_out_bytes"]  # noqa: Y015
+    _WhichOneofArgType__swap_out_bytes: _TypeAlias = _typing.Literal["_swap_out_bytes", b"_swap_out_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__total_bytes: _TypeAlias = _typing.Literal["total_bytes"]  # noqa: Y015
+    _WhichOneofArgType__total_bytes: _TypeAlias = _typing.Literal["_total_bytes", b"_total_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__available_bytes) -> _WhichOneofReturnType__available_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cached_bytes) -> _WhichOneofReturnType__cached_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__free_bytes) -> _WhichOneofReturnType__free_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__major_faults) -> _WhichOneofReturnType__major_faults | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__swap_in_bytes) -> _WhichOneofReturnType__swap_in_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__swap_out_bytes) -> _WhichOneofReturnType__swap_out_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_bytes) -> _WhichOneofReturnType__total_bytes | None: ...
+
+Global___GuestMemory: _TypeAlias = GuestMemory  # noqa: Y015
+
+@_typing.final
+class GuestReport(_message.Message):
+    """GuestReport is what the guest told when it was asked; every text in it is the guest's own word."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    AGENT_VERSION_FIELD_NUMBER: _builtins.int
+    HOSTNAME_FIELD_NUMBER: _builtins.int
+    OS_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    INTERFACES_FIELD_NUMBER: _builtins.int
+    USERS_FIELD_NUMBER: _builtins.int
+    FILESYSTEMS_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    agent_version: _builtins.str
+    hostname: _builtins.str
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def os(self) -> Global___GuestOs: ...
+    @_builtins.property
+    def time_zone(self) -> Global___GuestTimeZone: ...
+    @_builtins.property
+    def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuestInterface]: ...
+    @_builtins.property
+    def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuestUser]: ...
+    @_builtins.property
+    def filesystems(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuestFilesystem]: ...
+    @_builtins.property
+    def load(self) -> Global___GuestLoad: ...
+    @_builtins.property
+    def memory(self) -> Global___GuestMemory: ...
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        agent_version: _builtins.str = ...,
+        hostname: _builtins.str = ...,
+        os: Global___GuestOs | None = ...,
+        time_zone: Global___GuestTimeZone | None = ...,
+        interfaces: _abc.Iterable[Global___GuestInterface] | None = ...,
+        users: _abc.Iterable[Global___GuestUser] | None = ...,
+        filesystems: _abc.Iterable[Global___GuestFilesystem] | None = ...,
+        load: Global___GuestLoad | None = ...,
+        memory: Global___GuestMemory | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "memory", b"memory", "os", b"os", "time", b"time", "time_zone", b"time_zone"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "filesystems", b"filesystems", "hostname", b"hostname", "interfaces", b"interfaces", "load", b"load", "memory", b"memory", "os", b"os", "time", b"time", "time_zone", b"time_zone", "users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GuestReport: _TypeAlias = GuestReport  # noqa: Y015
 
 @_typing.final
 class BootPhase(_message.Message):
@@ -451,7 +870,9 @@ class BootPhase(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """firmware, kernel, userspace, network, cloud-init, agent, ready."""
+    """firmware, bootloader, kernel, userspace, network, cloud-init, its stages cloud-init-local, cloud-init-network,
+    cloud-init-config and cloud-init-final, agent, ready. What a guest does not tell of is not there.
+    """
     duration_ms: _builtins.int
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -1809,6 +2230,517 @@ class ExecInstanceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExecInstanceResponse: _TypeAlias = ExecInstanceResponse  # noqa: Y015
+
+@_typing.final
+class StreamExecRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ARGV_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    STDIN_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    stdin: _builtins.bytes
+    timeout: _builtins.str
+    """Duration; empty: "30s"."""
+    @_builtins.property
+    def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        argv: _abc.Iterable[_builtins.str] | None = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        stdin: _builtins.bytes = ...,
+        timeout: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "env", b"env", "name", b"name", "stdin", b"stdin", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamExecRequest: _TypeAlias = StreamExecRequest  # noqa: Y015
+
+@_typing.final
+class ExecEnd(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    exit_code: _builtins.int
+    """Its code, or 128 and the number of the signal that ended it."""
+    truncated: _builtins.bool
+    """It wrote more than is passed on, and was ended for it."""
+    def __init__(
+        self,
+        *,
+        exit_code: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecEnd: _TypeAlias = ExecEnd  # noqa: Y015
+
+@_typing.final
+class StreamExecResponse(_message.Message):
+    """The first message is empty: the program has begun. The last one is its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STDOUT_FIELD_NUMBER: _builtins.int
+    STDERR_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    stdout: _builtins.bytes
+    stderr: _builtins.bytes
+    @_builtins.property
+    def end(self) -> Global___ExecEnd: ...
+    def __init__(
+        self,
+        *,
+        stdout: _builtins.bytes = ...,
+        stderr: _builtins.bytes = ...,
+        end: Global___ExecEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "part", b"part", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "part", b"part", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["stdout", "stderr", "end"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___StreamExecResponse: _TypeAlias = StreamExecResponse  # noqa: Y015
+
+@_typing.final
+class FilePush(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    path: _builtins.str
+    """Absolute, in the guest."""
+    mode: _builtins.str
+    """Octal digits; empty: that of the file it replaces, else "0644"."""
+    owner: _builtins.str
+    """"user" or "user:group", names or numbers; empty: that of the file it replaces, else the agent's."""
+    digest: _builtins.str
+    """"sha256:<hex>" that the bytes must have; empty: any."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        path: _builtins.str = ...,
+        mode: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "mode", b"mode", "name", b"name", "owner", b"owner", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilePush: _TypeAlias = FilePush  # noqa: Y015
+
+@_typing.final
+class FileEnd(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    total_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileEnd: _TypeAlias = FileEnd  # noqa: Y015
+
+@_typing.final
+class PushFileRequest(_message.Message):
+    """`push` first, then chunks of at most 1 MiB, then `end`; without it nothing is left in the guest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUSH_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    @_builtins.property
+    def push(self) -> Global___FilePush: ...
+    @_builtins.property
+    def end(self) -> Global___FileEnd: ...
+    def __init__(
+        self,
+        *,
+        push: Global___FilePush | None = ...,
+        chunk: _builtins.bytes = ...,
+        end: Global___FileEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "part", b"part", "push", b"push"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "part", b"part", "push", b"push"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["push", "chunk", "end"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___PushFileRequest: _TypeAlias = PushFileRequest  # noqa: Y015
+
+@_typing.final
+class GuestFile(_message.Message):
+    """GuestFile is a regular file in the guest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    size_bytes: _builtins.int
+    digest: _builtins.str
+    """"sha256:<hex>", as the guest counted it."""
+    mode: _builtins.str
+    owner: _builtins.str
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        digest: _builtins.str = ...,
+        mode: _builtins.str = ...,
+        owner: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "mode", b"mode", "owner", b"owner", "path", b"path", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GuestFile: _TypeAlias = GuestFile  # noqa: Y015
+
+@_typing.final
+class PushFileResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> Global___GuestFile: ...
+    def __init__(
+        self,
+        *,
+        file: Global___GuestFile | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PushFileResponse: _TypeAlias = PushFileResponse  # noqa: Y015
+
+@_typing.final
+class PullFileRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    path: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullFileRequest: _TypeAlias = PullFileRequest  # noqa: Y015
+
+@_typing.final
+class PullFileResponse(_message.Message):
+    """What the file is, then its bytes; they are checked against the digest, and the stream fails where they differ."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    @_builtins.property
+    def file(self) -> Global___GuestFile: ...
+    def __init__(
+        self,
+        *,
+        file: Global___GuestFile | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "file", b"file", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "file", b"file", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["file", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___PullFileResponse: _TypeAlias = PullFileResponse  # noqa: Y015
+
+@_typing.final
+class SetGuestPasswordRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    CRYPTED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    user: _builtins.str
+    password: _builtins.str
+    """Write-only."""
+    crypted: _builtins.bool
+    """It is the hash that the guest's shadow file is to hold."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        user: _builtins.str = ...,
+        password: _builtins.str = ...,
+        crypted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crypted", b"crypted", "name", b"name", "password", b"password", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetGuestPasswordRequest: _TypeAlias = SetGuestPasswordRequest  # noqa: Y015
+
+@_typing.final
+class SetGuestPasswordResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetGuestPasswordResponse: _TypeAlias = SetGuestPasswordResponse  # noqa: Y015
+
+@_typing.final
+class AuthoriseSshKeysRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    user: _builtins.str
+    replace: _builtins.bool
+    """Instead of those there are."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lines as in authorized_keys."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        user: _builtins.str = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        replace: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "name", b"name", "replace", b"replace", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthoriseSshKeysRequest: _TypeAlias = AuthoriseSshKeysRequest  # noqa: Y015
+
+@_typing.final
+class AuthoriseSshKeysResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthoriseSshKeysResponse: _TypeAlias = AuthoriseSshKeysResponse  # noqa: Y015
+
+@_typing.final
+class FreezeGuestRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    timeout: _builtins.str
+    """Duration after which the guest is thawed in any case, at most "300s"; empty: "30s"."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        timeout: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezeGuestRequest: _TypeAlias = FreezeGuestRequest  # noqa: Y015
+
+@_typing.final
+class FreezeGuestResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILESYSTEMS_FIELD_NUMBER: _builtins.int
+    THAW_TIME_FIELD_NUMBER: _builtins.int
+    filesystems: _builtins.int
+    @_builtins.property
+    def thaw_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        filesystems: _builtins.int = ...,
+        thaw_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["thaw_time", b"thaw_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filesystems", b"filesystems", "thaw_time", b"thaw_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezeGuestResponse: _TypeAlias = FreezeGuestResponse  # noqa: Y015
+
+@_typing.final
+class ThawGuestRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThawGuestRequest: _TypeAlias = ThawGuestRequest  # noqa: Y015
+
+@_typing.final
+class ThawGuestResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILESYSTEMS_FIELD_NUMBER: _builtins.int
+    filesystems: _builtins.int
+    def __init__(
+        self,
+        *,
+        filesystems: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filesystems", b"filesystems"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThawGuestResponse: _TypeAlias = ThawGuestResponse  # noqa: Y015
+
+@_typing.final
+class GetGuestRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGuestRequest: _TypeAlias = GetGuestRequest  # noqa: Y015
+
+@_typing.final
+class GetGuestResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GUEST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def guest(self) -> Global___GuestReport: ...
+    def __init__(
+        self,
+        *,
+        guest: Global___GuestReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGuestResponse: _TypeAlias = GetGuestResponse  # noqa: Y015
 
 @_typing.final
 class RenewLeaseRequest(_message.Message):

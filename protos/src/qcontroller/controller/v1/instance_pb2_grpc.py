@@ -110,6 +110,46 @@ class InstanceServiceStub:
                 request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceRequest.SerializeToString,
                 response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceResponse.FromString,
                 _registered_method=True)
+        self.StreamExec = channel.unary_stream(
+                '/qcontroller.controller.v1.InstanceService/StreamExec',
+                request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.StreamExecRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.StreamExecResponse.FromString,
+                _registered_method=True)
+        self.PushFile = channel.stream_unary(
+                '/qcontroller.controller.v1.InstanceService/PushFile',
+                request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.PushFileRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.PushFileResponse.FromString,
+                _registered_method=True)
+        self.PullFile = channel.unary_stream(
+                '/qcontroller.controller.v1.InstanceService/PullFile',
+                request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.PullFileRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.PullFileResponse.FromString,
+                _registered_method=True)
+        self.SetGuestPassword = channel.unary_unary(
+                '/qcontroller.controller.v1.InstanceService/SetGuestPassword',
+                request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.SetGuestPasswordRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.SetGuestPasswordResponse.FromString,
+                _registered_method=True)
+        self.AuthoriseSshKeys = channel.unary_unary(
+                '/qcontroller.controller.v1.InstanceService/AuthoriseSshKeys',
+                request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.AuthoriseSshKeysRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.AuthoriseSshKeysResponse.FromString,
+                _registered_method=True)
+        self.FreezeGuest = channel.unary_unary(
+                '/qcontroller.controller.v1.InstanceService/FreezeGuest',
+                request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.FreezeGuestRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.FreezeGuestResponse.FromString,
+                _registered_method=True)
+        self.ThawGuest = channel.unary_unary(
+                '/qcontroller.controller.v1.InstanceService/ThawGuest',
+                request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ThawGuestRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ThawGuestResponse.FromString,
+                _registered_method=True)
+        self.GetGuest = channel.unary_unary(
+                '/qcontroller.controller.v1.InstanceService/GetGuest',
+                request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.GetGuestRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.GetGuestResponse.FromString,
+                _registered_method=True)
         self.RenewLease = channel.unary_unary(
                 '/qcontroller.controller.v1.InstanceService/RenewLease',
                 request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.RenewLeaseRequest.SerializeToString,
@@ -216,6 +256,57 @@ class InstanceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamExec(self, request, context):
+        """As ExecInstance, and what the program writes is told while it runs; whoever hangs up ends it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PushFile(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PullFile(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetGuestPassword(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AuthoriseSshKeys(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FreezeGuest(self, request, context):
+        """Filesystems stand still until they are thawed, at the latest when the time is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ThawGuest(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetGuest(self, request, context):
+        """Asks the guest's agent now; nothing is kept or polled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RenewLease(self, request, context):
         """A heartbeat: no operation, no event, harmless to repeat.
         """
@@ -307,6 +398,46 @@ def add_InstanceServiceServicer_to_server(servicer, server):
                     servicer.ExecInstance,
                     request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceRequest.FromString,
                     response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceResponse.SerializeToString,
+            ),
+            'StreamExec': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamExec,
+                    request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.StreamExecRequest.FromString,
+                    response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.StreamExecResponse.SerializeToString,
+            ),
+            'PushFile': grpc.stream_unary_rpc_method_handler(
+                    servicer.PushFile,
+                    request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.PushFileRequest.FromString,
+                    response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.PushFileResponse.SerializeToString,
+            ),
+            'PullFile': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullFile,
+                    request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.PullFileRequest.FromString,
+                    response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.PullFileResponse.SerializeToString,
+            ),
+            'SetGuestPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetGuestPassword,
+                    request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.SetGuestPasswordRequest.FromString,
+                    response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.SetGuestPasswordResponse.SerializeToString,
+            ),
+            'AuthoriseSshKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.AuthoriseSshKeys,
+                    request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.AuthoriseSshKeysRequest.FromString,
+                    response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.AuthoriseSshKeysResponse.SerializeToString,
+            ),
+            'FreezeGuest': grpc.unary_unary_rpc_method_handler(
+                    servicer.FreezeGuest,
+                    request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.FreezeGuestRequest.FromString,
+                    response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.FreezeGuestResponse.SerializeToString,
+            ),
+            'ThawGuest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ThawGuest,
+                    request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ThawGuestRequest.FromString,
+                    response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ThawGuestResponse.SerializeToString,
+            ),
+            'GetGuest': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGuest,
+                    request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.GetGuestRequest.FromString,
+                    response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.GetGuestResponse.SerializeToString,
             ),
             'RenewLease': grpc.unary_unary_rpc_method_handler(
                     servicer.RenewLease,
@@ -725,6 +856,222 @@ class InstanceService:
             '/qcontroller.controller.v1.InstanceService/ExecInstance',
             qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceRequest.SerializeToString,
             qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamExec(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/qcontroller.controller.v1.InstanceService/StreamExec',
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.StreamExecRequest.SerializeToString,
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.StreamExecResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PushFile(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/qcontroller.controller.v1.InstanceService/PushFile',
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.PushFileRequest.SerializeToString,
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.PushFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/qcontroller.controller.v1.InstanceService/PullFile',
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.PullFileRequest.SerializeToString,
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.PullFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetGuestPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.controller.v1.InstanceService/SetGuestPassword',
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.SetGuestPasswordRequest.SerializeToString,
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.SetGuestPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AuthoriseSshKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.controller.v1.InstanceService/AuthoriseSshKeys',
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.AuthoriseSshKeysRequest.SerializeToString,
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.AuthoriseSshKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FreezeGuest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.controller.v1.InstanceService/FreezeGuest',
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.FreezeGuestRequest.SerializeToString,
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.FreezeGuestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ThawGuest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.controller.v1.InstanceService/ThawGuest',
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.ThawGuestRequest.SerializeToString,
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.ThawGuestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGuest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.controller.v1.InstanceService/GetGuest',
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.GetGuestRequest.SerializeToString,
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.GetGuestResponse.FromString,
             options,
             channel_credentials,
             insecure,

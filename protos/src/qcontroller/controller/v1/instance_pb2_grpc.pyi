@@ -48,6 +48,17 @@ class InstanceServiceStub:
     WaitInstance: _grpc.UnaryUnaryMultiCallable[_instance_pb2.WaitInstanceRequest, _instance_pb2.WaitInstanceResponse]
     ReadConsole: _grpc.UnaryStreamMultiCallable[_instance_pb2.ReadConsoleRequest, _instance_pb2.ReadConsoleResponse]
     ExecInstance: _grpc.UnaryUnaryMultiCallable[_instance_pb2.ExecInstanceRequest, _instance_pb2.ExecInstanceResponse]
+    StreamExec: _grpc.UnaryStreamMultiCallable[_instance_pb2.StreamExecRequest, _instance_pb2.StreamExecResponse]
+    """As ExecInstance, and what the program writes is told while it runs; whoever hangs up ends it."""
+    PushFile: _grpc.StreamUnaryMultiCallable[_instance_pb2.PushFileRequest, _instance_pb2.PushFileResponse]
+    PullFile: _grpc.UnaryStreamMultiCallable[_instance_pb2.PullFileRequest, _instance_pb2.PullFileResponse]
+    SetGuestPassword: _grpc.UnaryUnaryMultiCallable[_instance_pb2.SetGuestPasswordRequest, _instance_pb2.SetGuestPasswordResponse]
+    AuthoriseSshKeys: _grpc.UnaryUnaryMultiCallable[_instance_pb2.AuthoriseSshKeysRequest, _instance_pb2.AuthoriseSshKeysResponse]
+    FreezeGuest: _grpc.UnaryUnaryMultiCallable[_instance_pb2.FreezeGuestRequest, _instance_pb2.FreezeGuestResponse]
+    """Filesystems stand still until they are thawed, at the latest when the time is over."""
+    ThawGuest: _grpc.UnaryUnaryMultiCallable[_instance_pb2.ThawGuestRequest, _instance_pb2.ThawGuestResponse]
+    GetGuest: _grpc.UnaryUnaryMultiCallable[_instance_pb2.GetGuestRequest, _instance_pb2.GetGuestResponse]
+    """Asks the guest's agent now; nothing is kept or polled."""
     RenewLease: _grpc.UnaryUnaryMultiCallable[_instance_pb2.RenewLeaseRequest, _instance_pb2.RenewLeaseResponse]
     """A heartbeat: no operation, no event, harmless to repeat."""
     HoldLease: _grpc.UnaryStreamMultiCallable[_instance_pb2.HoldLeaseRequest, _instance_pb2.HoldLeaseResponse]
@@ -73,6 +84,17 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     WaitInstance: _aio.UnaryUnaryMultiCallable[_instance_pb2.WaitInstanceRequest, _instance_pb2.WaitInstanceResponse]  # type: ignore[assignment]
     ReadConsole: _aio.UnaryStreamMultiCallable[_instance_pb2.ReadConsoleRequest, _instance_pb2.ReadConsoleResponse]  # type: ignore[assignment]
     ExecInstance: _aio.UnaryUnaryMultiCallable[_instance_pb2.ExecInstanceRequest, _instance_pb2.ExecInstanceResponse]  # type: ignore[assignment]
+    StreamExec: _aio.UnaryStreamMultiCallable[_instance_pb2.StreamExecRequest, _instance_pb2.StreamExecResponse]  # type: ignore[assignment]
+    """As ExecInstance, and what the program writes is told while it runs; whoever hangs up ends it."""
+    PushFile: _aio.StreamUnaryMultiCallable[_instance_pb2.PushFileRequest, _instance_pb2.PushFileResponse]  # type: ignore[assignment]
+    PullFile: _aio.UnaryStreamMultiCallable[_instance_pb2.PullFileRequest, _instance_pb2.PullFileResponse]  # type: ignore[assignment]
+    SetGuestPassword: _aio.UnaryUnaryMultiCallable[_instance_pb2.SetGuestPasswordRequest, _instance_pb2.SetGuestPasswordResponse]  # type: ignore[assignment]
+    AuthoriseSshKeys: _aio.UnaryUnaryMultiCallable[_instance_pb2.AuthoriseSshKeysRequest, _instance_pb2.AuthoriseSshKeysResponse]  # type: ignore[assignment]
+    FreezeGuest: _aio.UnaryUnaryMultiCallable[_instance_pb2.FreezeGuestRequest, _instance_pb2.FreezeGuestResponse]  # type: ignore[assignment]
+    """Filesystems stand still until they are thawed, at the latest when the time is over."""
+    ThawGuest: _aio.UnaryUnaryMultiCallable[_instance_pb2.ThawGuestRequest, _instance_pb2.ThawGuestResponse]  # type: ignore[assignment]
+    GetGuest: _aio.UnaryUnaryMultiCallable[_instance_pb2.GetGuestRequest, _instance_pb2.GetGuestResponse]  # type: ignore[assignment]
+    """Asks the guest's agent now; nothing is kept or polled."""
     RenewLease: _aio.UnaryUnaryMultiCallable[_instance_pb2.RenewLeaseRequest, _instance_pb2.RenewLeaseResponse]  # type: ignore[assignment]
     """A heartbeat: no operation, no event, harmless to repeat."""
     HoldLease: _aio.UnaryStreamMultiCallable[_instance_pb2.HoldLeaseRequest, _instance_pb2.HoldLeaseResponse]  # type: ignore[assignment]
@@ -185,6 +207,65 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_pb2.ExecInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.ExecInstanceResponse, _abc.Awaitable[_instance_pb2.ExecInstanceResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def StreamExec(
+        self,
+        request: _instance_pb2.StreamExecRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_instance_pb2.StreamExecResponse], _abc.AsyncIterator[_instance_pb2.StreamExecResponse]]:
+        """As ExecInstance, and what the program writes is told while it runs; whoever hangs up ends it."""
+
+    @_abc_1.abstractmethod
+    def PushFile(
+        self,
+        request_iterator: _MaybeAsyncIterator[_instance_pb2.PushFileRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_pb2.PushFileResponse, _abc.Awaitable[_instance_pb2.PushFileResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PullFile(
+        self,
+        request: _instance_pb2.PullFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_instance_pb2.PullFileResponse], _abc.AsyncIterator[_instance_pb2.PullFileResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SetGuestPassword(
+        self,
+        request: _instance_pb2.SetGuestPasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_pb2.SetGuestPasswordResponse, _abc.Awaitable[_instance_pb2.SetGuestPasswordResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def AuthoriseSshKeys(
+        self,
+        request: _instance_pb2.AuthoriseSshKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_pb2.AuthoriseSshKeysResponse, _abc.Awaitable[_instance_pb2.AuthoriseSshKeysResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def FreezeGuest(
+        self,
+        request: _instance_pb2.FreezeGuestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_pb2.FreezeGuestResponse, _abc.Awaitable[_instance_pb2.FreezeGuestResponse]]:
+        """Filesystems stand still until they are thawed, at the latest when the time is over."""
+
+    @_abc_1.abstractmethod
+    def ThawGuest(
+        self,
+        request: _instance_pb2.ThawGuestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_pb2.ThawGuestResponse, _abc.Awaitable[_instance_pb2.ThawGuestResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetGuest(
+        self,
+        request: _instance_pb2.GetGuestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_pb2.GetGuestResponse, _abc.Awaitable[_instance_pb2.GetGuestResponse]]:
+        """Asks the guest's agent now; nothing is kept or polled."""
 
     @_abc_1.abstractmethod
     def RenewLease(

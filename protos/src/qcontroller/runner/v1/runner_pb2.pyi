@@ -218,6 +218,7 @@ class MachineSpec(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     INSTANCE_RECORD_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The instance's name, for people who read machine.json; never a path or an id on the host."""
     arch: _builtins.str
@@ -234,6 +235,10 @@ class MachineSpec(_message.Message):
     def nics(self) -> _containers.RepeatedCompositeFieldContainer[Global___MachineNic]: ...
     @_builtins.property
     def seed(self) -> Global___MachineSeed: ...
+    @_builtins.property
+    def probes(self) -> _containers.RepeatedCompositeFieldContainer[_instance_pb2.Probe]:
+        """What must hold for the machine to be ready; empty: nothing is probed."""
+
     def __init__(
         self,
         *,
@@ -247,10 +252,11 @@ class MachineSpec(_message.Message):
         seed: Global___MachineSeed | None = ...,
         cluster_id: _builtins.str = ...,
         instance_record: _builtins.str = ...,
+        probes: _abc.Iterable[_instance_pb2.Probe] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "cluster_id", b"cluster_id", "cpus", b"cpus", "disk_bytes", b"disk_bytes", "image", b"image", "instance_record", b"instance_record", "memory_mib", b"memory_mib", "name", b"name", "nics", b"nics", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "cluster_id", b"cluster_id", "cpus", b"cpus", "disk_bytes", b"disk_bytes", "image", b"image", "instance_record", b"instance_record", "memory_mib", b"memory_mib", "name", b"name", "nics", b"nics", "probes", b"probes", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -333,6 +339,37 @@ class MachineAgent(_message.Message):
 Global___MachineAgent: _TypeAlias = MachineAgent  # noqa: Y015
 
 @_typing.final
+class ProbeResult(_message.Message):
+    """ProbeResult is how one probe of the spec stands since the guest began to boot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDS_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    holds: _builtins.bool
+    evidence: _builtins.str
+    """What was seen last, a sentence; empty: nothing yet."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When it was seen to; absent: it does not, or did so before this life of the runner."""
+
+    def __init__(
+        self,
+        *,
+        holds: _builtins.bool = ...,
+        evidence: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "holds", b"holds", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProbeResult: _TypeAlias = ProbeResult  # noqa: Y015
+
+@_typing.final
 class Machine(_message.Message):
     """Machine is an observation; it decides nothing by itself."""
 
@@ -356,6 +393,9 @@ class Machine(_message.Message):
     BOOT_TIME_FIELD_NUMBER: _builtins.int
     PANICKED_FIELD_NUMBER: _builtins.int
     IO_ERROR_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
+    CLOUD_INIT_FIELD_NUMBER: _builtins.int
+    CLOUD_INIT_DETAIL_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.str
     phase: Global___MachinePhase.ValueType
     run_state: _builtins.str
@@ -374,6 +414,10 @@ class Machine(_message.Message):
     """The guest's kernel has panicked and stands still, while QEMU runs on."""
     io_error: _builtins.str
     """Why QEMU stopped the guest in the run state io-error, a sentence; empty: it has not, or nobody was told."""
+    cloud_init: _builtins.str
+    """"done" or "error" once the guest's cloud-init has finished in this boot; empty: not seen."""
+    cloud_init_detail: _builtins.str
+    """What cloud-init gave as its errors."""
     @_builtins.property
     def exit(self) -> Global___MachineExit:
         """Of the last process that ended; absent while ACTIVE."""
@@ -393,6 +437,10 @@ class Machine(_message.Message):
     @_builtins.property
     def boot_time(self) -> _timestamp_pb2.Timestamp:
         """When it last did."""
+
+    @_builtins.property
+    def probes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProbeResult]:
+        """In the order of the spec's; empty while nothing is watched."""
 
     def __init__(
         self,
@@ -415,10 +463,13 @@ class Machine(_message.Message):
         boot_time: _timestamp_pb2.Timestamp | None = ...,
         panicked: _builtins.bool = ...,
         io_error: _builtins.str = ...,
+        probes: _abc.Iterable[Global___ProbeResult] | None = ...,
+        cloud_init: _builtins.str = ...,
+        cloud_init_detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "boot_time", b"boot_time", "exit", b"exit", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "agent", b"agent", "boot_phases", b"boot_phases", "boot_time", b"boot_time", "boots", b"boots", "exit", b"exit", "fence", b"fence", "incarnation", b"incarnation", "io_error", b"io_error", "machine_id", b"machine_id", "network_fault", b"network_fault", "nics", b"nics", "panicked", b"panicked", "phase", b"phase", "revision", b"revision", "run_state", b"run_state", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "agent", b"agent", "boot_phases", b"boot_phases", "boot_time", b"boot_time", "boots", b"boots", "cloud_init", b"cloud_init", "cloud_init_detail", b"cloud_init_detail", "exit", b"exit", "fence", b"fence", "incarnation", b"incarnation", "io_error", b"io_error", "machine_id", b"machine_id", "network_fault", b"network_fault", "nics", b"nics", "panicked", b"panicked", "phase", b"phase", "probes", b"probes", "revision", b"revision", "run_state", b"run_state", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1188,6 +1239,423 @@ class ExecMachineResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExecMachineResponse: _TypeAlias = ExecMachineResponse  # noqa: Y015
+
+@_typing.final
+class StreamMachineExecRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    ARGV_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    STDIN_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    machine_id: _builtins.str
+    stdin: _builtins.bytes
+    timeout_ms: _builtins.int
+    @_builtins.property
+    def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        machine_id: _builtins.str = ...,
+        argv: _abc.Iterable[_builtins.str] | None = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        stdin: _builtins.bytes = ...,
+        timeout_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "env", b"env", "machine_id", b"machine_id", "stdin", b"stdin", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamMachineExecRequest: _TypeAlias = StreamMachineExecRequest  # noqa: Y015
+
+@_typing.final
+class StreamMachineExecResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STDOUT_FIELD_NUMBER: _builtins.int
+    STDERR_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    stdout: _builtins.bytes
+    stderr: _builtins.bytes
+    @_builtins.property
+    def end(self) -> _instance_pb2.ExecEnd: ...
+    def __init__(
+        self,
+        *,
+        stdout: _builtins.bytes = ...,
+        stderr: _builtins.bytes = ...,
+        end: _instance_pb2.ExecEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "part", b"part", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "part", b"part", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["stdout", "stderr", "end"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___StreamMachineExecResponse: _TypeAlias = StreamMachineExecResponse  # noqa: Y015
+
+@_typing.final
+class MachineFilePush(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    machine_id: _builtins.str
+    path: _builtins.str
+    mode: _builtins.str
+    owner: _builtins.str
+    digest: _builtins.str
+    def __init__(
+        self,
+        *,
+        machine_id: _builtins.str = ...,
+        path: _builtins.str = ...,
+        mode: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "machine_id", b"machine_id", "mode", b"mode", "owner", b"owner", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineFilePush: _TypeAlias = MachineFilePush  # noqa: Y015
+
+@_typing.final
+class PushMachineFileRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUSH_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    @_builtins.property
+    def push(self) -> Global___MachineFilePush: ...
+    @_builtins.property
+    def end(self) -> _instance_pb2.FileEnd: ...
+    def __init__(
+        self,
+        *,
+        push: Global___MachineFilePush | None = ...,
+        chunk: _builtins.bytes = ...,
+        end: _instance_pb2.FileEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "part", b"part", "push", b"push"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "part", b"part", "push", b"push"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["push", "chunk", "end"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___PushMachineFileRequest: _TypeAlias = PushMachineFileRequest  # noqa: Y015
+
+@_typing.final
+class PushMachineFileResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> _instance_pb2.GuestFile: ...
+    def __init__(
+        self,
+        *,
+        file: _instance_pb2.GuestFile | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PushMachineFileResponse: _TypeAlias = PushMachineFileResponse  # noqa: Y015
+
+@_typing.final
+class PullMachineFileRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    machine_id: _builtins.str
+    path: _builtins.str
+    def __init__(
+        self,
+        *,
+        machine_id: _builtins.str = ...,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullMachineFileRequest: _TypeAlias = PullMachineFileRequest  # noqa: Y015
+
+@_typing.final
+class PullMachineFileResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    @_builtins.property
+    def file(self) -> _instance_pb2.GuestFile: ...
+    def __init__(
+        self,
+        *,
+        file: _instance_pb2.GuestFile | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "file", b"file", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "file", b"file", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["file", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___PullMachineFileResponse: _TypeAlias = PullMachineFileResponse  # noqa: Y015
+
+@_typing.final
+class SetMachinePasswordRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    CRYPTED_FIELD_NUMBER: _builtins.int
+    machine_id: _builtins.str
+    user: _builtins.str
+    password: _builtins.str
+    crypted: _builtins.bool
+    def __init__(
+        self,
+        *,
+        machine_id: _builtins.str = ...,
+        user: _builtins.str = ...,
+        password: _builtins.str = ...,
+        crypted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crypted", b"crypted", "machine_id", b"machine_id", "password", b"password", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetMachinePasswordRequest: _TypeAlias = SetMachinePasswordRequest  # noqa: Y015
+
+@_typing.final
+class SetMachinePasswordResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetMachinePasswordResponse: _TypeAlias = SetMachinePasswordResponse  # noqa: Y015
+
+@_typing.final
+class AuthoriseMachineKeysRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    machine_id: _builtins.str
+    user: _builtins.str
+    replace: _builtins.bool
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        machine_id: _builtins.str = ...,
+        user: _builtins.str = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        replace: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "machine_id", b"machine_id", "replace", b"replace", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthoriseMachineKeysRequest: _TypeAlias = AuthoriseMachineKeysRequest  # noqa: Y015
+
+@_typing.final
+class AuthoriseMachineKeysResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthoriseMachineKeysResponse: _TypeAlias = AuthoriseMachineKeysResponse  # noqa: Y015
+
+@_typing.final
+class FreezeMachineGuestRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    machine_id: _builtins.str
+    timeout_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        machine_id: _builtins.str = ...,
+        timeout_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezeMachineGuestRequest: _TypeAlias = FreezeMachineGuestRequest  # noqa: Y015
+
+@_typing.final
+class FreezeMachineGuestResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILESYSTEMS_FIELD_NUMBER: _builtins.int
+    THAW_TIME_FIELD_NUMBER: _builtins.int
+    filesystems: _builtins.int
+    @_builtins.property
+    def thaw_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        filesystems: _builtins.int = ...,
+        thaw_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["thaw_time", b"thaw_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filesystems", b"filesystems", "thaw_time", b"thaw_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezeMachineGuestResponse: _TypeAlias = FreezeMachineGuestResponse  # noqa: Y015
+
+@_typing.final
+class ThawMachineGuestRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    machine_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        machine_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThawMachineGuestRequest: _TypeAlias = ThawMachineGuestRequest  # noqa: Y015
+
+@_typing.final
+class ThawMachineGuestResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILESYSTEMS_FIELD_NUMBER: _builtins.int
+    filesystems: _builtins.int
+    def __init__(
+        self,
+        *,
+        filesystems: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filesystems", b"filesystems"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThawMachineGuestResponse: _TypeAlias = ThawMachineGuestResponse  # noqa: Y015
+
+@_typing.final
+class ReadMachineGuestRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    machine_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        machine_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadMachineGuestRequest: _TypeAlias = ReadMachineGuestRequest  # noqa: Y015
+
+@_typing.final
+class ReadMachineGuestResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GUEST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def guest(self) -> _instance_pb2.GuestReport: ...
+    def __init__(
+        self,
+        *,
+        guest: _instance_pb2.GuestReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadMachineGuestResponse: _TypeAlias = ReadMachineGuestResponse  # noqa: Y015
 
 @_typing.final
 class PlanMachineRequest(_message.Message):

@@ -742,6 +742,383 @@ class MachineService:
             _registered_method=True)
 
 
+class GuestServiceStub:
+    """GuestService is what is done inside the guests of running machines, through their agents.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ReadMachineGuest = channel.unary_unary(
+                '/qcontroller.runner.v1.GuestService/ReadMachineGuest',
+                request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestResponse.FromString,
+                _registered_method=True)
+        self.StreamMachineExec = channel.unary_stream(
+                '/qcontroller.runner.v1.GuestService/StreamMachineExec',
+                request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.StreamMachineExecRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.StreamMachineExecResponse.FromString,
+                _registered_method=True)
+        self.PushMachineFile = channel.stream_unary(
+                '/qcontroller.runner.v1.GuestService/PushMachineFile',
+                request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.PushMachineFileRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.PushMachineFileResponse.FromString,
+                _registered_method=True)
+        self.PullMachineFile = channel.unary_stream(
+                '/qcontroller.runner.v1.GuestService/PullMachineFile',
+                request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.PullMachineFileRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.PullMachineFileResponse.FromString,
+                _registered_method=True)
+        self.SetMachinePassword = channel.unary_unary(
+                '/qcontroller.runner.v1.GuestService/SetMachinePassword',
+                request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.SetMachinePasswordRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.SetMachinePasswordResponse.FromString,
+                _registered_method=True)
+        self.AuthoriseMachineKeys = channel.unary_unary(
+                '/qcontroller.runner.v1.GuestService/AuthoriseMachineKeys',
+                request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.AuthoriseMachineKeysRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.AuthoriseMachineKeysResponse.FromString,
+                _registered_method=True)
+        self.FreezeMachineGuest = channel.unary_unary(
+                '/qcontroller.runner.v1.GuestService/FreezeMachineGuest',
+                request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.FreezeMachineGuestRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.FreezeMachineGuestResponse.FromString,
+                _registered_method=True)
+        self.ThawMachineGuest = channel.unary_unary(
+                '/qcontroller.runner.v1.GuestService/ThawMachineGuest',
+                request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ThawMachineGuestRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ThawMachineGuestResponse.FromString,
+                _registered_method=True)
+
+
+class GuestServiceServicer:
+    """GuestService is what is done inside the guests of running machines, through their agents.
+    """
+
+    def ReadMachineGuest(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamMachineExec(self, request, context):
+        """Whoever hangs up ends the program.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PushMachineFile(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PullMachineFile(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetMachinePassword(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AuthoriseMachineKeys(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FreezeMachineGuest(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ThawMachineGuest(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_GuestServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ReadMachineGuest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadMachineGuest,
+                    request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestRequest.FromString,
+                    response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestResponse.SerializeToString,
+            ),
+            'StreamMachineExec': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamMachineExec,
+                    request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.StreamMachineExecRequest.FromString,
+                    response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.StreamMachineExecResponse.SerializeToString,
+            ),
+            'PushMachineFile': grpc.stream_unary_rpc_method_handler(
+                    servicer.PushMachineFile,
+                    request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.PushMachineFileRequest.FromString,
+                    response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.PushMachineFileResponse.SerializeToString,
+            ),
+            'PullMachineFile': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullMachineFile,
+                    request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.PullMachineFileRequest.FromString,
+                    response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.PullMachineFileResponse.SerializeToString,
+            ),
+            'SetMachinePassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMachinePassword,
+                    request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.SetMachinePasswordRequest.FromString,
+                    response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.SetMachinePasswordResponse.SerializeToString,
+            ),
+            'AuthoriseMachineKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.AuthoriseMachineKeys,
+                    request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.AuthoriseMachineKeysRequest.FromString,
+                    response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.AuthoriseMachineKeysResponse.SerializeToString,
+            ),
+            'FreezeMachineGuest': grpc.unary_unary_rpc_method_handler(
+                    servicer.FreezeMachineGuest,
+                    request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.FreezeMachineGuestRequest.FromString,
+                    response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.FreezeMachineGuestResponse.SerializeToString,
+            ),
+            'ThawMachineGuest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ThawMachineGuest,
+                    request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ThawMachineGuestRequest.FromString,
+                    response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ThawMachineGuestResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'qcontroller.runner.v1.GuestService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('qcontroller.runner.v1.GuestService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class GuestService:
+    """GuestService is what is done inside the guests of running machines, through their agents.
+    """
+
+    @staticmethod
+    def ReadMachineGuest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.runner.v1.GuestService/ReadMachineGuest',
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestRequest.SerializeToString,
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamMachineExec(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/qcontroller.runner.v1.GuestService/StreamMachineExec',
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.StreamMachineExecRequest.SerializeToString,
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.StreamMachineExecResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PushMachineFile(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/qcontroller.runner.v1.GuestService/PushMachineFile',
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.PushMachineFileRequest.SerializeToString,
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.PushMachineFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullMachineFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/qcontroller.runner.v1.GuestService/PullMachineFile',
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.PullMachineFileRequest.SerializeToString,
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.PullMachineFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMachinePassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.runner.v1.GuestService/SetMachinePassword',
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.SetMachinePasswordRequest.SerializeToString,
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.SetMachinePasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AuthoriseMachineKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.runner.v1.GuestService/AuthoriseMachineKeys',
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.AuthoriseMachineKeysRequest.SerializeToString,
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.AuthoriseMachineKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FreezeMachineGuest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.runner.v1.GuestService/FreezeMachineGuest',
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.FreezeMachineGuestRequest.SerializeToString,
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.FreezeMachineGuestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ThawMachineGuest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qcontroller.runner.v1.GuestService/ThawMachineGuest',
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.ThawMachineGuestRequest.SerializeToString,
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.ThawMachineGuestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class HostServiceStub:
     """Missing associated documentation comment in .proto file."""
 

@@ -183,6 +183,100 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
 
 def add_MachineServiceServicer_to_server(servicer: MachineServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
+class GuestServiceStub:
+    """GuestService is what is done inside the guests of running machines, through their agents."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> GuestServiceAsyncStub: ...
+    ReadMachineGuest: _grpc.UnaryUnaryMultiCallable[_runner_pb2.ReadMachineGuestRequest, _runner_pb2.ReadMachineGuestResponse]
+    StreamMachineExec: _grpc.UnaryStreamMultiCallable[_runner_pb2.StreamMachineExecRequest, _runner_pb2.StreamMachineExecResponse]
+    """Whoever hangs up ends the program."""
+    PushMachineFile: _grpc.StreamUnaryMultiCallable[_runner_pb2.PushMachineFileRequest, _runner_pb2.PushMachineFileResponse]
+    PullMachineFile: _grpc.UnaryStreamMultiCallable[_runner_pb2.PullMachineFileRequest, _runner_pb2.PullMachineFileResponse]
+    SetMachinePassword: _grpc.UnaryUnaryMultiCallable[_runner_pb2.SetMachinePasswordRequest, _runner_pb2.SetMachinePasswordResponse]
+    AuthoriseMachineKeys: _grpc.UnaryUnaryMultiCallable[_runner_pb2.AuthoriseMachineKeysRequest, _runner_pb2.AuthoriseMachineKeysResponse]
+    FreezeMachineGuest: _grpc.UnaryUnaryMultiCallable[_runner_pb2.FreezeMachineGuestRequest, _runner_pb2.FreezeMachineGuestResponse]
+    ThawMachineGuest: _grpc.UnaryUnaryMultiCallable[_runner_pb2.ThawMachineGuestRequest, _runner_pb2.ThawMachineGuestResponse]
+
+@_typing.type_check_only
+class GuestServiceAsyncStub(GuestServiceStub):
+    """GuestService is what is done inside the guests of running machines, through their agents."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ReadMachineGuest: _aio.UnaryUnaryMultiCallable[_runner_pb2.ReadMachineGuestRequest, _runner_pb2.ReadMachineGuestResponse]  # type: ignore[assignment]
+    StreamMachineExec: _aio.UnaryStreamMultiCallable[_runner_pb2.StreamMachineExecRequest, _runner_pb2.StreamMachineExecResponse]  # type: ignore[assignment]
+    """Whoever hangs up ends the program."""
+    PushMachineFile: _aio.StreamUnaryMultiCallable[_runner_pb2.PushMachineFileRequest, _runner_pb2.PushMachineFileResponse]  # type: ignore[assignment]
+    PullMachineFile: _aio.UnaryStreamMultiCallable[_runner_pb2.PullMachineFileRequest, _runner_pb2.PullMachineFileResponse]  # type: ignore[assignment]
+    SetMachinePassword: _aio.UnaryUnaryMultiCallable[_runner_pb2.SetMachinePasswordRequest, _runner_pb2.SetMachinePasswordResponse]  # type: ignore[assignment]
+    AuthoriseMachineKeys: _aio.UnaryUnaryMultiCallable[_runner_pb2.AuthoriseMachineKeysRequest, _runner_pb2.AuthoriseMachineKeysResponse]  # type: ignore[assignment]
+    FreezeMachineGuest: _aio.UnaryUnaryMultiCallable[_runner_pb2.FreezeMachineGuestRequest, _runner_pb2.FreezeMachineGuestResponse]  # type: ignore[assignment]
+    ThawMachineGuest: _aio.UnaryUnaryMultiCallable[_runner_pb2.ThawMachineGuestRequest, _runner_pb2.ThawMachineGuestResponse]  # type: ignore[assignment]
+
+class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
+    """GuestService is what is done inside the guests of running machines, through their agents."""
+
+    @_abc_1.abstractmethod
+    def ReadMachineGuest(
+        self,
+        request: _runner_pb2.ReadMachineGuestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runner_pb2.ReadMachineGuestResponse, _abc.Awaitable[_runner_pb2.ReadMachineGuestResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def StreamMachineExec(
+        self,
+        request: _runner_pb2.StreamMachineExecRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_runner_pb2.StreamMachineExecResponse], _abc.AsyncIterator[_runner_pb2.StreamMachineExecResponse]]:
+        """Whoever hangs up ends the program."""
+
+    @_abc_1.abstractmethod
+    def PushMachineFile(
+        self,
+        request_iterator: _MaybeAsyncIterator[_runner_pb2.PushMachineFileRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_runner_pb2.PushMachineFileResponse, _abc.Awaitable[_runner_pb2.PushMachineFileResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PullMachineFile(
+        self,
+        request: _runner_pb2.PullMachineFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_runner_pb2.PullMachineFileResponse], _abc.AsyncIterator[_runner_pb2.PullMachineFileResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SetMachinePassword(
+        self,
+        request: _runner_pb2.SetMachinePasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runner_pb2.SetMachinePasswordResponse, _abc.Awaitable[_runner_pb2.SetMachinePasswordResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def AuthoriseMachineKeys(
+        self,
+        request: _runner_pb2.AuthoriseMachineKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runner_pb2.AuthoriseMachineKeysResponse, _abc.Awaitable[_runner_pb2.AuthoriseMachineKeysResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def FreezeMachineGuest(
+        self,
+        request: _runner_pb2.FreezeMachineGuestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runner_pb2.FreezeMachineGuestResponse, _abc.Awaitable[_runner_pb2.FreezeMachineGuestResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ThawMachineGuest(
+        self,
+        request: _runner_pb2.ThawMachineGuestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runner_pb2.ThawMachineGuestResponse, _abc.Awaitable[_runner_pb2.ThawMachineGuestResponse]]: ...
+
+def add_GuestServiceServicer_to_server(servicer: GuestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
 class HostServiceStub:
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...

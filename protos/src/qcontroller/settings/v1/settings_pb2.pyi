@@ -131,6 +131,7 @@ class ControllerSettings(_message.Message):
     POLICIES_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
+    FETCH_DEADLINE_FIELD_NUMBER: _builtins.int
     database_url: _builtins.str
     """SQLAlchemy URL; "sqlite:////path/controller.db"."""
     image_store: _builtins.str
@@ -140,6 +141,8 @@ class ControllerSettings(_message.Message):
     operation_deadline: _builtins.str
     operation_slots: _builtins.int
     """Operations worked on at once; 0: 8."""
+    fetch_deadline: _builtins.str
+    """Longest time that fetching an image may take; a launch from a URL has it besides its own deadline. Empty: "2h"."""
     @_builtins.property
     def listen(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """gRPC addresses of the public services: "unix:/path", "127.0.0.1:8009"."""
@@ -169,10 +172,11 @@ class ControllerSettings(_message.Message):
         policies: Global___PolicySettings | None = ...,
         capacity: Global___CapacitySettings | None = ...,
         retention: Global___RetentionSettings | None = ...,
+        fetch_deadline: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "policies", b"policies", "retention", b"retention", "telemetry", b"telemetry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "database_url", b"database_url", "image_store", b"image_store", "listen", b"listen", "operation_deadline", b"operation_deadline", "operation_slots", b"operation_slots", "policies", b"policies", "readiness_deadline", b"readiness_deadline", "retention", b"retention", "runners", b"runners", "stop_timeout", b"stop_timeout", "telemetry", b"telemetry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "database_url", b"database_url", "fetch_deadline", b"fetch_deadline", "image_store", b"image_store", "listen", b"listen", "operation_deadline", b"operation_deadline", "operation_slots", b"operation_slots", "policies", b"policies", "readiness_deadline", b"readiness_deadline", "retention", b"retention", "runners", b"runners", "stop_timeout", b"stop_timeout", "telemetry", b"telemetry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -299,10 +303,17 @@ class ImageStoreSettings(_message.Message):
     MAX_UPLOAD_FIELD_NUMBER: _builtins.int
     MAX_VIRTUAL_SIZE_FIELD_NUMBER: _builtins.int
     S3_FIELD_NUMBER: _builtins.int
+    FETCH_FIELD_NUMBER: _builtins.int
+    MAX_UNPACKED_FIELD_NUMBER: _builtins.int
+    MAX_UNPACK_RATIO_FIELD_NUMBER: _builtins.int
     database_url: _builtins.str
     max_upload: _builtins.str
     """Largest upload, "64G"; empty: 64 GiB. Largest virtual size, "2T"; empty: 2 TiB."""
     max_virtual_size: _builtins.str
+    max_unpacked: _builtins.str
+    """Largest compressed upload or import once it is unpacked; empty: as `max_upload`."""
+    max_unpack_ratio: _builtins.int
+    """…and how many times larger than it came, beyond the first 256 MiB; 0: 250."""
     @_builtins.property
     def listen(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """gRPC addresses of the public service."""
@@ -323,6 +334,8 @@ class ImageStoreSettings(_message.Message):
     def telemetry(self) -> Global___TelemetrySettings: ...
     @_builtins.property
     def s3(self) -> Global___S3Backend: ...
+    @_builtins.property
+    def fetch(self) -> Global___FetchSettings: ...
     def __init__(
         self,
         *,
@@ -335,14 +348,47 @@ class ImageStoreSettings(_message.Message):
         max_upload: _builtins.str = ...,
         max_virtual_size: _builtins.str = ...,
         s3: Global___S3Backend | None = ...,
+        fetch: Global___FetchSettings | None = ...,
+        max_unpacked: _builtins.str = ...,
+        max_unpack_ratio: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["directory", b"directory", "s3", b"s3", "telemetry", b"telemetry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["directory", b"directory", "fetch", b"fetch", "s3", b"s3", "telemetry", b"telemetry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["controller_listen", b"controller_listen", "database_url", b"database_url", "directory", b"directory", "listen", b"listen", "max_upload", b"max_upload", "max_virtual_size", b"max_virtual_size", "runner_listen", b"runner_listen", "s3", b"s3", "telemetry", b"telemetry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["controller_listen", b"controller_listen", "database_url", b"database_url", "directory", b"directory", "fetch", b"fetch", "listen", b"listen", "max_unpack_ratio", b"max_unpack_ratio", "max_unpacked", b"max_unpacked", "max_upload", b"max_upload", "max_virtual_size", b"max_virtual_size", "runner_listen", b"runner_listen", "s3", b"s3", "telemetry", b"telemetry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImageStoreSettings: _TypeAlias = ImageStoreSettings  # noqa: Y015
+
+@_typing.final
+class FetchSettings(_message.Message):
+    """FetchSettings is about images that are fetched from a URL (docs/images.md)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOW_FIELD_NUMBER: _builtins.int
+    CA_FILE_FIELD_NUMBER: _builtins.int
+    ca_file: _builtins.str
+    """Authorities to trust; empty: the system's."""
+    @_builtins.property
+    def allow(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What may be fetched from besides public addresses: networks ("10.20.0.0/16", "127.0.0.1") and names of
+        hosts ("mirror.example.org", whatever their address is).
+        """
+
+    def __init__(
+        self,
+        *,
+        allow: _abc.Iterable[_builtins.str] | None = ...,
+        ca_file: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "ca_file", b"ca_file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchSettings: _TypeAlias = FetchSettings  # noqa: Y015
 
 @_typing.final
 class DirectoryBackend(_message.Message):

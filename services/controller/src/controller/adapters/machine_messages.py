@@ -1,5 +1,6 @@
 """Machines, nodes and specs between the runner's messages and the domain."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -10,17 +11,22 @@ from qcontroller.runner.v1 import runner_pb2
 from controller.domain.machine import (
     Address,
     BootPhase,
+    CloudInit,
     Guest,
+    GuestInterface,
     GuestOs,
+    GuestTimeZone,
     Machine,
     MachineExit,
     MachinePhase,
     MachineSpec,
     NicView,
     Port,
+    ProbeView,
 )
 from controller.domain.node import Accelerator, Check, CheckStatus, Dependency, Leak, Node, NodeState, VmHost
 from controller.domain.orphan import Unclaimed
+from controller.probe_messages import probe_message
 
 _PHASE_PREFIX = "MACHINE_PHASE_"
 _NODE_PREFIX = "NODE_STATE_"
@@ -53,6 +59,9 @@ def machine_of(message: runner_pb2.Machine) -> Machine:
         boot_time=_time(message, "boot_time"),
         panicked=message.panicked,
         io_error=message.io_error,
+        probes=tuple(ProbeView(one.holds, one.evidence, _time(one, "since")) for one in message.probes),
+        cloud_init=_cloud_init(message.cloud_init),
+        cloud_init_detail=message.cloud_init_detail,
     )
 
 
@@ -93,6 +102,7 @@ def spec_message(spec: MachineSpec) -> runner_pb2.MachineSpec:
         ),
         cluster_id=spec.cluster_id,
         instance_record=spec.record,
+        probes=[probe_message(probe) for probe in spec.probes],
     )
 
 
@@ -156,6 +166,10 @@ def _phase(value: runner_pb2.MachinePhase.ValueType) -> MachinePhase:
     return MachinePhase(name) if name in MachinePhase.__members__ else MachinePhase.ABSENT
 
 
+def _cloud_init(word: str) -> CloudInit:
+    return CloudInit(word) if word in set(CloudInit) else CloudInit.UNSEEN
+
+
 def _node_state(value: host_pb2.NodeState.ValueType) -> NodeState:
     name = host_pb2.NodeState.Name(value).removeprefix(_NODE_PREFIX)
     return NodeState(name) if name in NodeState.__members__ else NodeState.READY
@@ -177,25 +191,32 @@ def _nic(message: instance_pb2.NicStatus) -> NicView:
     return NicView(
         message.network,
         message.mac,
-        tuple(Address(item.address, item.family, item.source) for item in message.addresses),
+        _addresses(message.addresses),
         tuple(Port(port.host, port.guest, port.protocol, port.address) for port in message.ports),
     )
 
 
 def _guest(message: instance_pb2.GuestInfo) -> Guest:
-    if not message.HasField("os"):
-        return Guest(message.hostname)
-    os = message.os
+    os, zone = message.os, message.time_zone
     return Guest(
         message.hostname,
-        GuestOs(os.id, os.name, os.pretty_name, os.version, os.kernel_release, os.machine),
+        GuestOs(os.id, os.name, os.pretty_name, os.version, os.kernel_release, os.machine)
+        if message.HasField("os")
+        else None,
+        GuestTimeZone(zone.name, zone.offset_seconds) if message.HasField("time_zone") else None,
+        tuple(GuestInterface(one.name, one.mac, _addresses(one.addresses)) for one in message.interfaces),
     )
+
+
+def _addresses(messages: Iterable[instance_pb2.NicAddress]) -> tuple[Address, ...]:
+    return tuple(Address(item.address, item.family, item.source) for item in messages)
 
 
 def _time(
     message: runner_pb2.Machine
     | runner_pb2.MachineExit
     | runner_pb2.UnclaimedMachine
+    | runner_pb2.ProbeResult
     | host_pb2.Leak
     | host_pb2.Dependency
     | host_pb2.VmHost

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from controller.domain.machine import IO_ERROR, KNOWN_BEFORE_BOOT, Machine, MachinePhase, NicView
+from controller.domain.machine import IO_ERROR, KNOWN_BEFORE_BOOT, CloudInit, Machine, MachinePhase, NicView
 from controller.domain.readiness import Readiness
 
 RUNNER_UNREACHABLE: Final = "RUNNER_UNREACHABLE"
@@ -49,8 +49,10 @@ class _Finding:
     message: str = ""
 
 
+# It travels in the metadata of a refusal, beside the console's last lines.
+_MAX_EVIDENCE: Final = 1000
+
 _TRUE, _FALSE, _UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
-_NOT_OBSERVED: Final = _Finding(_UNKNOWN, "NotObserved", "Nothing in this version observes it.")
 _NOT_STARTED: Final = _Finding(_FALSE, "NotStarted", "The machine has not been started.")
 _UNREACHABLE: Final = _Finding(
     _UNKNOWN, RUNNER_UNREACHABLE, "The runner of the node cannot be reached; the machine may well run."
@@ -85,12 +87,12 @@ def derive(view: View, before: Sequence[Condition], now: datetime) -> tuple[Cond
 
 def _findings(view: View, now: datetime) -> dict[ConditionType, _Finding]:
     if not view.reachable:
-        return dict.fromkeys(ConditionType, _UNREACHABLE) | {ConditionType.CLOUD_INIT_DONE: _NOT_OBSERVED}
+        return dict.fromkeys(ConditionType, _UNREACHABLE)
     return {
         ConditionType.MACHINE_RUNNING: _machine_running(view.machine),
         ConditionType.ADDRESS_ASSIGNED: _address_assigned(view),
         ConditionType.AGENT_CONNECTED: _agent_connected(view.machine),
-        ConditionType.CLOUD_INIT_DONE: _NOT_OBSERVED,
+        ConditionType.CLOUD_INIT_DONE: _cloud_init_done(view.machine),
         ConditionType.READY: _ready(view, now),
     }
 
@@ -145,6 +147,19 @@ def _agent_connected(machine: Machine | None) -> _Finding:
     return _Finding(_FALSE, "NoAnswerYet", "The guest agent has not answered.")
 
 
+def _cloud_init_done(machine: Machine | None) -> _Finding:
+    if machine is None or machine.phase is not MachinePhase.ACTIVE:
+        return _Finding(_FALSE, "MachineNotRunning")
+    match machine.cloud_init:
+        case CloudInit.DONE:
+            return _Finding(_TRUE, "CloudInitFinished")
+        case CloudInit.ERROR:
+            return _Finding(_FALSE, "CLOUD_INIT_FAILED", machine.cloud_init_detail)
+        case CloudInit.UNSEEN:
+            # The image may have none.
+            return _Finding(_UNKNOWN, "NotSeen", "Neither console nor agent has told that cloud-init ended.")
+
+
 def _ready(view: View, now: datetime) -> _Finding:
     machine = view.machine
     if machine is None or machine.phase is not MachinePhase.ACTIVE:
@@ -155,7 +170,7 @@ def _ready(view: View, now: datetime) -> _Finding:
     missing = view.readiness.missing(machine)
     if not missing:
         return _Finding(_TRUE, "ProbesHold")
-    names = ", ".join(missing)
+    names = ", ".join(missing)[:_MAX_EVIDENCE]
     give_up = view.readiness.gives_up_at(machine, view.speed_factor)
     if give_up is not None and now >= give_up:
         return _Finding(_FALSE, READINESS_TIMEOUT, f"Not in time: {names}.")

@@ -31,7 +31,8 @@ class InstanceImage:
 
     Attributes:
         digest: Of the bytes as they were uploaded.
-        stored_digest: Of the blob that the machine runs from.
+        stored_digest: Of the blob that the machine runs from. Empty, as all that follows, while the image is
+            still to be fetched.
     """
 
     name: str
@@ -39,6 +40,11 @@ class InstanceImage:
     stored_digest: str
     format: str
     virtual_size_bytes: int
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the image store had it when it was last asked."""
+        return bool(self.stored_digest)
 
 
 @dataclass(frozen=True, slots=True)

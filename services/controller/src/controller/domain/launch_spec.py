@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controller.domain.fault import Fault
+from controller.domain.image_source import is_url, shown_image
 from controller.domain.instance import MIB
 from controller.domain.machine import BRIDGE_PREFIX, Port, publishing_nic
 from controller.domain.policy import PolicyWish
+from controller.domain.probe import NEED_A_NIC, probe_faults
 from controller.domain.readiness import Readiness
 
 MAX_CPUS: Final = 256
@@ -77,7 +79,7 @@ class LaunchWish:
 
     def __repr__(self) -> str:
         """Show nothing that may be secret."""
-        return f"LaunchWish(name={self.name!r}, image={self.image!r})"
+        return f"LaunchWish(name={self.name!r}, image={shown_image(self.image)!r})"
 
     @property
     def wanted_nics(self) -> tuple[NicWish, ...]:
@@ -99,6 +101,7 @@ def faults_of(wish: LaunchWish) -> list[Fault]:
         *_nics(wish),
         *port_faults(wish.ports),
         *_ports_have_a_nic(wish),
+        *_readiness(wish),
     ]
 
 
@@ -176,12 +179,23 @@ def seed_faults(user_data: str, network_config: str) -> list[Fault]:
     ]
 
 
+def source_faults(wish: LaunchWish) -> list[Fault]:
+    """Return what is wrong with where the image comes from."""
+    faults = []
+    if is_url(wish.image) and not wish.image.lower().startswith(("http://", "https://")):
+        faults.append(Fault("/image", "must be a name, or a URL that begins with http:// or https://"))
+    if is_url(wish.image) and not wish.image_digest:
+        faults.append(Fault("/imageDigest", "is required with a URL: the digest of the file that it serves"))
+    if wish.image_digest and _DIGEST.fullmatch(wish.image_digest) is None:
+        faults.append(Fault("/imageDigest", 'must be "sha256:" and 64 lower-case hex digits'))
+    return faults
+
+
 def _identity(wish: LaunchWish) -> Iterator[Fault]:
     yield from name_faults(wish.name)
     if not wish.image:
         yield Fault("/image", "is required")
-    if wish.image_digest and _DIGEST.fullmatch(wish.image_digest) is None:
-        yield Fault("/imageDigest", 'must be "sha256:" and 64 lower-case hex digits')
+    yield from source_faults(wish)
     if wish.arch and wish.arch not in ARCHES:
         yield Fault("/arch", f"must be one of {', '.join(ARCHES)}: others are not built yet")
 
@@ -239,6 +253,17 @@ def _address_fault(nic: NicWish) -> str | None:
 def _ports_have_a_nic(wish: LaunchWish) -> Iterator[Fault]:
     if wish.ports and publishing_nic([nic.network for nic in wish.wanted_nics]) is None:
         yield Fault("/ports", NOTHING_PUBLISHES)
+
+
+def _readiness(wish: LaunchWish) -> Iterator[Fault]:
+    probes = () if wish.readiness is None else wish.readiness.probes
+    yield from probe_faults(probes)
+    if not wish.wanted_nics:
+        for index, probe in enumerate(probes):
+            if probe.kind in NEED_A_NIC:
+                yield Fault(
+                    f"/readiness/all/{index}/{probe.kind}", "needs a network card; the instance has none"
+                )
 
 
 def _is_address(text: str) -> bool:

@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from controller.domain.probe import Probe
+
 BRIDGE_PREFIX: Final = "bridge:"
 """Before the name of an existing bridge whose own network serves the guest."""
 
@@ -93,11 +95,30 @@ class GuestOs:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestTimeZone:
+    """The guest's time zone, as it abbreviates it."""
+
+    name: str
+    offset_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestInterface:
+    """An interface as the guest sees it."""
+
+    name: str
+    mac: str
+    addresses: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Guest:
-    """What the agent says of the guest."""
+    """What the agent says of the guest, as far as it changes seldom."""
 
     hostname: str = ""
     os: GuestOs | None = None
+    time_zone: GuestTimeZone | None = None
+    interfaces: tuple[GuestInterface, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +128,23 @@ class BootPhase:
     name: str
     start_time: datetime | None
     duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeView:
+    """How one probe stands since the guest began to boot; `evidence` is what was seen of it last."""
+
+    holds: bool
+    evidence: str = ""
+    since: datetime | None = None
+
+
+class CloudInit(StrEnum):
+    """How the guest's cloud-init has ended in this boot."""
+
+    UNSEEN = ""
+    DONE = "done"
+    ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +165,8 @@ class Machine:
         boot_time: When it last did.
         panicked: Whether the guest's kernel has panicked while QEMU runs on.
         io_error: What QEMU told of the disk that it stopped the guest for.
+        probes: In the order of the contract that it was prepared with.
+        cloud_init_detail: What cloud-init gave as its errors.
     """
 
     id: str
@@ -149,6 +189,9 @@ class Machine:
     boot_time: datetime | None = None
     panicked: bool = False
     io_error: str = ""
+    probes: tuple[ProbeView, ...] = ()
+    cloud_init: CloudInit = CloudInit.UNSEEN
+    cloud_init_detail: str = ""
 
     @property
     def running(self) -> bool:
@@ -235,6 +278,7 @@ class MachineSpec:
     keep_seed: bool = False
     cluster_id: str = ""
     record: str = ""
+    probes: tuple[Probe, ...] = ()
 
     def __repr__(self) -> str:
         """Show nothing but the name: the rest may be secret."""

@@ -2,25 +2,20 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 
-from controller.domain.machine import Machine
+from controller.domain.machine import Machine, ProbeView
+from controller.domain.probe import AGENT, Probe, ProbeKind
 
 # A host that is slower than this is not waited for longer still.
 _SLOWEST = 0.05
-
-
-class Probe(StrEnum):
-    """What must hold."""
-
-    AGENT = "agent"
+_NOTHING_SEEN = ProbeView(holds=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
     """All `probes` must hold within `deadline_s` of full speed after the guest began to boot."""
 
-    probes: tuple[Probe, ...] = (Probe.AGENT,)
+    probes: tuple[Probe, ...] = (AGENT,)
     deadline_s: float = 180.0
 
     def gives_up_at(self, machine: Machine, speed_factor: float) -> datetime | None:
@@ -30,12 +25,21 @@ class Readiness:
             return None
         return begun + timedelta(seconds=self.deadline_s / min(1.0, max(_SLOWEST, speed_factor)))
 
-    def missing(self, machine: Machine) -> tuple[Probe, ...]:
-        """Return the probes that do not hold."""
-        return tuple(probe for probe in self.probes if not _holds(probe, machine))
+    def missing(self, machine: Machine) -> tuple[str, ...]:
+        """Return the probes that do not hold, each with what was seen of it last."""
+        views = machine.probes if len(machine.probes) == len(self.probes) else ()
+        standing = [
+            (probe, views[index] if views else _NOTHING_SEEN) for index, probe in enumerate(self.probes)
+        ]
+        return tuple(_told(probe, view) for probe, view in standing if not _holds(probe, view, machine))
 
 
-def _holds(probe: Probe, machine: Machine) -> bool:
-    match probe:
-        case Probe.AGENT:
-            return machine.agent_connected
+def _holds(probe: Probe, view: ProbeView, machine: Machine) -> bool:
+    if probe.kind is ProbeKind.AGENT:
+        # Known of every machine, also of one that was prepared before there were probes.
+        return machine.agent_connected
+    return view.holds
+
+
+def _told(probe: Probe, view: ProbeView) -> str:
+    return f"{probe} ({view.evidence})" if view.evidence else str(probe)

@@ -12,31 +12,40 @@ from sqlalchemy import Connection
 
 from controller.database import Database
 from controller.domain.fault import Fault
+from controller.domain.image_source import FetchWish, is_url, name_of_digest
 from controller.domain.instance import MIB, DesiredPower, Instance, InstanceId, InstanceImage, Resources
-from controller.domain.launch_spec import ARCHES, LaunchWish, disk_faults, faults_of
+from controller.domain.launch_spec import ARCHES, LaunchWish, disk_faults, faults_of, source_faults
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import MachineNic, MachinePlan, publishing_nic
 from controller.domain.policy import Policies
+from controller.domain.probe import ADDRESS, AGENT
 from controller.domain.readiness import Readiness
 from controller.errors import (
     ControllerError,
     ImageDigestMismatch,
     InstanceAlreadyExists,
+    PeerRefused,
     RequestInvalid,
 )
 from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
+from controller.instances.deadlines import Deadlines
 from controller.instances.fleet import Fleet
+from controller.instances.image_imports import faults_told
 from controller.instances.submitting import Mutated, Options, Submitting
 from controller.operations import Clock, Submission
 from controller.plans.kinds import LAUNCH_STEPS
 from controller.plans.workbench import machine_spec
 from controller.ports import ImageStore, StoreImage
-from controller.records import instance_rows
+from controller.records import image_sources, instance_rows
 from controller.records.instance_rows import Secrets
 
 # QEMU's own prefix, locally administered (docs/interop of QEMU; IEEE 802c).
 _MAC_PREFIX: Final = "52:54:00"
+_DEFAULT_ARCH: Final = "x86_64"
+_FETCHED_FIRST: Final = "The image is fetched first; only then is known how large a disk it needs."
+# Where the client gave what the store calls by these pointers.
+_SOURCE_POINTERS: Final = {"/url": "/image", "/expectedDigest": "/imageDigest"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +70,9 @@ class Launching:
         submitting: Submitting,
         clock: Clock,
         cluster_id: str,
+        deadlines: Deadlines,
     ) -> None:
+        self._deadlines = deadlines
         self._capacity = capacity
         self._database = database
         self._fleet = fleet
@@ -84,6 +95,8 @@ class Launching:
     async def preview(self, wish: LaunchWish, faults: Sequence[Fault]) -> LaunchPreview:
         """Say what a launch would do; refused as it would be."""
         instance, machine = await self._planned(wish, faults)
+        if not instance.image.resolved:
+            machine = replace(machine, warnings=(*machine.warnings, _FETCHED_FIRST))
         steps = LAUNCH_STEPS if wish.start else LAUNCH_STEPS[:2]
         return LaunchPreview(self._changes.derived(instance), machine, steps)
 
@@ -97,11 +110,14 @@ class Launching:
                 raise InstanceAlreadyExists(instance.name)
             self._capacity.reserve(conn, instance)
             self._changes.add(conn, instance, hidden)
+            if not instance.image.resolved:
+                image_sources.keep(conn, instance.id, wish.image)
             return Submission(
                 kind="launch",
                 subject=instance.id,
                 subject_name=instance.name,
                 spec={"start": wish.start},
+                deadline_s=self._deadlines.of(instance),
                 traceparent=traceparent,
                 accepted=self._changes.touch,
             )
@@ -124,10 +140,16 @@ class Launching:
 
     async def _image(self, wish: LaunchWish, faults: list[Fault]) -> StoreImage:
         """Return the image, or raise all faults, its own among them where it can be asked."""
-        found, refusal = None, None
+        found: StoreImage | None = None
+        refusal: ControllerError | None = None
         if wish.image:
             try:
-                found = await self._store.find(wish.image)
+                found = await self._found(wish)
+            except PeerRefused as exc:
+                refusal = faults_told(exc, _SOURCE_POINTERS)
+                if isinstance(refusal, RequestInvalid):
+                    known = {fault.pointer for fault in faults}
+                    faults += [fault for fault in refusal.faults if fault.pointer not in known]
             except ControllerError as exc:
                 refusal = exc
         if found is not None:
@@ -151,6 +173,19 @@ class Launching:
             raise ImageDigestMismatch(wish.image, wish.image_digest, found.image.digest)
         return found
 
+    async def _found(self, wish: LaunchWish) -> StoreImage | None:
+        """Return the image; of a URL whose image is not there yet, what is known of it."""
+        if not is_url(wish.image):
+            return await self._store.find(wish.image)
+        if source_faults(wish):
+            return None
+        name = name_of_digest(wish.image_digest)
+        fetch = FetchWish(name, wish.image, wish.image_digest, wish.arch or _DEFAULT_ARCH)
+        # First of all, so that a bad URL is no less bad when the image is there.
+        await self._store.check_fetch(fetch)
+        found = await self._store.find_by_digest(wish.image_digest)
+        return found or StoreImage(InstanceImage(name, wish.image_digest, "", "", 0), fetch.arch)
+
     def _instance(self, wish: LaunchWish, found: StoreImage, node: str = "") -> Instance:
         now = self._clock.now()
         return Instance(
@@ -161,7 +196,7 @@ class Launching:
             resources=Resources(wish.cpus, wish.memory_mib or 0, _disk_mib(wish.disk_mib or 0, found.image)),
             nics=_nics(wish),
             labels=dict(wish.labels),
-            readiness=wish.readiness or Readiness(),
+            readiness=_readiness(wish, found),
             node=node,
             state=InstanceState.CREATING,
             desired_power=DesiredPower.RUNNING if wish.start else DesiredPower.STOPPED,
@@ -169,6 +204,15 @@ class Launching:
             policies=wish.policies.applied(Policies(), now),
             lease=wish.policies.lease_of(None, now),
         )
+
+
+def _readiness(wish: LaunchWish, found: StoreImage) -> Readiness:
+    """Return the contract as it was asked for, or else what the image can keep."""
+    wanted = wish.readiness or Readiness()
+    if wanted.probes:
+        return wanted
+    by_address = not found.has_agent and bool(wish.wanted_nics)
+    return replace(wanted, probes=(ADDRESS if by_address else AGENT,))
 
 
 def _disk_mib(wanted_mib: int, image: InstanceImage) -> int:

@@ -18,6 +18,7 @@ from controller.domain.policy import Restarts
 from controller.errors import InstanceExpired, InstanceProtected, RequestInvalid
 from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
+from controller.instances.deadlines import Deadlines
 from controller.instances.fleet import Fleet
 from controller.instances.submitting import (
     Mutated,
@@ -86,7 +87,7 @@ class Verbs:
         changes: Changes,
         capacity: Capacity,
         submitting: Submitting,
-        deadline_s: float,
+        deadlines: Deadlines,
         cluster_id: str,
         clock: Clock,
     ) -> None:
@@ -95,7 +96,7 @@ class Verbs:
         self._changes = changes
         self._capacity = capacity
         self._submitting = submitting
-        self._deadline_s = deadline_s
+        self._deadlines = deadlines
         self._cluster_id = cluster_id
         self._clock = clock
 
@@ -178,7 +179,7 @@ class Verbs:
             subject_name=instance.name,
             spec=_spec(command, instance, force=force),
             supersede=Supersede.ABANDON if verb in _SUPERSEDING else Supersede.NO,
-            deadline_s=max(self._deadline_s, command.grace_s + _MARGIN_S),
+            deadline_s=max(self._deadlines.of(instance), command.grace_s + _MARGIN_S),
             traceparent=traceparent,
             accepted=self._accepted(verb),
         )

@@ -6,7 +6,8 @@ was refused means that the hold is lost.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -34,6 +35,10 @@ _SLOW_MOST_S = 60.0
 _PROGRESS_EVERY_S = 1.0
 _LINES = 100
 _LINE_CHARACTERS = 300
+
+
+def _nobody() -> None:
+    """Nobody hands out slots."""
 
 
 class Hold:
@@ -65,6 +70,8 @@ class Hold:
         self._noted: tuple[LogLine, ...] = ()
         self._progress: Progress | None = None
         self._progress_writer: asyncio.Task[None] | None = None
+        self.is_aside = False
+        self.on_aside: Callable[[], None] = _nobody
 
     @property
     def released(self) -> bool:
@@ -84,6 +91,16 @@ class Hold:
     def abandoned(self) -> bool:
         """Whether a successor has taken over what is not undone yet."""
         return self.operation.undo_scope is UndoScope.NONE
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Count as waiting inside; whoever hands out slots is told."""
+        self.is_aside = True
+        self.on_aside()
+        try:
+            yield
+        finally:
+            self.is_aside = False
 
     def mark(self, step: str, state: StageState) -> None:
         """Move a stage; written with the next save, which spares a commit per step."""

@@ -5,6 +5,7 @@ It owns the shapes only. The engine decides when a step is called; a step must n
 
 import abc
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -88,6 +89,9 @@ class StepContext(Protocol):
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Report how far the step is; written to the row at most once a second."""
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Take no slot of the engine inside: for waits of minutes on another service."""
 
     def log(self, line: str) -> None:
         """Tell people one line of what was done; it is kept with the operation. Never secrets."""

@@ -6,6 +6,7 @@ It owns the decision what follows an interrupt or a failure: on, back, or let go
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 
 from opentelemetry.trace import Span, Status, StatusCode, Tracer
@@ -40,6 +41,15 @@ class Run:
     def operation(self) -> Operation:
         """The row as the run last saw it."""
         return self._hold.operation
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether it waits without taking a slot."""
+        return self._hold.is_aside
+
+    def told_aside(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when it begins to wait so."""
+        self._hold.on_aside = listener
 
     def changed(self, fence: int) -> None:
         """Tell that another transaction moved the row to `fence`; nothing to do if that was seen already."""

@@ -5,6 +5,7 @@ It owns nothing; a context that outlives its claim can no longer save.
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -93,6 +94,9 @@ class RunningStep:
 
     def progress(self, done: int, total: int, unit: str) -> None:
         self._hold.report(Progress(done, total, unit), self._fence)
+
+    def aside(self) -> AbstractContextManager[None]:
+        return self._hold.aside()
 
     def log(self, line: str) -> None:
         operation = self._hold.operation

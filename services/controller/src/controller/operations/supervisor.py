@@ -135,7 +135,8 @@ class Supervisor:
             if not self._lease.held:
                 return None
             owner = self._lease.owner
-            free = max(0, self._slots - len(self._live))
+            taken = sum(not run.is_aside for run in self._live.values())
+            free = max(0, self._slots - taken)
             live = frozenset(self._live)
             began = self._clock.monotonic()
             database = self._carrier.database
@@ -160,6 +161,7 @@ class Supervisor:
             queued_s = (operation.started_at - operation.created_at).total_seconds()
             self._metrics.queue_seconds.labels(operation.kind).observe(max(0.0, queued_s))
         run = self._carrier.run(operation)
+        run.told_aside(self._wake.set)
         run.changed(self._turned.get(operation.id, 0))
         self._live[operation.id] = run
         self._metrics.running.set(len(self._live))

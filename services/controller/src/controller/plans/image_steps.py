@@ -4,6 +4,7 @@ from typing import Final
 
 from controller.domain.machine import MachinePhase
 from controller.operations import Look, ReversibleStep, Step, StepContext
+from controller.plans.fetch_steps import resolved
 from controller.plans.machine_steps import KEPT
 from controller.plans.translation import step_errors
 from controller.plans.workbench import Workbench
@@ -70,7 +71,7 @@ class UnpinImage(Step):
 
 
 async def _pin(bench: Workbench, ctx: StepContext) -> None:
-    instance = await bench.instance(ctx)
+    instance = await resolved(bench, ctx)
     with step_errors():
         # A pin that stands is answered again, so this may repeat.
         await bench.store.pin(

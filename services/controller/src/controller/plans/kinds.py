@@ -1,7 +1,9 @@
 """The plans: which steps make up each kind of operation, and where each turns from undoing to going on."""
 
 from controller.domain.verdict import Observation
+from controller.instances.image_imports import IMPORT_IMAGE
 from controller.operations import Plan, StepContext
+from controller.plans.fetch_steps import FetchImage, image_imported
 from controller.plans.image_steps import PinImage, PinImageAgain, UnpinImage
 from controller.plans.import_steps import ClaimMachine, LookAtMachine, PinWhatIsThere
 from controller.plans.machine_steps import (
@@ -124,6 +126,13 @@ def build_plans(bench: Workbench, deadline_s: float) -> list[Plan]:
             steps=(PinWhatIsThere(bench), ClaimMachine(bench), LookAtMachine(bench)),
             quiesce=quiet,
             on_settle=settling.imported,
+        ),
+        Plan(
+            kind=IMPORT_IMAGE,
+            revision=1,
+            deadline_s=deadline_s,
+            steps=(FetchImage(bench),),
+            on_settle=image_imported,
         ),
         Plan(
             kind="discard",

@@ -5,12 +5,13 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Connection
 
 from controller.database import Database
-from controller.domain.instance import Instance
+from controller.domain.instance import Instance, InstanceImage
 from controller.domain.lifecycle import Event, InstanceState
 from controller.domain.machine import Machine, MachineImage, MachineSpec
 from controller.instances.changes import Changes
 from controller.instances.evidence import Evidence
 from controller.instances.fleet import Fleet
+from controller.instances.image_sources import ImageSources
 from controller.instances.observations import Observations
 from controller.operations import LostLease, Permanent, Problem, StepContext, active_operation
 from controller.operations.store import find as find_operation
@@ -31,9 +32,11 @@ class Workbench:
         changes: Changes,
         observations: Observations,
         evidence: Evidence,
+        sources: ImageSources,
         cluster_id: str,
     ) -> None:
         self.store = store
+        self.sources = sources
         self.evidence = evidence
         self.changes = changes
         self._database = database
@@ -115,9 +118,7 @@ def machine_spec(instance: Instance, secrets: Secrets, cluster_id: str) -> Machi
         cpus=instance.resources.cpus,
         memory_mib=instance.resources.memory_mib,
         disk_bytes=instance.disk_bytes,
-        image=MachineImage(
-            instance.image.stored_digest, instance.image.format, instance.image.virtual_size_bytes
-        ),
+        image=_machine_image(instance.image),
         nics=instance.nics,
         user_data=secrets.user_data,
         network_config=secrets.network_config,
@@ -125,4 +126,12 @@ def machine_spec(instance: Instance, secrets: Secrets, cluster_id: str) -> Machi
         keep_seed=not secrets.known,
         cluster_id=cluster_id,
         record=record_of(instance),
+        probes=instance.readiness.probes,
     )
+
+
+def _machine_image(image: InstanceImage) -> MachineImage:
+    if image.resolved:
+        return MachineImage(image.stored_digest, image.format, image.virtual_size_bytes)
+    # A stand-in for plans: what they say of networks, addresses and QEMU does not depend on the image.
+    return MachineImage(image.digest, "qcow2", 0)

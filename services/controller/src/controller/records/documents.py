@@ -10,9 +10,9 @@ from typing import Any
 from controller.domain.condition import Condition
 from controller.domain.instance import Failure, Instance
 from controller.domain.lifecycle import InstanceState
-from controller.domain.machine import BootPhase, Guest, NicView
+from controller.domain.machine import Address, BootPhase, Guest, NicView
 from controller.domain.node import Node, VmHost
-from controller.domain.readiness import Readiness
+from controller.records.readiness_documents import duration_text, readiness_document
 
 Document = dict[str, Any]
 
@@ -67,19 +67,6 @@ def node_document(node: Node) -> Document:
         "message": node.message,
         "vmHosts": [_vm_host(item) for item in node.vm_hosts],
     }
-
-
-def readiness_document(readiness: Readiness) -> Document:
-    """Return the contract of readiness as a launch takes it."""
-    return {
-        "all": [{probe.value: {}} for probe in readiness.probes],
-        "deadline": duration_text(readiness.deadline_s),
-    }
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration as the contract writes it."""
-    return f"{int(seconds)}s" if float(seconds).is_integer() else f"{int(seconds * 1000)}ms"
 
 
 def time_text(moment: datetime) -> str:
@@ -163,9 +150,7 @@ def _nic(nic: NicView) -> Document:
     return {
         "network": nic.network,
         "mac": nic.mac,
-        "addresses": [
-            {"address": item.address, "family": item.family, "source": item.source} for item in nic.addresses
-        ],
+        "addresses": [_address(item) for item in nic.addresses],
         "ports": [
             {"host": port.host, "guest": port.guest, "protocol": port.protocol, "address": port.address}
             for port in nic.ports
@@ -194,7 +179,17 @@ def _guest(guest: Guest) -> Document:
             "kernelRelease": guest.os.kernel_release,
             "machine": guest.os.machine,
         }
+    if guest.time_zone is not None:
+        document["timeZone"] = {"name": guest.time_zone.name, "offsetSeconds": guest.time_zone.offset_s}
+    document["interfaces"] = [
+        {"name": one.name, "mac": one.mac, "addresses": [_address(item) for item in one.addresses]}
+        for one in guest.interfaces
+    ]
     return document
+
+
+def _address(address: Address) -> Document:
+    return {"address": address.address, "family": address.family, "source": address.source}
 
 
 def _phase(phase: BootPhase) -> Document:

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from servicekit.quantities import QuantityError, parse_duration_s
+from servicekit.quantities import QuantityError
 
 from controller.domain.instance import DesiredPower, Instance, InstanceId, InstanceImage, Resources
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import MachineNic
 from controller.domain.policy import Policies
-from controller.domain.readiness import Probe, Readiness
-from controller.records.documents import readiness_document, time_text
+from controller.records.documents import time_text
+from controller.records.readiness_documents import readiness_document, readiness_from
 from controller.records.stored_json import from_stored, to_stored
 
 
@@ -77,7 +77,7 @@ def instance_from(record: str, node: str, now: datetime) -> Instance:
             resources=from_stored(Resources, document["vm"]),
             nics=from_stored(_Nics, {"items": document["nics"]}).items,
             labels={str(key): str(value) for key, value in document.get("labels", {}).items()},
-            readiness=_readiness(document.get("readiness", {})),
+            readiness=readiness_from(document.get("readiness", {})),
             seed_revision=int(document.get("seedRevision", 0)),
             policies=_policies(document.get("policies", {}), now),
             node=node,
@@ -100,11 +100,3 @@ def _policies(stored: Mapping[str, Any], now: datetime) -> Policies:
     policies = from_stored(Policies, stored)
     # A machine is not taken back in order to be removed at once: an end that has passed is none.
     return replace(policies, expire_time=None) if policies.expired(now) else policies
-
-
-def _readiness(document: Mapping[str, Any]) -> Readiness:
-    default = Readiness()
-    known = set(Probe)
-    probes = tuple(Probe(key) for probe in document.get("all", ()) for key in probe if key in known)
-    deadline_s = parse_duration_s(document["deadline"]) if "deadline" in document else default.deadline_s
-    return Readiness(probes if "all" in document else default.probes, deadline_s)

@@ -17,7 +17,9 @@ from controller.domain.machine import Machine, MachineNic
 from controller.domain.policy import OnExpire, Policies, RestartPolicy, Restarts
 from controller.domain.readiness import Readiness
 from controller.operations.rows import subjects
+from controller.records import image_sources
 from controller.records.lease_rows import write_lease
+from controller.records.readiness_documents import stored_readiness
 from controller.records.schema import (
     instance_labels,
     instance_leases,
@@ -93,7 +95,7 @@ def to_instance(row: Row[Any]) -> Instance:
         resources=Resources(row.cpus, row.memory_mib, row.disk_mib),
         nics=from_stored(_Nics, row.nics).items,
         labels=row.labels,
-        readiness=from_stored(Readiness, row.readiness),
+        readiness=from_stored(Readiness, stored_readiness(row.readiness)),
         node=row.node,
         state=InstanceState(row.state),
         reason=row.reason,
@@ -218,6 +220,7 @@ def remove(conn: Connection, instance_id: str) -> None:
     """Remove an instance with its labels, lease and secrets."""
     for table in (instance_labels, instance_leases, instance_secrets, instance_secrets_wanted):
         conn.execute(delete(table).where(table.c.instance_id == instance_id))
+    image_sources.forget(conn, instance_id)
     conn.execute(delete(instances).where(instances.c.id == instance_id))
 
 
@@ -271,6 +274,7 @@ def all_secrets_of(conn: Connection, instance_id: str) -> tuple[str, ...]:
     for table in (instance_secrets, instance_secrets_wanted):
         for row in conn.execute(select(table).where(table.c.instance_id == instance_id)):
             texts += (row.user_data.decode(), row.network_config.decode())
+    texts.append(image_sources.find(conn, instance_id) or "")
     return tuple(text for text in texts if text)
 
 

@@ -109,6 +109,14 @@ instance_secrets_wanted = Table(
     Column("network_config", LargeBinary, nullable=False),
 )
 
+# URLs of images that are still to be fetched, by what their operation works on; they may hold secrets.
+image_sources = Table(
+    "image_sources",
+    metadata,
+    Column("subject", String(128), primary_key=True),
+    Column("url", LargeBinary, nullable=False),
+)
+
 # How far another service's outbox has been taken into the one log.
 peer_cursors = Table(
     "peer_cursors",

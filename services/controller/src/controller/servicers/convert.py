@@ -7,11 +7,12 @@ from qcontroller.controller.v1 import host_pb2, instance_pb2
 
 from controller.domain.instance import Instance
 from controller.domain.lifecycle import InstanceState
-from controller.domain.machine import BootPhase, Guest, NicView
+from controller.domain.machine import Address, BootPhase, Guest, NicView
 from controller.domain.node import Check, Dependency, Leak, Node
 from controller.domain.orphan import Orphan
-from controller.domain.readiness import Probe, Readiness
-from controller.records.documents import duration_text
+from controller.domain.readiness import Readiness
+from controller.probe_messages import probe_message
+from controller.records.readiness_documents import duration_text
 
 
 def instance_message(instance: Instance) -> instance_pb2.Instance:
@@ -173,24 +174,15 @@ def _optional_time(moment: datetime | None) -> Timestamp | None:
 
 def _readiness(readiness: Readiness) -> instance_pb2.Readiness:
     return instance_pb2.Readiness(
-        all=[_probe(probe) for probe in readiness.probes], deadline=duration_text(readiness.deadline_s)
+        all=[probe_message(probe) for probe in readiness.probes], deadline=duration_text(readiness.deadline_s)
     )
-
-
-def _probe(probe: Probe) -> instance_pb2.Probe:
-    match probe:
-        case Probe.AGENT:
-            return instance_pb2.Probe(agent=instance_pb2.AgentProbe())
 
 
 def _nic(nic: NicView) -> instance_pb2.NicStatus:
     return instance_pb2.NicStatus(
         network=nic.network,
         mac=nic.mac,
-        addresses=[
-            instance_pb2.NicAddress(address=item.address, family=item.family, source=item.source)
-            for item in nic.addresses
-        ],
+        addresses=[_address(item) for item in nic.addresses],
         ports=[
             instance_pb2.PortMapping(
                 host=port.host, guest=port.guest, protocol=port.protocol, address=port.address
@@ -201,19 +193,30 @@ def _nic(nic: NicView) -> instance_pb2.NicStatus:
 
 
 def _guest(guest: Guest) -> instance_pb2.GuestInfo:
-    if guest.os is None:
-        return instance_pb2.GuestInfo(hostname=guest.hostname)
-    return instance_pb2.GuestInfo(
+    message = instance_pb2.GuestInfo(
         hostname=guest.hostname,
-        os=instance_pb2.GuestOs(
-            id=guest.os.id,
-            name=guest.os.name,
-            pretty_name=guest.os.pretty_name,
-            version=guest.os.version,
-            kernel_release=guest.os.kernel_release,
-            machine=guest.os.machine,
-        ),
+        interfaces=[
+            instance_pb2.GuestInterface(
+                name=one.name, mac=one.mac, addresses=[_address(item) for item in one.addresses]
+            )
+            for one in guest.interfaces
+        ],
     )
+    if guest.os is not None:
+        message.os.id = guest.os.id
+        message.os.name = guest.os.name
+        message.os.pretty_name = guest.os.pretty_name
+        message.os.version = guest.os.version
+        message.os.kernel_release = guest.os.kernel_release
+        message.os.machine = guest.os.machine
+    if guest.time_zone is not None:
+        message.time_zone.name = guest.time_zone.name
+        message.time_zone.offset_seconds = guest.time_zone.offset_s
+    return message
+
+
+def _address(address: Address) -> instance_pb2.NicAddress:
+    return instance_pb2.NicAddress(address=address.address, family=address.family, source=address.source)
 
 
 def _phase(phase: BootPhase) -> instance_pb2.BootPhase:

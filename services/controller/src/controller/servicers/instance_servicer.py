@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qcontroller.controller.v1 import instance_pb2 as pb
-from qcontroller.controller.v1 import instance_pb2_grpc
 
 from controller.domain.condition import ConditionType
 from controller.domain.lifecycle import Verb
@@ -16,8 +15,9 @@ from controller.instances.queries import MAX_WAIT_S, Queries
 from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs, command, delete_verb, stop_verb
 from controller.policies.leases import Leases
-from controller.records.documents import duration_text
+from controller.records.readiness_documents import duration_text
 from controller.servicers.convert import instance_message, time_message
+from controller.servicers.guest_calls import GuestCalls
 from controller.servicers.operation_messages import mutation_message
 from controller.servicers.requests import (
     exec_request,
@@ -47,10 +47,11 @@ class InstanceParts:
     readiness_deadline_s: float
 
 
-class InstanceServicer(instance_pb2_grpc.InstanceServiceServicer):
+class InstanceServicer(GuestCalls):
     """Reads requests, hands them on, writes answers; errors pass through to the service's one table."""
 
     def __init__(self, parts: InstanceParts) -> None:
+        super().__init__(parts.guests)
         self._parts = parts
 
     async def LaunchInstance(

@@ -8,6 +8,7 @@ from qcontroller.controller.v1 import instance_pb2
 from qcontroller.controller.v1 import operation_pb2 as pb
 from servicekit.telemetry import trace_id_of
 
+from controller.instances.image_imports import IMPORT_IMAGE
 from controller.instances.submitting import Mutated
 from controller.operations import Operation, PublicState, Stage, StageState
 from controller.plans.power_steps import POWER_OFF
@@ -27,7 +28,7 @@ def operation_message(operation: Operation) -> pb.Operation:
         initiator=operation.initiator.value,
         state=pb.OperationState.Value(f"OPERATION_STATE_{operation.public_state}"),
         stages=[_stage(stage) for stage in stages_of(operation)],
-        result=f"/v1/instances/{operation.subject_name}",
+        result=_result(operation),
         create_time=time_message(operation.created_at),
         start_time=_time(operation.started_at),
         end_time=_time(operation.finished_at),
@@ -69,7 +70,7 @@ def operation_document(operation: Operation, state: str = "") -> Document:
         "initiator": operation.initiator.value,
         "state": state or operation.public_state.value,
         "stages": [_stage_document(stage) for stage in stages_of(operation)],
-        "result": f"/v1/instances/{operation.subject_name}",
+        "result": _result(operation),
         "createTime": time_text(operation.created_at),
         "traceId": trace_id_of(operation.traceparent),
         "needsAttention": operation.needs_attention,
@@ -98,6 +99,12 @@ def stages_of(operation: Operation) -> Iterator[Stage]:
         yield stage
         if stage.name == POWER_OFF:
             yield from _shown(operation, stage)
+
+
+def _result(operation: Operation) -> str:
+    if operation.kind == IMPORT_IMAGE:
+        return f"/v1/images/{operation.spec['name']}"
+    return f"/v1/instances/{operation.subject_name}"
 
 
 def _shown(operation: Operation, parent: Stage) -> Iterator[Stage]:

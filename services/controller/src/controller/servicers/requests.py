@@ -8,13 +8,15 @@ from qcontroller.controller.v1 import instance_pb2 as pb
 from servicekit.quantities import parse_size_mib
 
 from controller.domain.fault import Fault
+from controller.domain.guest import FileWish
 from controller.domain.launch_spec import DEFAULT_MEMORY_MIB, LaunchWish, NicWish
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import ExecRequest, Port
-from controller.domain.readiness import Probe, Readiness
+from controller.domain.readiness import Readiness
 from controller.errors import RequestInvalid
 from controller.instances.submitting import Options
 from controller.instances.updating import Patch, SeedPatch
+from controller.probe_messages import probes_of
 from controller.records.instance_pages import InstanceFilter
 from controller.servicers.policy_requests import launch_policies, patch_policies
 from controller.servicers.reading import Reading
@@ -23,6 +25,8 @@ _MAX_DEADLINE_S = 24 * 3600.0
 _MAX_STOP_S = 3600.0
 _MAX_EXEC_S = 600.0
 _EXEC_S = 30.0
+_MAX_FREEZE_S = 300.0
+_FREEZE_S = 30.0
 
 
 def options_of(request: Message, options: pb.MutationOptions) -> Options:
@@ -89,7 +93,7 @@ def patch_of(request: pb.UpdateInstanceRequest) -> Patch:
     )
 
 
-def exec_request(request: pb.ExecInstanceRequest) -> tuple[ExecRequest, list[Fault]]:
+def exec_request(request: pb.ExecInstanceRequest | pb.StreamExecRequest) -> tuple[ExecRequest, list[Fault]]:
     """Return the program that is to run."""
     reading = Reading()
     timeout_s = reading.duration_s("/timeout", request.timeout, _EXEC_S, _MAX_EXEC_S)
@@ -104,6 +108,24 @@ def exec_request(request: pb.ExecInstanceRequest) -> tuple[ExecRequest, list[Fau
         if "\0" in name + value:
             reading.faults.append(Fault(pointer, "must not contain NUL"))
     return ExecRequest(tuple(request.argv), dict(request.env), request.stdin, timeout_s), reading.faults
+
+
+def file_wish(push: pb.FilePush) -> FileWish:
+    """Return the file that is to be in the guest; whether it can be is the runner's to say."""
+    return FileWish(push.path, push.mode, push.owner, push.digest)
+
+
+def freeze_seconds(text: str) -> float:
+    """Return how long a freeze may last.
+
+    Raises:
+        RequestInvalid: It cannot be read, or is too long.
+    """
+    reading = Reading()
+    seconds = reading.duration_s("/timeout", text, _FREEZE_S, _MAX_FREEZE_S)
+    if reading.faults:
+        raise RequestInvalid(reading.faults)
+    return seconds
 
 
 def stop_grace(text: str, default_s: float) -> tuple[float, list[Fault]]:
@@ -161,8 +183,6 @@ def _seed_patch(patch: pb.CloudInitPatch) -> SeedPatch:
 
 
 def _readiness(reading: Reading, readiness: pb.Readiness, default_s: float) -> Readiness:
-    for index, probe in enumerate(readiness.all):
-        if probe.WhichOneof("kind") != "agent":
-            reading.faults.append(Fault(f"/readiness/all/{index}", 'must be {"agent": {}}'))
+    probes = probes_of(readiness.all, reading.faults)
     deadline_s = reading.duration_s("/readiness/deadline", readiness.deadline, default_s, _MAX_DEADLINE_S)
-    return Readiness((Probe.AGENT,), deadline_s)
+    return Readiness(probes, deadline_s)

@@ -13,6 +13,7 @@ from image_store.catalogue.database import Database
 from image_store.catalogue.documents import image_of, snapshot_of
 from image_store.catalogue.image_rows import (
     find_blob,
+    find_by_digest,
     find_image,
     list_images,
     remove_image,
@@ -79,6 +80,10 @@ class Catalogue:
             ImageNotFoundError: There is none.
         """
         return await self._database.read(lambda connection: _existing(connection, name))
+
+    async def find(self, digest: Digest) -> Image | None:
+        """Return the first image, by name, of the bytes `digest` as they came; None if there is none."""
+        return await self._database.read(lambda connection: find_by_digest(connection, digest))
 
     async def page(
         self, image_filter: ImageFilter, after: ImageName | None, limit: int

@@ -17,6 +17,13 @@ def find_image(connection: Connection, name: str) -> Image | None:
     return images[0] if images else None
 
 
+def find_by_digest(connection: Connection, digest: Digest) -> Image | None:
+    """Return the first image, by name, of these uploaded bytes, or None."""
+    query = _SELECT.where(IMAGES.c.digest == digest).order_by(IMAGES.c.name).limit(1)
+    images = _images(connection, query)
+    return images[0] if images else None
+
+
 def list_images(
     connection: Connection, image_filter: ImageFilter, after: ImageName | None, limit: int
 ) -> list[Image]:

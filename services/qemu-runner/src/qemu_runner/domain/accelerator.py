@@ -12,7 +12,7 @@ KVM: Final = "kvm"
 TCG: Final = "tcg"
 
 SPEED_FACTORS: Final = {KVM: 1.0, TCG: 0.11}
-"""Speed relative to hardware virtualisation; TCG's is the ratio of boots of one Debian guest."""
+"""Speed relative to hardware virtualisation on one host; TCG's is the ratio of boots of one Debian guest."""
 
 
 class AcceleratorMode(StrEnum):

@@ -28,6 +28,7 @@ IDENTITY_PORT_ID: Final = "identity0"
 AGENT_CHARDEV_ID: Final = "agent"
 AGENT_PORT_NAME: Final = "org.qemu.guest_agent.0"
 IDENTITY_PORT_NAME: Final = "org.qcontroller.identity.0"
+BALLOON_PATH: Final = "/machine/peripheral/balloon0"
 VMHOST_MONITOR_FD: Final = "vmhost-qmp"
 
 _PORTS_SLOT: Final = 2  # 0x2.0 to 0x2.7: the eight root ports
@@ -36,6 +37,7 @@ _SERIAL_SLOT: Final = 4
 _DISK_SLOT: Final = 5
 _SEED_SLOT: Final = 6
 _PANIC_SLOT: Final = 7
+_BALLOON_SLOT: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,11 @@ def _always(bus: str) -> tuple[str, ...]:
         # Another generation at every start: a restored guest learns that its random state is not its own.
         *_option("-device", {"driver": "vmgenid", "id": "genid0", "guid": "auto"}),
         *_option("-device", {"driver": "pvpanic-pci", "id": "panic0", "bus": bus, "addr": f"{_PANIC_SLOT}"}),
+        # Never inflated: it is there for what the guest tells of its memory.
+        *_option(
+            "-device",
+            {"driver": "virtio-balloon-pci", "id": "balloon0", "bus": bus, "addr": f"{_BALLOON_SLOT}"},
+        ),
     )
 
 

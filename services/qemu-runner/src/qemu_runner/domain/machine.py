@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NewType
 
+from qemu_runner.domain.probe import Probe
+
 MachineId = NewType("MachineId", str)
 """The instance's id: a UUID in lower case with hyphens. The only name of a machine that becomes a path."""
 
@@ -127,6 +129,7 @@ class MachineSpec:
         nics: Network cards in the guest's order.
         cluster_id: Which controller's database.
         instance_record: Opaque to the runner: what that controller needs to rebuild its row.
+        probes: What must hold in the guest before the machine is ready.
     """
 
     name: str
@@ -138,6 +141,7 @@ class MachineSpec:
     nics: tuple[Nic, ...] = ()
     cluster_id: str = ""
     instance_record: str = ""
+    probes: tuple[Probe, ...] = ()
 
     @property
     def ports(self) -> tuple[PortMapping, ...]:

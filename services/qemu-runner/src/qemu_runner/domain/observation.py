@@ -5,6 +5,7 @@ from datetime import datetime
 
 from qemu_runner.domain.boot import ReachedPhase
 from qemu_runner.domain.machine import MachineId, MachinePhase, MachineSpec, Nic
+from qemu_runner.domain.probe import CloudInitState, ProbeResult
 from qemu_runner.domain.record import MachineExit
 
 PASST_EXITED = "PASST_EXITED"
@@ -45,11 +46,20 @@ class GuestOs:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestTimeZone:
+    """The guest's time zone; its name as the guest abbreviates it, which may change with the season."""
+
+    name: str
+    offset_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class GuestInterface:
     """An interface as the agent sees it."""
 
     mac: str
     addresses: tuple[Address, ...]
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,7 @@ class GuestInfo:
     hostname: str = ""
     os: GuestOs = field(default_factory=GuestOs)
     interfaces: tuple[GuestInterface, ...] = ()
+    time_zone: GuestTimeZone | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +103,10 @@ class Observation:
     boot_time: datetime | None = None
     panicked: bool = False
     io_error: str = ""
+    probes: tuple[ProbeResult, ...] = ()
+    cloud_init: CloudInitState = field(default_factory=CloudInitState)
+
+    @property
+    def guest_runs(self) -> bool:
+        """Whether QEMU says that the guest's CPUs run, and its kernel has not given up."""
+        return self.run_state == "running" and not self.panicked

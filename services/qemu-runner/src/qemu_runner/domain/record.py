@@ -71,8 +71,10 @@ class Run:
         panicked: Whether the guest was seen to panic.
         shutdown_cause: QEMU's word for why it is shutting down (QAPI `ShutdownCause`); empty before.
         ending: Whether the runner was asked to end it.
+        boot_offset: Where in the console log the output of the present boot begins.
         kernel_start: The guest's uptime 0 on the host's clock.
-        phases: Phases of the boot so far.
+        phases: Phases of the present boot so far.
+        held: Numbers of the spec's probes that have held in the present boot.
         extra_arguments: What the operator's settings added to its argument list.
     """
 
@@ -95,9 +97,17 @@ class Run:
     panicked: bool = False
     shutdown_cause: str = ""
     ending: bool = False
+    boot_offset: int = 0
     kernel_start: datetime | None = None
     phases: tuple[ReachedPhase, ...] = ()
+    held: tuple[int, ...] = ()
     extra_arguments: tuple[str, ...] = ()
+
+    def begun_anew(self, console_offset: int) -> "Run":
+        """Return the run after its guest has begun to boot again, its output beginning there."""
+        return replace(
+            self, panicked=False, boot_offset=console_offset, kernel_start=None, phases=(), held=()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +192,9 @@ class MachineRecord:
         """Return the record after a start that came to nothing: no guest has begun to boot."""
         return replace(self, run=None, boots=max(0, self.boots - 1))
 
-    def booted(self, moment: datetime) -> "MachineRecord":
-        """Return the record after the guest has begun to boot once more; no panic outlives a reset."""
-        run = None if self.run is None else replace(self.run, panicked=False)
+    def booted(self, moment: datetime, console_offset: int) -> "MachineRecord":
+        """Return the record after the guest has begun to boot once more; what its boot had shown is void."""
+        run = None if self.run is None else self.run.begun_anew(console_offset)
         return replace(self, run=run, boots=self.boots + 1, boot_time=moment)
 
     def with_run(self, run: Run) -> "MachineRecord":

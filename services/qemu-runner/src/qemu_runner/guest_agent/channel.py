@@ -2,7 +2,9 @@
 
 The guest is hostile: it may send without end, in pieces, garbage, or nothing. Whatever it does costs bounded
 memory and bounded time. An answer that came too late must never be taken for the next command's, so after
-anything unexpected the channel is dirty, and is synchronised before it is used again.
+anything unexpected the channel is dirty, and is synchronised before it is used again. A command is sent only
+when the one before has left: a guest that does not read must not make the queue grow. An answer is parsed
+only when its structure is as small as that of an honest one: a few MiB of brackets become GiB of objects.
 
 Source: QEMU Guest Agent Protocol Reference, `guest-sync-delimited`.
 """
@@ -17,8 +19,9 @@ from typing import Any, Final, Self
 from qemu_runner.errors import GuestAgentRefusedError, GuestAgentUnavailableError
 
 _SENTINEL: Final = b"\xff"
-_MAX_ANSWER_BYTES: Final = 24 * 1024 * 1024  # an exec's outputs, 16 MiB at most, in base64
-_MAX_SYNC_BYTES: Final = 32 * 1024 * 1024  # what may lie before the sentinel: at most one late answer
+_MAX_ANSWER_BYTES: Final = 48 * 1024 * 1024  # an exec's two outputs, 16 MiB each at most, in base64
+_MAX_STRUCTURE: Final = 100_000  # braces, brackets, commas and colons of an answer
+_MAX_SYNC_BYTES: Final = 64 * 1024 * 1024  # what may lie before the sentinel: at most one late answer
 _READ_BYTES: Final = 65_536
 _MAX_ERROR_CHARACTERS: Final = 500
 
@@ -29,6 +32,8 @@ class AgentChannel:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        # Draining then means that everything has left, not that there is some room.
+        writer.transport.set_write_buffer_limits(high=0)
         self._turn = asyncio.Lock()
         self._dirty = True
         self._pending = b""
@@ -62,13 +67,15 @@ class AgentChannel:
         async with self._turn:
             try:
                 async with asyncio.timeout(deadline_s):
+                    await self._writer.drain()
                     if self._dirty:
                         await self._synchronise()
                     # Until its answer has been read whole, the next command could be given this one's.
                     self._dirty = True
                     await self._send(document)
                     answer = _parsed(await self._line(_MAX_ANSWER_BYTES))
-                    self._dirty = False
+                    # More than one answer to one command: whose the rest is, nobody knows.
+                    self._dirty = bool(self._pending)
             except TimeoutError as exc:
                 raise GuestAgentUnavailableError(f"no answer to {command} within {deadline_s:g} s") from exc
             except OSError as exc:
@@ -116,15 +123,16 @@ class AgentChannel:
         await self._writer.drain()
 
     async def _line(self, limit: int) -> bytes:
-        parts, length = [self._pending], len(self._pending)
-        while b"\n" not in parts[-1]:
-            chunk = await self._read()
-            parts.append(chunk)
-            length += len(chunk)
-            if length > limit:
+        gathered = bytearray(self._pending)
+        self._pending = b""
+        looked = 0
+        while (end := gathered.find(b"\n", looked)) < 0:
+            looked = len(gathered)
+            if looked > limit:
                 raise GuestAgentUnavailableError("its answer has no end")
-        line, _, self._pending = b"".join(parts).partition(b"\n")
-        return line
+            gathered += await self._read()
+        self._pending = bytes(gathered[end + 1 :])
+        return bytes(gathered[:end])
 
     async def _read(self) -> bytes:
         chunk = await self._reader.read(_READ_BYTES)
@@ -134,6 +142,8 @@ class AgentChannel:
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
+    if sum(map(line.count, (b"{", b"[", b",", b":"))) > _MAX_STRUCTURE:
+        raise GuestAgentUnavailableError("its answer has more parts than any answer has")
     try:
         answer = json.loads(line.replace(_SENTINEL, b""))
     except (ValueError, RecursionError) as exc:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from qemu_runner.domain.observation import AgentState, GuestInfo
-from qemu_runner.errors import GuestError
+from qemu_runner.errors import GuestAgentRefusedError, GuestError
 from qemu_runner.guest_agent.client import GuestAgent
+from qemu_runner.service.freezing import thaw
 from qemu_runner.service.live import Live
 
 _LOG = logging.getLogger(__name__)
 _RETRY_S: Final = 1.0
+_SET_CLOCK_S: Final = 15.0
 _ADDRESS_FIRST_S: Final = 0.25
 _ADDRESS_MOST_S: Final = 5.0
 _ADDRESS_WITHIN_S: Final = 120.0
@@ -49,6 +52,7 @@ class AgentWatch:
         self._closed = asyncio.Event()
         self._ask_again = asyncio.Event()
         self._connected = asyncio.Event()
+        self._clock_is_late = False
 
     def port_changed(self, *, is_open: bool) -> None:
         """Take QEMU's word for whether the guest has the port open."""
@@ -57,6 +61,11 @@ class AgentWatch:
 
     def ask_again(self) -> None:
         """Ask the agent once more who the guest is: something changed in it."""
+        self._ask_again.set()
+
+    def resumed(self) -> None:
+        """Set the guest's clock: it has stood still with the guest."""
+        self._clock_is_late = True
         self._ask_again.set()
 
     async def answers(self, *, within_s: float) -> bool:
@@ -102,6 +111,9 @@ class AgentWatch:
             self._connected.set()
             self._live.agent = AgentState(True, datetime.now(UTC), self._live.agent.info)
             await self._answered()
+            if await guest.ask("guest-fsfreeze-status") == "frozen" and self._live.frozen is None:
+                _LOG.warning("a guest is found frozen and thawed", extra={"socket": str(self._path)})
+                await thaw(self._live, guest)
             await self._ask(guest)
             await self._ask_for_addresses(guest)
             while True:
@@ -125,8 +137,21 @@ class AgentWatch:
                 return
 
     async def _ask(self, guest: GuestAgent) -> None:
+        if self._live.frozen is not None:
+            # A frozen agent refuses to tell anything.
+            return
+        if self._clock_is_late:
+            await self._set_clock(guest)
         self._live.agent = replace(self._live.agent, info=await guest.info())
         self._changed()
+
+    async def _set_clock(self, guest: GuestAgent) -> None:
+        try:
+            await guest.call("guest-set-time", {"time": time.time_ns()}, deadline_s=_SET_CLOCK_S)
+        except GuestAgentRefusedError as exc:
+            # Also said where the clock was set and the guest's hardware clock could not follow.
+            _LOG.info("guest's clock", extra={"socket": str(self._path), "error": str(exc)})
+        self._clock_is_late = False
 
     async def _ask_for_addresses(self, guest: GuestAgent) -> None:
         # Agents do not tell of new addresses; they come soon after the agent, or never.

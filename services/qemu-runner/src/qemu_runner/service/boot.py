@@ -9,7 +9,6 @@ from typing import Final
 from qemu_runner.domain.boot import (
     CLOUD_INIT,
     KERNEL,
-    NETWORK,
     PANIC,
     BootClock,
     ConsoleParser,
@@ -18,11 +17,13 @@ from qemu_runner.domain.boot import (
 )
 from qemu_runner.domain.record import MachineRecord, Run
 from qemu_runner.errors import RunnerError
+from qemu_runner.readiness.probing import Probing
 from qemu_runner.service.machines import Machine, Machines
 from qemu_runner.store.console_log import ConsoleLog
 from qemu_runner.store.file_growth import FileGrowth
 
 _LOG = logging.getLogger(__name__)
+_KERNEL_LINE: Final = b"] Linux version "
 _TRIM_EVERY_BYTES: Final = 1024 * 1024
 
 PhaseSink = Callable[[MachineRecord, Run, ReachedPhase], None]
@@ -39,6 +40,7 @@ class Boot:
         log: Its console.
         growth: Tells when the console grows.
         sink: Is told each phase.
+        probing: Is told the console's bytes, and when cloud-init has ended.
         guest_changed: Called when the guest says that its address or its name may be another.
         panicked: Awaited when the console's last word is that the kernel has panicked.
     """
@@ -51,6 +53,7 @@ class Boot:
         log: ConsoleLog,
         growth: FileGrowth,
         sink: PhaseSink,
+        probing: Probing,
         guest_changed: Callable[[], None],
         panicked: Callable[[], Awaitable[None]],
     ) -> None:
@@ -59,40 +62,77 @@ class Boot:
         self._log = log
         self._growth = growth
         self._sink = sink
+        self._probing = probing
         self._guest_changed = guest_changed
         self._panicked = panicked
-        self._first_boot = run.first_boot
         self._panic = False
         self._incarnation = run.incarnation
-        self._offset = run.console_offset
-        self._clock = BootClock(run.start_time, run.kernel_start, run.phases)
+        # Of the boot whose output is read next; the ones before it are over.
+        self._offset = max(run.console_offset, run.boot_offset)
+        record = machine.require()
+        # A record of before there was the offset counts from the run's first boot.
+        self._boots = record.boots if run.boot_offset else run.first_boot
+        self._kernels = 0
+        self._last_kernel_at = 0
+        self._caught_up = False
+        self._parser = ConsoleParser()
+        begun = record.boot_time if run.boot_offset else None
+        self._clock = BootClock(begun or run.start_time, run.kernel_start, run.phases)
 
     async def follow(self) -> None:
-        """Read the console as it grows, from the run's first byte; never returns."""
-        parser, boots, caught_up = ConsoleParser(), 0, False
-        trimmed_at = offset = await self._log.first_kept(self._offset)
+        """Read the console as it grows, from the present boot's first byte; never returns."""
+        trimmed_at = self._offset = await self._log.first_kept(self._offset)
         with self._growth.watching(self._log.path) as grown:
             while True:
                 grown.clear()
-                while chunk := await self._log.read_chunk(offset):
-                    offset += len(chunk)
-                    for milestone in parser.feed(chunk):
-                        boots += milestone.name == KERNEL
+                while chunk := await self._log.read_chunk(offset := self._offset):
+                    if offset != self._offset:
+                        # The guest has begun to boot again meanwhile; what it said before is over.
+                        continue
+                    self._offset += len(chunk)
+                    self._probing.console(chunk)
+                    for milestone in self._parser.feed(chunk):
+                        if milestone.name == KERNEL:
+                            self._kernel_begins(chunk)
                         await self._reached(milestone)
-                if offset - trimmed_at > _TRIM_EVERY_BYTES:
-                    trimmed_at = offset
+                if self._offset - trimmed_at > _TRIM_EVERY_BYTES:
+                    trimmed_at = self._offset
                     await self._log.trim()
-                if not caught_up:
-                    caught_up = True
-                    await self._count_missed(boots)
+                if not self._caught_up:
+                    self._caught_up = True
+                    await self._count_missed()
                 if self._panic:
                     self._panic = False
                     await self._panicked()
                 await grown.wait()
 
+    async def begun_again(self) -> None:
+        """Record that the guest boots again: what it prints from now on belongs to another boot."""
+        moment, offset = datetime.now(UTC), await self._log.size()
+        self._offset = offset
+        self._kernels, self._panic = 0, False
+        self._parser = ConsoleParser()
+        self._clock = BootClock(moment, None, ())
+        self._probing.begin_anew()
+        await self._update("boot", lambda record: record.booted(moment, offset))
+
     async def agent_answered(self) -> None:
         """Record the agent's first answer."""
         await self._record(self._clock.agent_answered(datetime.now(UTC)))
+
+    async def ready(self) -> None:
+        """Record that all probes hold."""
+        await self._record(self._clock.ready(datetime.now(UTC)))
+
+    def _kernel_begins(self, chunk: bytes) -> None:
+        """Count a kernel; a second one before all was read is of a boot that nobody has told of."""
+        self._kernels += 1
+        begun = max(0, chunk.rfind(_KERNEL_LINE))
+        self._last_kernel_at = self._offset - len(chunk) + begun
+        if self._kernels > 1 and not self._caught_up:
+            self._clock = BootClock(datetime.now(UTC), None, ())
+            self._probing.begin_anew()
+            self._probing.console(chunk[begun:])
 
     async def _reached(self, milestone: Milestone) -> None:
         if milestone.name == PANIC:
@@ -102,41 +142,60 @@ class Boot:
             # Whatever the kernel before it said last: another one runs.
             self._panic = False
         await self._record(self._clock.reached(milestone, datetime.now(UTC)))
-        if milestone.name in {NETWORK, CLOUD_INIT}:
+        if milestone.name == CLOUD_INIT:
+            self._probing.cloud_init_finished(failed=milestone.failed)
+        if milestone.is_network or milestone.name == CLOUD_INIT:
             self._guest_changed()
+            self._probing.nudge()
 
-    async def _count_missed(self, kernels: int) -> None:
+    async def _count_missed(self) -> None:
         """Count the boots that nobody heard of, by the kernels that the console has seen begin."""
-        last = self._first_boot + kernels - 1
+        last, offset, moment = self._boots + self._kernels - 1, self._last_kernel_at, datetime.now(UTC)
+        phases, kernel_start = tuple(self._clock.phases), self._clock.kernel_start
 
         def counted(record: MachineRecord) -> MachineRecord:
-            if record.run is None or record.run.incarnation != self._incarnation or record.boots >= last:
+            if record.run is None or record.boots >= last:
                 return record
-            return replace(record, boots=last, boot_time=datetime.now(UTC))
+            run = replace(record.run, boot_offset=offset, phases=phases, kernel_start=kernel_start, held=())
+            return replace(record, boots=last, boot_time=moment, run=run)
 
-        try:
-            await self._machines.update(self._machine, counted)
-        except RunnerError as exc:
-            _LOG.warning("boots not counted", extra={"machine": self._machine.machine_id, "error": str(exc)})
+        await self._update("boots", counted)
 
     async def _record(self, reached: list[ReachedPhase]) -> None:
         if not reached:
             return
-        phases, kernel_start = tuple(self._clock.phases), self._clock.kernel_start
+        clock = self._clock
+        phases, kernel_start = tuple(clock.phases), clock.kernel_start
 
         def change(record: MachineRecord) -> MachineRecord:
-            if record.run is None or record.run.incarnation != self._incarnation:
+            if record.run is None or clock is not self._clock:
+                # Of a boot that is over by now.
                 return record
             return record.with_run(replace(record.run, phases=phases, kernel_start=kernel_start))
 
+        record = await self._update("boot phase", change)
+        # Spans belong to the call that started the machine; the guest's own reboots are nobody's.
+        if record is not None and record.run is not None and record.boots == record.run.first_boot:
+            for phase in reached:
+                self._sink(record, record.run, phase)
+
+    async def _update(
+        self, what: str, change: Callable[[MachineRecord], MachineRecord]
+    ) -> MachineRecord | None:
+        """Change the record of the run that this is; None if that is over, or nothing could be written."""
+
+        def mine(record: MachineRecord) -> MachineRecord:
+            if record.run is None or record.run.incarnation != self._incarnation:
+                return record
+            return change(record)
+
         try:
-            record = await self._machines.update(self._machine, change)
+            record = await self._machines.update(self._machine, mine)
         except RunnerError as exc:
             # Phases are for people; a full disk must not end what watches the machine.
             _LOG.warning(
-                "boot phase not recorded", extra={"machine": self._machine.machine_id, "error": str(exc)}
+                "not recorded",
+                extra={"machine": self._machine.machine_id, "what": what, "error": str(exc)},
             )
-            return
-        if record.run is not None and record.run.incarnation == self._incarnation:
-            for phase in reached:
-                self._sink(record, record.run, phase)
+            return None
+        return record if record.run is not None and record.run.incarnation == self._incarnation else None

@@ -21,6 +21,7 @@ from qemu_runner.service.machines import Machines
 from qemu_runner.service.networking import Networking
 from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.service.vm_hosts import VmHosts, VmHostView
+from qemu_runner.store.host_speed import HostSpeed
 from qemu_runner.store.image_cache import ImageCache
 from qemu_runner.store.machine_store import MachineStore
 
@@ -39,7 +40,7 @@ class NodeState:
         qemu_version: Empty where it is not known.
         accelerators: Each with the reason why it cannot be used.
         accelerator: The one that new machines get; empty where it is not known.
-        speed_factor: Its speed, 1.0 being hardware virtualisation.
+        speed_factor: Its speed on this host, 1.0 being hardware virtualisation on the reference's.
         size: What is offered to machines.
         allocated: What running machines hold.
         disk_total_mib: Of the file system that holds the machines.
@@ -93,6 +94,7 @@ class Host:
         capacity: What is offered and in use.
         vm_hosts: All vm-hosts.
         accelerator: The setting.
+        speed: How fast the host is.
         is_busy: Tells whether an action is at work on a machine.
     """
 
@@ -107,6 +109,7 @@ class Host:
         capacity: Capacity,
         vm_hosts: VmHosts,
         accelerator: AcceleratorMode,
+        speed: HostSpeed,
         is_busy: Callable[[MachineId], bool],
     ) -> None:
         self._node = node
@@ -118,6 +121,7 @@ class Host:
         self._capacity = capacity
         self._vm_hosts = vm_hosts
         self._accelerator = accelerator
+        self._speed = speed
         self._is_busy = is_busy
 
     async def node(self) -> NodeState:
@@ -141,7 +145,7 @@ class Host:
             qemu_version="" if offer is None else offer.version,
             accelerators=() if offer is None else accelerator_states(offer),
             accelerator=accelerator,
-            speed_factor=SPEED_FACTORS[accelerator or TCG],
+            speed_factor=round(SPEED_FACTORS[accelerator or TCG] * await self._speed.relative(), 3),
             size=self._capacity.size,
             allocated=self._capacity.allocated(),
             disk_total_mib=disk.total // _MIB,

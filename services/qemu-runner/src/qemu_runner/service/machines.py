@@ -15,6 +15,7 @@ from qemu_runner.domain.machine import MachineId, MachinePhase
 from qemu_runner.domain.observation import Observation
 from qemu_runner.domain.record import MachineRecord, Run
 from qemu_runner.errors import MachineNotFoundError, MachineStateError, StaleFenceError
+from qemu_runner.readiness.probing import Standing
 from qemu_runner.service.hub import Hub
 from qemu_runner.service.live import Live
 from qemu_runner.service.tasks import settled
@@ -233,6 +234,11 @@ class Machines:
         now = self.observation(machine)
         if now is not before:
             self._hub.publish(now)
+        live = machine.live
+        if live is not None and live.probing is not None:
+            live.probing.observed(
+                Standing(now.guest_runs, live.guest if now.agent.connected else None, now.probes)
+            )
 
     def tell_all(self) -> None:
         """Tell the watchers of every machine that has changed: something of the host did."""

@@ -16,6 +16,7 @@ from qemu_runner.service.nat_cards import require_own_macs
 from qemu_runner.service.network_choice import Choice
 from qemu_runner.service.networking import Networking, with_networks
 from qemu_runner.service.preparation import check_spec
+from qemu_runner.service.probe_targets import check_probes
 from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.store.machine_files import BASE, OVERLAY, MachineFiles
 
@@ -143,6 +144,7 @@ class Planning:
     async def _networks(self, machine_id: MachineId, spec: MachineSpec) -> tuple[MachineSpec, Choice]:
         choice = await self._networking.resolve(spec)
         spec = with_networks(spec, choice.networks)
+        check_probes(spec)
         found = self._machines.find(machine_id)
         running = found is not None and found.run is not None
         records = self._machines.records()

@@ -20,6 +20,7 @@ from qemu_runner.errors import (
 from qemu_runner.service.actions import Emit
 from qemu_runner.service.machines import Machine, Machines
 from qemu_runner.service.networking import Networking, with_networks
+from qemu_runner.service.probe_targets import check_probes
 from qemu_runner.store.image_cache import ImageCache
 from qemu_runner.store.machine_files import MachineFiles
 
@@ -108,6 +109,7 @@ class Preparation:
         """
         check_spec(spec)
         spec = with_networks(spec, (await self._networking.resolve(spec)).networks)
+        check_probes(spec)
         record = machine.record
         if record is not None and record.phase is MachinePhase.ACTIVE:
             await self._update_active(machine, record, spec)

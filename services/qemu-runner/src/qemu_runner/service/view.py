@@ -5,7 +5,9 @@ from ipaddress import ip_address
 
 from qemu_runner.domain.machine import Nic
 from qemu_runner.domain.observation import Address, AgentState, NicState, Observation
+from qemu_runner.domain.probe import CloudInitState, ProbeKind, ProbeResult
 from qemu_runner.domain.record import MachineRecord
+from qemu_runner.readiness.probing import Probing
 from qemu_runner.service.live import Live
 
 UserAddress = Callable[[int], str]
@@ -20,7 +22,9 @@ def observe(
 ) -> Observation:
     """Return the observation of a machine that has a record."""
     run = record.run or record.last_run
+    probing = live.probing if live is not None else None
     agent = live.agent if live is not None else AgentState()
+    nics = tuple(_nic(nic, record, agent, user_address, neighbours) for nic in record.spec.nics)
     return Observation(
         machine_id=record.machine_id,
         phase=record.phase,
@@ -29,7 +33,7 @@ def observe(
         incarnation=record.incarnation,
         exit=record.exit,
         accelerator=run.accelerator if run is not None else "",
-        nics=tuple(_nic(nic, record, agent, user_address, neighbours) for nic in record.spec.nics),
+        nics=nics,
         agent=agent,
         boot_phases=run.phases if run is not None else (),
         start_time=run.start_time if run is not None else None,
@@ -39,7 +43,20 @@ def observe(
         boot_time=record.boot_time,
         panicked=record.run is not None and record.run.panicked,
         io_error=live.io_error if live is not None else "",
+        probes=() if probing is None else tuple(_probes(probing, nics, agent)),
+        cloud_init=CloudInitState() if probing is None else probing.cloud_init,
     )
+
+
+def _probes(probing: Probing, nics: tuple[NicState, ...], agent: AgentState) -> Iterator[ProbeResult]:
+    for probe, result in zip(probing.probes, probing.results, strict=True):
+        match probe.kind:
+            case ProbeKind.AGENT:
+                yield ProbeResult(agent.connected, since=agent.since if agent.connected else None)
+            case ProbeKind.ADDRESS:
+                yield ProbeResult(any(nic.addresses for nic in nics))
+            case _:
+                yield result
 
 
 def _nic(

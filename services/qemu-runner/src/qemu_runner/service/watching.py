@@ -16,10 +16,13 @@ from qemu_runner.domain.observation import PASST_EXITED
 from qemu_runner.domain.record import MachineRecord, Run
 from qemu_runner.errors import MonitorError, RunnerError
 from qemu_runner.monitor import Event, QmpSession
+from qemu_runner.readiness.attempts import Target
+from qemu_runner.readiness.probing import Probing
 from qemu_runner.service.agent_watch import AgentWatch
 from qemu_runner.service.boot import Boot, PhaseSink
 from qemu_runner.service.live import Live
 from qemu_runner.service.machines import Machine, Machines
+from qemu_runner.service.power import WAITING
 from qemu_runner.service.tasks import Tasks
 from qemu_runner.store.console_log import ConsoleLog
 from qemu_runner.store.file_growth import FileGrowth
@@ -33,6 +36,7 @@ _MOVES_RUN_STATE: Final = frozenset(
 
 _AGENT_DENIES_S: Final = 10.0
 
+Reach = Callable[[MachineRecord, int], Target | None]
 MonitorLost = Callable[[Machine], Awaitable[None]]
 
 
@@ -45,6 +49,7 @@ class Watching:
         growth: Tells when a console grows.
         sink: Is told each phase of each boot.
         console_limit_bytes: How much of a console log is kept.
+        reach: Tells where a port of a machine's guest is reached.
         monitor_lost: Awaited when a monitor's connection ends; most often the machine has, too.
         tasks: Owner of the watches.
     """
@@ -56,6 +61,7 @@ class Watching:
         growth: FileGrowth,
         sink: PhaseSink,
         console_limit_bytes: int,
+        reach: Reach,
         monitor_lost: MonitorLost,
         tasks: Tasks,
     ) -> None:
@@ -64,6 +70,7 @@ class Watching:
         self._growth = growth
         self._sink = sink
         self._console_limit_bytes = console_limit_bytes
+        self._reach = reach
         self._monitor_lost = monitor_lost
         self._tasks = tasks
 
@@ -84,6 +91,7 @@ class Watching:
             live.network_fault = PASST_EXITED
         machine.live = live
         watch = _Watch(self._machines, machine, live)
+        probing = self._probing(machine, run, watch)
         boot = Boot(
             self._machines,
             machine,
@@ -91,6 +99,7 @@ class Watching:
             self.console(machine),
             self._growth,
             self._sink,
+            probing,
             watch.ask_agent_again,
             watch.panic_on_console,
         )
@@ -100,12 +109,26 @@ class Watching:
             directory / "agent", live, macs, lambda: self._machines.tell(machine), boot.agent_answered
         )
         watch.agent.port_changed(is_open=agent_open)
+        watch.boot, live.probing = boot, probing
         self._machines.tell(machine)
-        self._tasks.begin(self._keep(machine, watch, boot), name=f"watch {machine.machine_id}")
+        self._tasks.begin(self._keep(machine, watch), name=f"watch {machine.machine_id}")
         return live
 
-    async def _keep(self, machine: Machine, watch: "_Watch", boot: Boot) -> None:
-        await watch.run(boot)
+    def _probing(self, machine: Machine, run: Run, watch: "_Watch") -> Probing:
+        def target(port: int) -> Target | None:
+            return None if machine.record is None else self._reach(machine.record, port)
+
+        return Probing(
+            machine.require().spec.probes,
+            run.held,
+            target,
+            lambda: self._machines.tell(machine),
+            watch.note_held,
+            watch.ready,
+        )
+
+    async def _keep(self, machine: Machine, watch: "_Watch") -> None:
+        await watch.run()
         if machine.run is not None:
             await self._monitor_lost(machine)
 
@@ -114,19 +137,34 @@ class _Watch:
     """One watch."""
 
     agent: AgentWatch
+    boot: Boot
 
     def __init__(self, machines: Machines, machine: Machine, live: Live) -> None:
         self._machines = machines
         self._machine = machine
         self._live = live
+        self._stood_still = live.run_state in WAITING
 
     def ask_agent_again(self) -> None:
         """Ask the agent again who the guest is."""
         self.agent.ask_again()
 
-    async def run(self, boot: Boot) -> None:
+    async def note_held(self, held: tuple[int, ...]) -> None:
+        """Record which probes have held."""
+        await self._note(lambda run: replace(run, held=held))
+
+    async def ready(self) -> None:
+        """Record that all of them hold."""
+        await self.boot.ready()
+
+    async def run(self) -> None:
         """Watch until the monitor's connection ends."""
-        sides = [asyncio.create_task(boot.follow()), asyncio.create_task(self.agent.run())]
+        if self._live.probing is None:
+            raise AssertionError("nothing probes what is watched")
+        sides = [
+            asyncio.create_task(work)
+            for work in (self.boot.follow(), self.agent.run(), self._live.probing.run())
+        ]
         events = asyncio.create_task(self._events())
         try:
             await asyncio.wait({events, *sides}, return_when=asyncio.FIRST_COMPLETED)
@@ -140,6 +178,7 @@ class _Watch:
             for task in (events, *sides):
                 if not task.cancelled() and (failure := task.exception()) is not None:
                     _LOG.error("watch failed", exc_info=failure, extra={"machine": self._machine.machine_id})
+            self._live.ended = True
             await self._live.session.close()
             if self._machine.live is self._live:
                 self._machine.live = None
@@ -156,7 +195,13 @@ class _Watch:
         match event["event"]:
             case "VSERPORT_CHANGE" if data.get("id") == AGENT_PORT_ID:
                 self.agent.port_changed(is_open=bool(data["open"]))
+            case "STOP":
+                self._stood_still = True
             case "RESUME":
+                if self._stood_still:
+                    # The start is a RESUME too, with nothing before it that a clock could have missed.
+                    self._stood_still = False
+                    self.agent.resumed()
                 self._live.io_error = ""
                 await self._confirm()
             case "SHUTDOWN":
@@ -189,9 +234,8 @@ class _Watch:
 
     async def _begun_again(self) -> None:
         """Count another boot; until the guest opens its agent's port again, nobody answers there."""
-        moment = datetime.now(UTC)
-        self._live.agent = replace(self._live.agent, connected=False, since=moment)
-        await self._change(lambda record: record.booted(moment))
+        self._live.agent = replace(self._live.agent, connected=False, since=datetime.now(UTC))
+        await self.boot.begun_again()
 
     async def _note(self, change: Callable[[Run], Run]) -> None:
         """Record something of the run."""

@@ -72,6 +72,10 @@ class ConsoleLog:
         """Return some bytes at `offset`; none at the end."""
         return await in_thread(self._read, offset, _CHUNK_BYTES)
 
+    async def size(self) -> int:
+        """Return how long it is now."""
+        return await in_thread(self._size)
+
     async def first_kept(self, offset: int) -> int:
         """Return `offset`, or where the log begins by now if that is later."""
         return max(offset, self._kept_from(await in_thread(self._size)))

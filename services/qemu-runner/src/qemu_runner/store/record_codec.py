@@ -19,6 +19,7 @@ from qemu_runner.domain.machine import (
     Nic,
     PortMapping,
 )
+from qemu_runner.domain.probe import Probe, ProbeKind
 from qemu_runner.domain.record import ExitReason, Holding, MachineExit, MachineRecord, Run
 
 SCHEMA: Final = 1
@@ -102,7 +103,13 @@ def _spec(document: dict[str, Any]) -> MachineSpec:
         ),
         cluster_id=document.get("cluster_id", ""),
         instance_record=document.get("instance_record", ""),
+        probes=tuple(_probe(probe) for probe in document.get("probes", ())),
     )
+
+
+def _probe(document: dict[str, Any]) -> Probe:
+    known = _known(Probe, document)
+    return Probe(**{**known, "kind": ProbeKind(known["kind"]), "argv": tuple(known.get("argv", ()))})
 
 
 def _run(document: dict[str, Any] | None) -> Run | None:
@@ -113,6 +120,7 @@ def _run(document: dict[str, Any] | None) -> Run | None:
             **_known(Run, document),
             "start_time": _time(document["start_time"]),
             "kernel_start": _time(document["kernel_start"]) if document.get("kernel_start") else None,
+            "held": tuple(int(number) for number in document.get("held", ())),
             "phases": tuple(
                 ReachedPhase(phase["name"], _time(phase["start_time"]), _time(phase["end_time"]))
                 for phase in document.get("phases", ())
@@ -134,7 +142,7 @@ def _exit(document: dict[str, Any] | None) -> MachineExit | None:
     )
 
 
-def _known(kind: type[Run | MachineExit], document: dict[str, Any]) -> dict[str, Any]:
+def _known(kind: type[Run | MachineExit | Probe], document: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key in kind.__dataclass_fields__}
 
 

@@ -438,7 +438,7 @@ class FakeStore:
         if name != "tiny" or self.gone:
             raise ImageNotFound(name)
         image = InstanceImage("tiny", DIGEST, DIGEST, "qcow2", 64 << 20)
-        return StoreImage(image, "x86_64", self.has_agent)
+        return StoreImage(image, "x86_64", has_agent=self.has_agent)
 
     async def find_by_digest(self, digest: str) -> StoreImage | None:
         self._there()

@@ -55,6 +55,11 @@ def test_what_no_instance_claims_is_left_over() -> None:
     assert truth.missing([instance("STOPPED")], FakeHost(), set())
 
 
+def test_an_instance_whose_launch_was_cut_short_may_lack_its_files_until_it_is_started() -> None:
+    assert truth.missing([instance("STOPPED")], FakeHost(), set(), unmade={ONE}) == []
+    assert truth.missing([instance("RUNNING")], FakeHost(), set(), unmade={ONE})
+
+
 def test_a_second_start_by_one_operation_is_seen_unless_the_process_was_taken_away() -> None:
     first = Entry(ONE, Effect.SPAWN, 3, "op-1/power", 1)
     second = Entry(ONE, Effect.SPAWN, 3, "op-1/power", 2)

@@ -1,7 +1,7 @@
-"""The contract of every runner: the real one with QEMU, and the fake one over the same gRPC.
+"""The contract of every runner: the real one with QEMU, the fake one over gRPC, the one of the unit tests.
 
 The claims are made at the controller's port `Runner`, so that they hold for what the controller is told; its
-client is tested with them.
+client is tested with the first two.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import controller_fakes
 import pytest
 import pytest_asyncio
 from controller.adapters.runner_client import RunnerClient
@@ -128,11 +129,25 @@ async def _fake(directory: Path) -> AsyncIterator[Bench]:
         yield Bench(RunnerClient("node-1", channel), _DIGEST, die)
 
 
-_RUNNERS = {"real": _real, "fake": _fake}
+@asynccontextmanager
+async def _in_memory(directory: Path) -> AsyncIterator[Bench]:
+    del directory
+    fake = controller_fakes.FakeRunner(agents=True, left=(), console=b"Linux version fake\nlogin: ")
+
+    async def die() -> None:
+        fake.break_off()
+        fake.away = False
+
+    yield Bench(fake, _DIGEST, die)
+
+
+_RUNNERS = {"real": _real, "fake": _fake, "in-memory": _in_memory}
 
 
 @pytest_asyncio.fixture(
-    scope="module", loop_scope="module", params=[pytest.param("real", marks=pytest.mark.real), "fake"]
+    scope="module",
+    loop_scope="module",
+    params=[pytest.param("real", marks=pytest.mark.real), "fake", "in-memory"],
 )
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     # pytest's own directories are closed to the uids that machines get, and too long for sockets.

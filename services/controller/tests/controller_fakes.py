@@ -86,7 +86,8 @@ class FakeRunner:
     `snapshot` is what a watch begins with instead of the machines there are.
 
     A machine's directory is made before its record: one that was broken off in between is in `directories`
-    alone, and no observation tells of it.
+    alone, and no observation tells of it. Agents connect when a test reports it; with `agents` they do by
+    themselves. It passes the contract of every runner (tests/chaos).
     """
 
     node: str = "node-1"
@@ -110,6 +111,9 @@ class FakeRunner:
     default: str = "user"
     unreadable: dict[str, str] = field(default_factory=dict)
     form: Node = NODE
+    agents: bool = False
+    left: tuple[Leak, ...] = (Leak("tap", "qc1", "", None),)
+    resets: dict[str, list[str]] = field(default_factory=dict)
     guests: "FakeGuests" = field(init=False)
 
     def __post_init__(self) -> None:
@@ -139,6 +143,10 @@ class FakeRunner:
         self, machine_id: str, spec: MachineSpec, *, network_only: bool = False, reserve: bool = False
     ) -> MachinePlan:
         await self._enter("plan")
+        if spec.memory_mib > self.form.memory_total_mib:
+            raise refusal("HOST_CAPACITY_EXHAUSTED")
+        if spec.disk_bytes < spec.image.virtual_size_bytes:
+            raise refusal("FIELD_INVALID")
         networks = tuple(self.default if nic.network == "default" else nic.network for nic in spec.nics)
         addresses = self.set_aside if reserve else ()
         return MachinePlan(("qemu-system-x86_64", "-uuid", machine_id), "tcg", (), networks, addresses)
@@ -148,8 +156,9 @@ class FakeRunner:
     ) -> Machine:
         async with self._act("prepare", fencing):
             progress(1, 2, "bytes")
-            self.specs[fencing.machine_id] = spec
             before = self.machines.get(fencing.machine_id, absent(fencing.machine_id))
+            self._refuse_another(before, spec)
+            self.specs[fencing.machine_id] = spec
             kept = before.phase in {MachinePhase.EXITED, MachinePhase.ACTIVE}
             phase = before.phase if kept else MachinePhase.PREPARED
             nics = tuple(_nic(nic, before.nics) for nic in spec.nics)
@@ -159,7 +168,9 @@ class FakeRunner:
 
     async def start(self, fencing: Fencing) -> Machine:
         async with self._act("start", fencing):
-            before = self.machines[fencing.machine_id]
+            before = self._there(fencing)
+            if before.phase is MachinePhase.ACTIVE:
+                return self._set(replace(before, run_state="running"))
             nics = tuple(
                 replace(nic, addresses=nic.addresses or (Address("10.77.0.15", "ipv4", "user"),))
                 for nic in before.nics
@@ -178,6 +189,7 @@ class FakeRunner:
                     nics=nics,
                     start_time=datetime.now(UTC),
                     boot_time=datetime.now(UTC),
+                    agent_connected=self.agents,
                 )
             )
             if "spawned" in self.gates:
@@ -189,9 +201,9 @@ class FakeRunner:
         self, fencing: Fencing, *, force: bool, grace_s: float, stage: Callable[[str], Awaitable[None]]
     ) -> Machine:
         async with self._act("stop", fencing):
-            before = self._seen(fencing.machine_id)
+            before = self._there(fencing)
             if before.phase is not MachinePhase.ACTIVE:
-                return before
+                return self._seen(fencing.machine_id)
             await stage("quit" if force else "powerdown")
             return self._set(_ended(before, "STOPPED"))
 
@@ -202,19 +214,26 @@ class FakeRunner:
 
     async def pause(self, fencing: Fencing) -> Machine:
         async with self._act("pause", fencing):
-            return self._set(replace(self.machines[fencing.machine_id], run_state="paused"))
+            return self._set(replace(self._active(fencing), run_state="paused"))
 
     async def resume(self, fencing: Fencing) -> Machine:
         async with self._act("resume", fencing):
-            return self._set(replace(self.machines[fencing.machine_id], run_state="running"))
+            return self._set(replace(self._active(fencing), run_state="running"))
 
     async def reset(self, fencing: Fencing) -> Machine:
         async with self._act("reset", fencing):
-            return self._set(replace(self.machines[fencing.machine_id], agent_connected=False))
+            before = self._active(fencing)
+            done = self.resets.setdefault(fencing.machine_id, [])
+            if fencing.request_id in done:
+                return before
+            done.append(fencing.request_id)
+            return self._set(replace(before, agent_connected=self.agents))
 
     async def delete(self, fencing: Fencing) -> None:
         async with self._act("delete", fencing):
             self.directories.discard(fencing.machine_id)
+            self.specs.pop(fencing.machine_id, None)
+            self.resets.pop(fencing.machine_id, None)
             if self.machines.pop(fencing.machine_id, None) is not None:
                 self._tell(replace(self._seen(fencing.machine_id), revision=self._next()))
 
@@ -224,6 +243,7 @@ class FakeRunner:
 
     async def get(self, machine_id: str, *, fence: int = 0, timeout_s: float = 10.0) -> Machine:
         await self._enter("get")
+        self._known(machine_id)
         self._compare(machine_id, fence)
         return self._seen(machine_id)
 
@@ -248,7 +268,10 @@ class FakeRunner:
 
     async def read_console(self, machine_id: str, offset: int, length: int) -> AsyncIterator[ConsoleChunk]:
         await self._enter("console")
-        yield ConsoleChunk(self.console, 0, len(self.console))
+        total = len(self.console)
+        begin = max(0, total + offset) if offset < 0 else offset
+        chunk = self.console[begin : begin + length if length else total]
+        yield ConsoleChunk(chunk, begin, total)
 
     async def evidence(self, machine_id: str, trace_id: str) -> AsyncIterator[EvidencePart]:
         await self._enter("evidence")
@@ -259,6 +282,13 @@ class FakeRunner:
 
     async def execute(self, machine_id: str, request: ExecRequest) -> ExecResult:
         await self._enter("execute")
+        if self.machines[machine_id].phase is not MachinePhase.ACTIVE:
+            raise refusal("MACHINE_STATE_CONFLICT")
+        if request.argv == ("/bin/cat", "/proc/sys/kernel/random/boot_id"):
+            boot = (self.machines[machine_id].incarnation, len(self.resets.get(machine_id, ())))
+            return ExecResult(0, f"{boot}\n".encode(), b"", truncated=False)
+        if request.argv == ("/no/such",):
+            raise refusal("GUEST_PROGRAM_NOT_FOUND")
         return ExecResult(0, b"out\n", b"", truncated=False)
 
     async def host(self) -> Host:
@@ -266,7 +296,7 @@ class FakeRunner:
         return Host(self.form, (Dependency("vm-host", up=True, since=None, detail=""),))
 
     async def leaks(self) -> list[Leak]:
-        return [Leak("tap", "qc1", "", None)]
+        return list(self.left)
 
     async def unclaimed(self, claimed: Collection[str]) -> list[Unclaimed]:
         await self._enter("unclaimed")
@@ -288,6 +318,7 @@ class FakeRunner:
     @asynccontextmanager
     async def _act(self, call: str, fencing: Fencing) -> AsyncIterator[None]:
         await self._enter(call)
+        self._known(fencing.machine_id)
         async with self.locks.setdefault(fencing.machine_id, asyncio.Lock()):
             self._compare(fencing.machine_id, fencing.fence)
             if call == "prepare":
@@ -310,6 +341,31 @@ class FakeRunner:
         if 0 < fence < self.fences.get(machine_id, 0):
             raise StaleFence("a higher fence was seen")
         self.fences[machine_id] = max(fence, self.fences.get(machine_id, 0))
+
+    def _known(self, machine_id: str) -> None:
+        if "/" in machine_id:
+            raise refusal("FIELD_INVALID", "INVALID_ARGUMENT")
+
+    def _there(self, fencing: Fencing) -> Machine:
+        found = self.machines.get(fencing.machine_id)
+        if found is None:
+            raise refusal("MACHINE_NOT_FOUND")
+        return found
+
+    def _active(self, fencing: Fencing) -> Machine:
+        found = self._there(fencing)
+        if found.phase is not MachinePhase.ACTIVE:
+            raise refusal("MACHINE_STATE_CONFLICT")
+        return found
+
+    def _refuse_another(self, before: Machine, spec: MachineSpec) -> None:
+        """An image is for good; the hardware is while a process runs."""
+        made = self.specs.get(before.id)
+        if made is None or before.phase is MachinePhase.ABSENT:
+            return
+        hardware = (made.cpus, made.memory_mib) != (spec.cpus, spec.memory_mib)
+        if made.image != spec.image or (before.phase is MachinePhase.ACTIVE and hardware):
+            raise refusal("MACHINE_STATE_CONFLICT")
 
     def _seen(self, machine_id: str) -> Machine:
         found = self.machines.get(machine_id, absent(machine_id))

@@ -11,30 +11,19 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from multiprocessing.context import ForkServerProcess
-from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Final
 
 import controller.app
-from controller.operations.clock import SystemClock
+from controller.operations.clock import STEP_VARIABLE
 from prometheus_client import CollectorRegistry
 from qcontroller.settings.v1.settings_pb2 import ControllerSettings
+from servicekit.failpoints import VARIABLE as FAIL_POINTS
 from servicekit.logs import configure_logs
 
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__])
-
-
-class SteppedClock(SystemClock):
-    """A wall clock that somebody else sets; the monotonic one is the host's."""
-
-    offset: "Synchronized[float] | None" = None
-
-    def now(self) -> datetime:
-        step_s = 0.0 if self.offset is None else self.offset.value
-        return datetime.now(UTC) + timedelta(seconds=step_s)
 
 
 class ControllerProcess:
@@ -42,7 +31,6 @@ class ControllerProcess:
 
     Attributes:
         deaths: How many have ended.
-        clock_step_s: What its wall clock is ahead of the host's.
     """
 
     def __init__(self, settings: ControllerSettings, directory: Path, slots: int) -> None:
@@ -50,7 +38,7 @@ class ControllerProcess:
         self._settings = settings.SerializeToString()
         self._log = directory / "controller.log"
         self._moment = directory / "moment"
-        self._clock = _CONTEXT.Value("d", 0.0)
+        self._clock = directory / "clock"
         self._process: ForkServerProcess | None = None
         self.deaths = 0
 
@@ -86,13 +74,11 @@ class ControllerProcess:
 
     def step_clock(self, seconds: float) -> None:
         """Set its wall clock ahead of the host's, also that of the next one."""
-        self._clock.value = seconds
+        _replace(self._clock, str(seconds))
 
     def arm(self, moment: str) -> None:
         """Have it end itself by SIGKILL when it next reaches this fail point (ADR 16)."""
-        fresh = self._moment.with_suffix(".new")
-        fresh.write_text(moment, encoding="utf-8")
-        fresh.replace(self._moment)
+        _replace(self._moment, moment)
 
     def disarm(self) -> None:
         """Let it pass all fail points."""
@@ -121,14 +107,18 @@ class ControllerProcess:
             self._process.join()
 
 
-def _run(settings: bytes, log: Path, moment: Path, clock: "Synchronized[float]") -> None:
+def _replace(file: Path, text: str) -> None:
+    fresh = file.with_suffix(".new")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(file)
+
+
+def _run(settings: bytes, log: Path, moment: Path, clock: Path) -> None:
     with log.open("ab") as file:
         os.dup2(file.fileno(), 2)
     configure_logs("controller", "WARNING")
-    os.environ["QC_FAIL_POINT_FILE"] = str(moment)
-    SteppedClock.offset = clock
-    # The one thing that a process cannot be told by its settings.
-    vars(controller.app)["SystemClock"] = SteppedClock
+    os.environ[FAIL_POINTS] = str(moment)
+    os.environ[STEP_VARIABLE] = str(clock)
     asyncio.run(_serve(ControllerSettings.FromString(settings)))
 
 

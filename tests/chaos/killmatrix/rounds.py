@@ -42,6 +42,17 @@ class Wish:
     meddled: bool = False
 
 
+def cut_short(wishes: list[Wish], instance_id: str) -> bool:
+    """Tell whether an instance's launch was called off; if it is there, a forced stop came between."""
+    return any(
+        wish.verb.startswith("launch")
+        and wish.instance_id == instance_id
+        and wish.operation is not None
+        and wish.operation.state == operation_pb2.OPERATION_STATE_CANCELLED
+        for wish in wishes
+    )
+
+
 class Rounds:
     """Plays rounds; everything random comes out of `seed`."""
 
@@ -57,6 +68,7 @@ class Rounds:
         self._wishes: dict[str, Wish] = {}
         self._lasting: set[asyncio.Task[None]] = set()
         self._deadlines_void = False
+        self._unmade: set[str] = set()
         self._rng = random.Random(seed)
         world.runner.faults.observer = self._reached
         world.store.faults.observer = self._reached
@@ -87,12 +99,14 @@ class Rounds:
         await asyncio.gather(*self._lasting)
         self._moment = None
         instances = await self._at_rest()
+        self._unmade = {one.id for one in instances if one.id in self._unmade or cut_short(wishes, one.id)}
+        self._unmade -= world.host.machines.keys() & world.store.pins
         entries = world.host.journal.since(position)
         harmed = truth.harmed(entries)
         problems = [
             *truth.double_actions(world.host.journal),
             *truth.left_over(instances, world.host, world.store.pins),
-            *truth.missing(instances, world.host, world.store.pins),
+            *truth.missing(instances, world.host, world.store.pins, self._unmade),
             *self._unexplained(wishes, harmed),
             *(f"a controller ended by itself: {code}" for code in world.faulty_ends),
         ]

@@ -50,13 +50,18 @@ def left_over(instances: Collection[pb.Instance], host: FakeHost, pins: Collecti
     return [f"{kind} {one}" for kind, ids in kinds.items() for one in ids if one not in known]
 
 
-def missing(instances: Iterable[pb.Instance], host: FakeHost, pins: Collection[str]) -> list[str]:
-    """Return the instances whose files or whose image's pin are gone though they exist."""
+def missing(
+    instances: Iterable[pb.Instance], host: FakeHost, pins: Collection[str], unmade: Collection[str] = ()
+) -> list[str]:
+    """Return the instances whose files or whose image's pin are gone though they exist.
+
+    Those that are `unmade`, since a forced stop cut their launch short, get both with their first start.
+    """
     return [
         f"{instance.name} without {what}"
         for instance in instances
         for what, there in (("files", instance.id in host.machines), ("a pin", instance.id in pins))
-        if not there
+        if not there and not (instance.id in unmade and instance.status.state == pb.INSTANCE_STATE_STOPPED)
     ]
 
 

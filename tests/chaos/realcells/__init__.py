@@ -1,5 +1,5 @@
-"""The kill matrix with real QEMU: one operation, one moment of it, one process that dies there by SIGKILL.
+"""The kill matrix with real QEMU: one operation, one moment of it, one thing that is struck there.
 
-Whoever carries the operation out stands still at the moment (a fail point, ADR 16) while the other is killed,
-so that a cell means what it says on any host, however slow.
+Whoever passes the moment stands still at it (a fail point, ADR 16) while the other is struck, so that a cell
+means what it says on any host, however slow.
 """

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -170,15 +170,24 @@ def keep_machines(machines: Path, folder: Path) -> None:
                 shutil.copy(machine / name, target)
 
 
+def _nothing(layout: StackLayout) -> AbstractContextManager[None]:
+    del layout
+    return nullcontext()
+
+
 @contextmanager
 def running_stack(
-    prefix: str = "qc-it-", *, state_mib: int | None = None, **settings: Any
+    prefix: str = "qc-it-",
+    *,
+    state_mib: int | None = None,
+    beside: Callable[[StackLayout], AbstractContextManager[None]] = _nothing,
+    **settings: Any,
 ) -> Iterator[Stack]:
     """Run a stack on free ports, in a directory and on a bridge of its own; end and remove it afterwards.
 
     `settings` are fields of StackLayout (otlp_endpoint, stop_grace, accelerator, default_network, bridge).
     With `state_mib` the directory is a file system of its own of that size, which can run full; that needs
-    root.
+    root. What stands `beside` the stack is there before it is waited for, and until it is ended.
     """
     state = Path(tempfile.mkdtemp(prefix=prefix, dir="/var/tmp"))
     gateway_port, controller_port, image_store_port = free_ports(3)
@@ -197,8 +206,9 @@ def running_stack(
             with mock.patch.dict(os.environ, environment):
                 process = lifecycle.launch_supervisor(layout)
             try:
-                lifecycle.wait_ready(layout, process)
-                yield Stack(layout)
+                with beside(layout):
+                    lifecycle.wait_ready(layout, process)
+                    yield Stack(layout)
             finally:
                 lifecycle.down(layout)
                 _reap(process)

@@ -19,6 +19,9 @@ Translate = Callable[[Exception], RpcProblem | None]
 # Quoted: the class is generic in its stubs only.
 _Continuation = Callable[[grpc.HandlerCallDetails], "Awaitable[grpc.RpcMethodHandler[Any, Any] | None]"]
 
+# Takes what answers a method, and the method's name; returns what answers instead.
+_Wrap = Callable[[Any, str], Any]
+
 _SECONDS: Final[WeakKeyDictionary[CollectorRegistry, Histogram]] = WeakKeyDictionary()
 
 
@@ -30,6 +33,24 @@ def _seconds(registry: CollectorRegistry) -> Histogram:
             "rpc_server_duration_seconds", "Time to answer a call.", ["method", "code"], registry=registry
         )
     return histogram
+
+
+def rewrapped(
+    handler: "grpc.RpcMethodHandler[Any, Any]", method: str, unary: _Wrap, stream: _Wrap
+) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Return the handler of `method` with its behaviour wrapped, by `stream` if it answers with a stream."""
+    factory_name = (
+        ("stream" if handler.request_streaming else "unary")
+        + "_"
+        + ("stream" if handler.response_streaming else "unary")
+    )
+    behaviour: Any = getattr(handler, factory_name)
+    wrap = stream if handler.response_streaming else unary
+    factory: Any = getattr(grpc, f"{factory_name}_rpc_method_handler")
+    wrapped: grpc.RpcMethodHandler[Any, Any] = factory(
+        wrap(behaviour, method), handler.request_deserializer, handler.response_serializer
+    )
+    return wrapped
 
 
 class ProblemInterceptor(grpc.aio.ServerInterceptor):
@@ -47,19 +68,7 @@ class ProblemInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        method = str(handler_call_details.method)
-        factory_name = (
-            ("stream" if handler.request_streaming else "unary")
-            + "_"
-            + ("stream" if handler.response_streaming else "unary")
-        )
-        behaviour: Any = getattr(handler, factory_name)
-        wrap = self._stream if handler.response_streaming else self._unary
-        factory: Any = getattr(grpc, f"{factory_name}_rpc_method_handler")
-        wrapped: grpc.RpcMethodHandler[Any, Any] = factory(
-            wrap(behaviour, method), handler.request_deserializer, handler.response_serializer
-        )
-        return wrapped
+        return rewrapped(handler, str(handler_call_details.method), self._unary, self._stream)
 
     def _unary(self, behaviour: Any, method: str) -> Any:
         async def answer(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:

@@ -13,6 +13,8 @@ from grpc_reflection.v1alpha import reflection
 from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 from prometheus_client import CollectorRegistry
 
+from servicekit.call_moments import CallMoments
+from servicekit.failpoints import FailPoints, no_fail_points
 from servicekit.health import Health
 from servicekit.interceptor import ProblemInterceptor, Translate
 
@@ -33,10 +35,12 @@ async def grpc_server(
     translate: Translate,
     registry: CollectorRegistry,
     serving: bool = True,
+    fail_point: FailPoints = no_fail_points,
 ) -> AsyncIterator[Health]:
     """Serve `services` (full name and function that registers the servicer) at every address of `listen`.
 
     Health says SERVING (or not, as `serving` is) for each of them and for "" until it is told otherwise.
+    With a `fail_point` of a test, each call passes it.
     Unix sockets are made for the owner and the group of their directory; a lock beside each keeps a second
     server from stealing a live one, which gRPC by itself would allow.
 
@@ -49,6 +53,8 @@ async def grpc_server(
         ),
         ProblemInterceptor(translate, registry),
     ]
+    if fail_point is not no_fail_points:
+        interceptors.append(CallMoments(fail_point))
     server = grpc.aio.server(
         interceptors=interceptors,
         options=[

@@ -52,8 +52,8 @@ from controller.operations import (
     Engine,
     EngineSettings,
     Outbox,
-    SystemClock,
     cluster_id,
+    wall_clock_of,
 )
 from controller.operations.failpoints import FailPoints
 from controller.plans.kinds import build_plans
@@ -106,7 +106,7 @@ async def serve(
     clock: Clock | None = None,
 ) -> AsyncIterator["asyncio.Future[None]"]:
     """Put the parts together on top of a database and peers, and serve until the context is left."""
-    clock = clock or (DatabaseClock() if database.shared else SystemClock())
+    clock = clock or (DatabaseClock() if database.shared else wall_clock_of(os.environ))
     rules = settings.restart_rules
     identity = await database.read(cluster_id)
     fleet = Fleet(runners, clock)
@@ -188,7 +188,13 @@ async def serve(
             task.add_done_callback(lambda ended: _report(ended, failed))
         stack.push_async_callback(_end, engine, running, tasks, failed)
         await stack.enter_async_context(
-            grpc_server(settings.listen, services=services, translate=translate, registry=registry)
+            grpc_server(
+                settings.listen,
+                services=services,
+                translate=translate,
+                registry=registry,
+                fail_point=_fail_points(),
+            )
         )
         # Before the server ends: its grace period is for answers, and a watch has no end of its own.
         stack.callback(engine.feed.close)

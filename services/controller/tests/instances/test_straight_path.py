@@ -133,6 +133,34 @@ async def test_a_forced_stop_supersedes_a_launch_and_keeps_the_instance(cloud: C
     assert (await cloud.verb("Start")).status.state == pb.INSTANCE_STATE_RUNNING
 
 
+@pytest.mark.parametrize("ended_by", ["cancel", "failure"])
+async def test_a_forced_stop_of_a_launch_that_is_undone_keeps_the_instance(
+    cloud: Cloud, ended_by: str
+) -> None:
+    reached, undoing = cloud.runner.at("start"), cloud.runner.at("quiesce")
+    if ended_by == "failure":
+        cloud.runner.faults["start"] = [refusal("PORT_IN_USE")]
+    request = pb.LaunchInstanceRequest(name="web-1", image="tiny", start=True)
+    launch = (await cloud.instances.LaunchInstance(request, timeout=10)).mutation.operation.id
+    if ended_by == "cancel":
+        await asyncio.wait_for(reached.wait(), 10)
+        await cloud.operations.CancelOperation(operation_pb2.CancelOperationRequest(id=launch), timeout=10)
+    await asyncio.wait_for(undoing.wait(), 10)
+    stop = await cloud.ask("Stop", force=True)
+    for gate in ("start", "quiesce"):
+        cloud.runner.gates.pop(gate).set()
+    await cloud.done(stop)
+    assert (await cloud.ended(launch)).state in {
+        operation_pb2.OPERATION_STATE_CANCELLED,
+        operation_pb2.OPERATION_STATE_FAILED,
+    }
+    assert (await cloud.get()).status.state == pb.INSTANCE_STATE_STOPPED
+    assert (await cloud.verb("Start")).status.state == pb.INSTANCE_STATE_RUNNING
+    await cloud.verb("Stop")
+    await cloud.done(await cloud.ask("Delete"))
+    assert (cloud.runner.directories, cloud.store.pins) == (set(), {})
+
+
 async def test_the_guests_own_poweroff_stops_it_and_changes_what_is_wanted(cloud: Cloud) -> None:
     instance = await cloud.launch()
     cloud.runner.report(instance.id, **ended("GUEST_SHUTDOWN"))

@@ -128,7 +128,14 @@ async def serve(
         )
         healths = [
             await stack.enter_async_context(
-                grpc_server(listen, services=services, translate=translate, registry=registry, serving=False)
+                grpc_server(
+                    listen,
+                    services=services,
+                    translate=translate,
+                    registry=registry,
+                    serving=False,
+                    fail_point=fail_points_of(os.environ),
+                )
             )
             for listen, services in edges
             if listen

@@ -121,6 +121,7 @@ async def application(
                 ],
                 translate=translate,
                 registry=registry,
+                fail_point=fail_points_of(os.environ),
             )
         )
         yield work

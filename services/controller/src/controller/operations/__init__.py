@@ -10,6 +10,7 @@ from controller.operations.clock import (
     OperationIds,
     SystemClock,
     uuid7_operation_ids,
+    wall_clock_of,
 )
 from controller.operations.cursor import Cursor, Position
 from controller.operations.engine import Engine, EngineSettings
@@ -145,4 +146,5 @@ __all__ = [
     "outbid",
     "require_idle",
     "uuid7_operation_ids",
+    "wall_clock_of",
 ]

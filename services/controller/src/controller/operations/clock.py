@@ -6,11 +6,15 @@ Nothing else in the package may ask the system for the time.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from pathlib import Path
+from typing import Final, Protocol
 
 from controller.operations.operation import OperationId
+
+STEP_VARIABLE: Final = "QC_CLOCK_STEP_FILE"
 
 
 class Clock(Protocol):
@@ -37,6 +41,28 @@ class SystemClock:
 
     async def sleep(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
+
+
+class SteppedClock(SystemClock):
+    """The process's clocks on a host whose wall clock a test sets: a file says how many seconds ahead.
+
+    Without the file it is right. The monotonic clock is the host's: nobody sets that.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def now(self) -> datetime:
+        ahead_s = 0.0
+        with suppress(FileNotFoundError):
+            ahead_s = float(self._file.read_text(encoding="utf-8"))
+        return super().now() + timedelta(seconds=ahead_s)
+
+
+def wall_clock_of(environ: Mapping[str, str]) -> SystemClock:
+    """Return the process's clock, or the one that the environment says a test sets (ADR 89)."""
+    file = environ.get(STEP_VARIABLE, "")
+    return SteppedClock(Path(file)) if file else SystemClock()
 
 
 class DatabaseClock:

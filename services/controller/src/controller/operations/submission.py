@@ -19,7 +19,8 @@ class Supersede(StrEnum):
     `NO` refuses the new one. `UNDO` cancels the old one and walks it back before the new one starts.
     `ABANDON` cancels it and leaves what it made to the new one, whose plan must cope with half-made things
     (delete, forced stop). In both cases the old one's `on_settle` runs after the new one's `prepare`: it can
-    tell by the error's reason `SUPERSEDED` that the subject is not its own any more.
+    tell by the error's reason `SUPERSEDED` that the subject is not its own any more; and by its undo scope,
+    where it was being undone already for a reason of its own.
     """
 
     NO = "no"

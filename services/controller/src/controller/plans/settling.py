@@ -12,7 +12,7 @@ from controller.domain.machine import Machine, MachineExit, MachinePhase
 from controller.domain.policy import RestartPolicy
 from controller.domain.verdict import HOST_SHUTDOWN, START_FAILED, STOPPED, Verdict, ended, loss_of, seen
 from controller.instances.changes import Changes
-from controller.operations import Initiator, Operation, Problem, State
+from controller.operations import Initiator, Operation, Problem, State, UndoScope
 from controller.operations.operation import SUPERSEDED
 from controller.plans.import_steps import IMAGE_GONE
 from controller.plans.machine_steps import KEPT
@@ -34,7 +34,7 @@ class Settling:
 
     def launch(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """A launch that comes to nothing leaves nothing; one whose QEMU was spawned leaves it FAILED."""
-        if _superseded(error):
+        if _superseded(operation, error):
             return
         if outcome is State.SUCCEEDED:
             event = Event.IS_RUNNING if operation.spec["start"] else Event.IS_OFF
@@ -46,7 +46,7 @@ class Settling:
 
     def start(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """A start that was undone leaves the instance off; one of a policy, FAILED, so that it goes on."""
-        if _superseded(error):
+        if _superseded(operation, error):
             return
         if outcome is State.SUCCEEDED:
             self._carried_out(conn, operation, Event.IS_RUNNING)
@@ -65,9 +65,9 @@ class Settling:
         """As a start, once the machine was off; before that it still runs."""
         found = instance_rows.find(conn, operation.subject)
         off = found is not None and found.state is InstanceState.STARTING
-        if outcome is not State.SUCCEEDED and not _superseded(error) and not off:
+        if outcome is not State.SUCCEEDED and not _superseded(operation, error) and not off:
             self._called_off(conn, operation, error)
-        elif outcome is State.FAILED and not _was_spawned(operation) and not _superseded(error):
+        elif outcome is State.FAILED and not _was_spawned(operation) and not _superseded(operation, error):
             # It ran, it was to run on, and it is off.
             self._failed(conn, operation, error, None)
         else:
@@ -79,7 +79,7 @@ class Settling:
             spec = operation.spec
             why = {name: str(spec.get(name, "")) for name in ("reason", "message")}
             self._carried_out(conn, operation, Event.IS_OFF, **why)
-        elif not _superseded(error):
+        elif not _superseded(operation, error):
             self._called_off(conn, operation, error)
 
     def pause(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
@@ -97,7 +97,7 @@ class Settling:
     def update(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """A change that failed is taken back, or every later start would fail with it."""
         found = instance_rows.find(conn, operation.subject)
-        if found is None or _superseded(error):
+        if found is None or _superseded(operation, error):
             return
         if outcome is State.SUCCEEDED:
             if operation.spec.get("cloud_init"):
@@ -123,13 +123,13 @@ class Settling:
         """The row goes last of all."""
         if outcome is State.SUCCEEDED:
             self._changes.remove(conn, operation)
-        elif not _superseded(error):
+        elif not _superseded(operation, error):
             self._called_off(conn, operation, error)
 
     def observe(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """The state follows what was seen under the fence."""
         if outcome is not State.SUCCEEDED or not operation.facts.get("event"):
-            if not _superseded(error):
+            if not _superseded(operation, error):
                 self._changes.touch(conn, operation)
             return
         facts = operation.facts
@@ -141,7 +141,7 @@ class Settling:
 
     def imported(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:
         """The instance is as its machine was found; an import that comes to nothing leaves an orphan."""
-        if _superseded(error):
+        if _superseded(operation, error):
             return
         if outcome is not State.SUCCEEDED:
             self._changes.remove(conn, operation)
@@ -165,7 +165,7 @@ class Settling:
     ) -> None:
         if outcome is State.SUCCEEDED:
             self._carried_out(conn, operation, event)
-        elif not _superseded(error):
+        elif not _superseded(operation, error):
             self._changes.touch(conn, operation)
 
     def _carried_out(
@@ -262,5 +262,7 @@ def _of_failure(end: MachineExit | None) -> MachineExit | None:
     return replace(end, code=None, signal=None)
 
 
-def _superseded(error: Problem | None) -> bool:
-    return error is not None and error.reason == SUPERSEDED
+def _superseded(operation: Operation, error: Problem | None) -> bool:
+    """Tell whether the instance is somebody else's now, who may have come when it was undone already."""
+    abandoned = operation.undo_scope is UndoScope.NONE
+    return abandoned or (error is not None and error.reason == SUPERSEDED)

@@ -24,3 +24,22 @@ def test_a_fail_point_acts_once_and_at_the_moment_that_its_file_names(
 
 def test_without_the_variable_moments_are_passed_by() -> None:
     fail_points_of({})("settle.before_commit")
+
+
+def test_a_moment_that_is_taken_back_while_it_is_read_is_passed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr("servicekit.failpoints.os.kill", lambda pid, how: sent.append(how))
+    file = tmp_path / "moment"
+    file.write_text("settle.before_commit")
+    read = Path.read_text
+
+    def taken_back(path: Path, **options: str) -> str:
+        text = read(path, **options)
+        path.unlink()
+        return text
+
+    monkeypatch.setattr(Path, "read_text", taken_back)
+    fail_points_of({"QC_FAIL_POINT_FILE": str(file)})("settle.before_commit")
+    assert sent == []

@@ -27,12 +27,15 @@ def armed_by(file: Path) -> FailPoints:
     """
 
     def reached(name: str) -> None:
-        if not file.exists():
-            return
-        moment, _, what = file.read_text(encoding="utf-8").strip().partition(" ")
-        if moment == name:
+        try:
+            moment, _, what = file.read_text(encoding="utf-8").strip().partition(" ")
+            if moment != name:
+                return
             file.unlink()
-            os.kill(os.getpid(), signal.SIGSTOP if what == FREEZE else signal.SIGKILL)
+        except FileNotFoundError:
+            # Nothing is asked for, or it has just been taken back or reached elsewhere.
+            return
+        os.kill(os.getpid(), signal.SIGSTOP if what == FREEZE else signal.SIGKILL)
 
     return reached
 

@@ -133,6 +133,7 @@ async def test_nodes_events_and_readiness_are_there_for_grpc_clients(controller:
                 "qcontroller.controller.v1.OperationService",
                 "qcontroller.controller.v1.EventService",
                 "qcontroller.controller.v1.NodeService",
+                "qcontroller.controller.v1.ImageImportService",
             },
         ),
         ("image_store_port", {"qcontroller.image.v1.ImageService"}),

@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from framework.cloud import Cloud, Document, document
 from framework.stack import free_ports
 
@@ -72,6 +73,7 @@ def test_an_expression_that_does_not_compile_is_refused_at_launch(cloud: Cloud) 
     assert "missing )" in fault["detail"]
 
 
+@pytest.mark.native("containers have no passt")
 def test_a_port_that_nothing_leads_to_is_refused_with_what_to_do(cloud: Cloud) -> None:
     spec = {
         "name": "never",

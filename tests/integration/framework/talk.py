@@ -1,5 +1,6 @@
 """A TCP connection on which something is said all the time, so that its end is seen whenever it comes."""
 
+import contextlib
 import socket
 import threading
 from typing import Final, Self
@@ -32,8 +33,11 @@ class Talk:
 
     def __exit__(self, *_error: object) -> None:
         self._ended.set()
-        self._connection.close()
+        # Whoever waits for a line is told that none comes; one that is cut already cannot be.
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
         self._thread.join()
+        self._connection.close()
 
     def assert_goes_on(self) -> None:
         """Wait until a line was heard again that was not yet said when this was called."""
@@ -47,14 +51,14 @@ class Talk:
 
     def _go_on(self) -> None:
         try:
-            heard = self._connection.makefile("rb")
-            while not self._ended.wait(_PAUSE_S):
-                said = b"line %d\n" % self.lines
-                self._connection.sendall(said)
-                got = heard.readline()
-                if got != said:
-                    raise ConnectionError(f"said {said!r}, heard {got!r}")
-                self.lines += 1
+            with self._connection.makefile("rb") as heard:
+                while not self._ended.wait(_PAUSE_S):
+                    said = b"line %d\n" % self.lines
+                    self._connection.sendall(said)
+                    got = heard.readline()
+                    if got != said:
+                        raise ConnectionError(f"said {said!r}, heard {got!r}")
+                    self.lines += 1
         except (OSError, ValueError) as error:
             if not self._ended.is_set():
                 self._failure = error

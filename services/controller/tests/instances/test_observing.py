@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ from controller_fakes import Cloud, FakeRunner, FakeStore, ended, reason_of, run
 from google.protobuf import json_format
 from qcontroller.controller.v1 import host_pb2, operation_pb2
 from qcontroller.controller.v1 import instance_pb2 as pb
+from sqlalchemy import Connection, MetaData, select
 
 
 def condition(instance: pb.Instance, kind: str) -> pb.Condition:
@@ -205,19 +205,16 @@ async def test_secrets_are_in_their_table_and_nowhere_else(
     assert marker in cloud.runner.specs[instance.id].user_data
     assert marker not in str(await cloud.get())
     assert marker not in caplog.text
-    with sqlite3.connect(cloud.path / "controller.db") as database:
-        tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        found = {name for name in tables if marker in dump(database, name)}
-    database.close()
-    assert found == {"instance_secrets"}
+    assert await cloud.database.read(lambda conn: holding(conn, marker)) == {"instance_secrets"}
     await cloud.done(await cloud.ask("Delete"))
-    with sqlite3.connect(cloud.path / "controller.db") as database:
-        assert marker not in dump(database, "instance_secrets")
-    database.close()
+    assert await cloud.database.read(lambda conn: holding(conn, marker)) == set()
 
 
-def dump(database: sqlite3.Connection, table: str) -> str:
-    return str(database.execute(f"SELECT * FROM {table}").fetchall())  # noqa: S608 - names of our own
+def holding(conn: Connection, text: str) -> set[str]:
+    """Return the names of the tables in which `text` stands somewhere."""
+    tables = MetaData()
+    tables.reflect(conn)
+    return {table.name for table in tables.sorted_tables if text in str(conn.execute(select(table)).all())}
 
 
 async def test_a_program_runs_only_where_an_agent_answers(cloud: Cloud) -> None:

@@ -7,7 +7,6 @@ so a runner that dies in the middle finds out what became of it.
 import asyncio
 import logging
 import os
-import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -18,27 +17,19 @@ from typing import Final
 from qemu_runner.domain.accelerator import AcceleratorMode
 from qemu_runner.domain.arch import ARCHES
 from qemu_runner.domain.argv import Launch, argv_hash, build_argv
-from qemu_runner.domain.machine import USER_NETWORK, MachinePhase
+from qemu_runner.domain.machine import MachinePhase
 from qemu_runner.domain.record import MachineRecord, Run
 from qemu_runner.errors import (
     MachineStateError,
     MonitorError,
-    NetworkUnavailableError,
     QemuStartError,
-    QemuUnavailableError,
     RunnerError,
     VmHostUnavailableError,
 )
 from qemu_runner.monitor import QmpSession
-from qemu_runner.ports import (
-    ChildHandle,
-    ChildRole,
-    RefusalCode,
-    SpawnRequest,
-    VmHostError,
-    VmHostRefused,
-)
+from qemu_runner.ports import VmHostError
 from qemu_runner.service.capacity import Capacity
+from qemu_runner.service.children import NET_FD, Children
 from qemu_runner.service.ending import Ending, Settle
 from qemu_runner.service.exits import Exits
 from qemu_runner.service.hardware import choose_hardware
@@ -48,14 +39,11 @@ from qemu_runner.service.plugging import Taps
 from qemu_runner.service.power import WAITING
 from qemu_runner.service.vm_host_link import VmHostLink
 from qemu_runner.service.watching import Watching
-from qemu_runner.store.machine_files import PASST_LOG, QEMU_LOG, MachineFiles
-from qemu_runner.user_network import PasstStart
+from qemu_runner.store.machine_files import MachineFiles
 
 _LOG = logging.getLogger(__name__)
 START_DEADLINE_S: Final = 30.0
 _LAST_WORDS_S: Final = 0.5
-_NET_FD: Final = "passt"
-_MISSING_PROGRAM: Final = frozenset({RefusalCode.PROGRAM_UNAVAILABLE, RefusalCode.PROGRAM_NOT_ALLOWED})
 
 
 class Starting:
@@ -94,6 +82,7 @@ class Starting:
         self._networking = networking
         self._capacity = capacity
         self._exits = exits
+        self._children = Children(ending, exits)
         self._ending = ending
         self._watching = watching
         self._newest_link = newest_link
@@ -194,7 +183,7 @@ class Starting:
                 directory=directory,
                 layers=record.layers,
                 nic_netdevs=self._networking.netdev_options(
-                    record.spec, record.user_index, f"{{fd:{_NET_FD}}}"
+                    record.spec, record.user_index, f"{{fd:{NET_FD}}}"
                 ),
                 extra=self._extra,
             )
@@ -238,57 +227,8 @@ class Starting:
                 ),
             )
             fds = {name: listener.fileno() for name, listener in listening.items()}
-            await self._spawn_children(machine, run, link, argv, fds, logs, passt, record.uid)
+            await self._children.spawn(machine, run, link, argv, fds, logs, passt, record.uid)
         return run
-
-    async def _spawn_children(
-        self,
-        machine: Machine,
-        run: Run,
-        link: VmHostLink,
-        argv: tuple[str, ...],
-        fds: dict[str, int],
-        logs: dict[str, int],
-        passt: PasstStart | None,
-        uid: int | None,
-    ) -> None:
-        try:
-            with ExitStack() as stack:
-                if passt is not None:
-                    ours, theirs = socket.socketpair()
-                    stack.enter_context(ours)
-                    stack.enter_context(theirs)
-                    request = SpawnRequest(
-                        ChildHandle(machine.machine_id, ChildRole.PASST, run.incarnation),
-                        tuple(passt.argv(f"{{fd:{_NET_FD}}}")),
-                        {_NET_FD: theirs.fileno()},
-                        stderr_fd=logs[PASST_LOG],
-                        uid=uid,
-                        gid=uid,
-                    )
-                    await link.connection.spawn(request)
-                    fds = {**fds, _NET_FD: ours.fileno()}
-                request = SpawnRequest(
-                    ChildHandle(machine.machine_id, ChildRole.QEMU, run.incarnation),
-                    argv,
-                    fds,
-                    stderr_fd=logs[QEMU_LOG],
-                    uid=uid,
-                    gid=uid,
-                )
-                await link.connection.spawn(request)
-        except VmHostRefused as exc:
-            # Refused means without effect: there is no process, but perhaps a passt.
-            await self._ending.end_passt(machine, run)
-            await self._exits.record_never_started(machine, run)
-            if exc.code in _MISSING_PROGRAM and request.handle.role is ChildRole.PASST:
-                raise NetworkUnavailableError(USER_NETWORK, f"{exc.message}.") from exc
-            if exc.code in _MISSING_PROGRAM:
-                raise QemuUnavailableError(exc.message) from exc
-            raise VmHostUnavailableError(str(exc)) from exc
-        except VmHostError as exc:
-            # Whether it was started is unknown; the run stays recorded until vm-host can be asked.
-            raise VmHostUnavailableError(str(exc)) from exc
 
     async def _bring_up(self, machine: Machine, run: Run, taps: Taps) -> None:
         try:

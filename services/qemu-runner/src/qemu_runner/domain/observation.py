@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from qemu_runner.domain.boot import ReachedPhase
+from qemu_runner.domain.cloud_init import CloudInitReport
 from qemu_runner.domain.machine import MachineId, MachinePhase, MachineSpec, Nic
 from qemu_runner.domain.probe import CloudInitState, ProbeResult
 from qemu_runner.domain.record import MachineExit
@@ -105,6 +106,7 @@ class Observation:
     io_error: str = ""
     probes: tuple[ProbeResult, ...] = ()
     cloud_init: CloudInitState = field(default_factory=CloudInitState)
+    cloud_init_report: CloudInitReport | None = None
 
     @property
     def guest_runs(self) -> bool:

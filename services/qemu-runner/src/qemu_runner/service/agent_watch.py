@@ -45,6 +45,7 @@ class AgentWatch:
     ) -> None:
         self._path = path
         self._live = live
+        live.thawed = self.ask_again
         self._macs = frozenset(mac.lower() for mac in macs)
         self._changed = changed
         self._answered = answered

@@ -4,7 +4,9 @@ import base64
 import hashlib
 import itertools
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -272,6 +274,40 @@ def test_what_is_no_file_cannot_be_pulled(
     cloud: Cloud, guest: str, path: str, expected: tuple[int, str]
 ) -> None:
     assert refusal(pull(cloud, guest, path)) == expected
+
+
+# A runner that dies in the middle
+
+
+def test_a_runner_that_is_killed_leaves_neither_file_nor_program_in_the_guest(
+    cloud: Cloud, guest: str
+) -> None:
+    def silent() -> Iterator[bytes]:
+        yield CONTENT
+        assert killed.wait(_WITHIN_S)
+
+    def pushed() -> int:
+        wish = {"path": "/root/half", "mode": "0644"}
+        return cloud.api.request(
+            "PUT", f"/v1/instances/{guest}/files", params=wish, content=silent()
+        ).status_code
+
+    killed = threading.Event()
+    with ThreadPoolExecutor(1) as pool, run_by_socket(cloud, guest, argv=["sleep", "4714"]) as socket:
+        push_ = pool.submit(pushed)
+        assert message(cloud, socket) == {}
+        eventually(lambda: ".qcontroller-" in shell(cloud, guest, "ls -A /root"), "the push has begun")
+        assert "sleep 4714" in shell(cloud, guest, "ps")
+        try:
+            cloud.stack.kill_and_wait_restarted("qemu-runner")
+        finally:
+            killed.set()
+        assert push_.result(_WITHIN_S) >= 500
+        assert message(cloud, socket, "Problem")["status"] >= 500
+    cloud.wait_ready(guest)
+    eventually(lambda: shell(cloud, guest, "ls -A /root /tmp") == "/root:\n\n/tmp:\n", "nothing lies there")
+    eventually(lambda: "sleep 4714" not in shell(cloud, guest, "ps"), "the program has ended")
+    assert "qcontroller" not in shell(cloud, guest, "ls -l /proc/$(pidof qemu-ga)/fd")
 
 
 # Accounts

@@ -155,7 +155,7 @@ async def watching(bench: Bench) -> AsyncIterator[AgentWatch]:
     async def answered() -> None:
         return
 
-    watch = AgentWatch(bench.path, bench.live, (), lambda: None, answered)
+    watch = AgentWatch(bench.path, bench.path.with_name("in-guest"), bench.live, (), lambda: None, answered)
     watch.port_changed(is_open=True)
     task = asyncio.create_task(watch.run())
     try:

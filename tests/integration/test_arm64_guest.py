@@ -46,6 +46,8 @@ def test_an_arm64_guest_answers_and_keeps_its_firmwares_variables(cloud: Cloud) 
     cloud.wait_ready(name, _BOOT_S)
     # The agent tells it from inside; it may need a while on a host with much to do.
     eventually(lambda: machine_of(cloud, name) == "aarch64", "the guest tells its architecture", _BOOT_S)
+    ran = cloud.exec(name, "/bin/sh", "-c", "cat; uname -m; exit 3", stdin="in-", timeout="60s")
+    assert (ran["exitCode"], ran["stdout"]) == (3, "in-aarch64\n")
     (pid,) = cloud.stack.qemu_processes(instance["id"])
     assert Path(f"/proc/{pid}/comm").read_text().startswith("qemu-system-aar")
     variables = cloud.stack.machine_dir(instance["id"]) / "vars.fd"

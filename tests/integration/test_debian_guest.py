@@ -101,6 +101,8 @@ def test_the_user_data_arrived_byte_for_byte_and_did_what_it_says(debian: Debian
     kept = debian.call("GET", "files", params={"path": "/var/lib/cloud/instance/user-data.txt"})
     assert kept.content == USER_DATA.encode()
     assert debian.shell("cat /run/proof") == "from-user-data"
+    # Nor does what the image says itself break cloud-init's schema.
+    assert debian.shell("grep -c 'Invalid cloud-config' /var/log/cloud-init.log || :") == "0\n"
 
 
 def test_its_boot_is_told_in_phases_one_after_the_other(debian: Debian) -> None:

@@ -32,15 +32,16 @@ class Console:
         target = url or f"/v1/instances/{name}/console/attach?{urlencode(query)}"
         headers = {"Origin": origin} if origin else None
         base = f"ws://{urlsplit(stack.base_url).netloc}"
-        self._socket = connect(base + target, additional_headers=headers)
+        self._connecting = connect(base + target, additional_headers=headers)
         self.output = b""
         self.offset = 0
 
     def __enter__(self) -> Self:
+        self._socket = self._connecting.__enter__()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._socket.close()
+        self._connecting.__exit__(None, None, None)
 
     def send(self, **command: Any) -> None:
         """Send a command."""
@@ -79,8 +80,9 @@ class Console:
             while True:
                 last = self._next(until) or last
         except ConnectionClosed as closed:
-            frame = closed.rcvd
-            return last, frame and frame.code, frame and frame.reason
+            if closed.rcvd is None:
+                return last, None, None
+            return last, closed.rcvd.code, closed.rcvd.reason
 
     def _next(self, until: float) -> Document:
         message = self._socket.recv(timeout=max(0.0, until - time.monotonic()))

@@ -20,6 +20,7 @@ from gateway.access import AccessRule
 from gateway.backends import Backends, backends
 from gateway.boundary import Boundary
 from gateway.calls import Call
+from gateway.console_page import console_page_routes
 from gateway.console_sockets import ConsoleSockets
 from gateway.console_tickets import ConsoleTickets
 from gateway.consoles import Consoles
@@ -111,6 +112,7 @@ def rest_app(
                 "/v1/instances/{name}/console/attach", ConsoleSockets(contract, peers, tickets, closing)
             ),
             WebSocketRoute("/{path:path}", NoSocket()),
+            *console_page_routes(),
             *page_routes(swagger=not settings.swagger_disabled),
             Mount("/", app=served),
         ],

@@ -54,6 +54,7 @@ def test_every_mutation_takes_an_idempotency_key() -> None:
     }
     assert without == {  # no operations
         "authoriseSshKeys",
+        "createConsoleTicket",
         "execInstance",
         "freezeGuest",
         "pushFile",

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from qcontroller.controller.v1 import console_pb2 as _console_pb2
 from qcontroller.controller.v1 import operation_pb2 as _operation_pb2
 import builtins as _builtins
 import sys
@@ -2148,6 +2149,77 @@ class ReadConsoleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadConsoleResponse: _TypeAlias = ReadConsoleResponse  # noqa: Y015
+
+@_typing.final
+class ConsoleAttach(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VIEWER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def viewer(self) -> _console_pb2.ConsoleViewer: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        viewer: _console_pb2.ConsoleViewer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["viewer", b"viewer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "viewer", b"viewer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsoleAttach: _TypeAlias = ConsoleAttach  # noqa: Y015
+
+@_typing.final
+class AttachConsoleRequest(_message.Message):
+    """`attach` first, then commands. Whoever hangs up is detached."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTACH_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attach(self) -> Global___ConsoleAttach: ...
+    @_builtins.property
+    def command(self) -> _console_pb2.ConsoleCommand: ...
+    def __init__(
+        self,
+        *,
+        attach: Global___ConsoleAttach | None = ...,
+        command: _console_pb2.ConsoleCommand | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "command", b"command", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "command", b"command", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["attach", "command"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___AttachConsoleRequest: _TypeAlias = AttachConsoleRequest  # noqa: Y015
+
+@_typing.final
+class AttachConsoleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def news(self) -> _console_pb2.ConsoleNews: ...
+    def __init__(
+        self,
+        *,
+        news: _console_pb2.ConsoleNews | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["news", b"news"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["news", b"news"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachConsoleResponse: _TypeAlias = AttachConsoleResponse  # noqa: Y015
 
 @_typing.final
 class ExecInstanceRequest(_message.Message):

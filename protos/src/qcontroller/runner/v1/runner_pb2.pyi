@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from qcontroller.controller.v1 import console_pb2 as _console_pb2
 from qcontroller.controller.v1 import host_pb2 as _host_pb2
 from qcontroller.controller.v1 import instance_pb2 as _instance_pb2
 import builtins as _builtins
@@ -1109,6 +1110,77 @@ class ReadMachineConsoleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadMachineConsoleResponse: _TypeAlias = ReadMachineConsoleResponse  # noqa: Y015
+
+@_typing.final
+class MachineConsoleAttach(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    VIEWER_FIELD_NUMBER: _builtins.int
+    machine_id: _builtins.str
+    @_builtins.property
+    def viewer(self) -> _console_pb2.ConsoleViewer: ...
+    def __init__(
+        self,
+        *,
+        machine_id: _builtins.str = ...,
+        viewer: _console_pb2.ConsoleViewer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["viewer", b"viewer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id", "viewer", b"viewer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineConsoleAttach: _TypeAlias = MachineConsoleAttach  # noqa: Y015
+
+@_typing.final
+class AttachMachineConsoleRequest(_message.Message):
+    """`attach` first, then commands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTACH_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attach(self) -> Global___MachineConsoleAttach: ...
+    @_builtins.property
+    def command(self) -> _console_pb2.ConsoleCommand: ...
+    def __init__(
+        self,
+        *,
+        attach: Global___MachineConsoleAttach | None = ...,
+        command: _console_pb2.ConsoleCommand | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "command", b"command", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "command", b"command", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["attach", "command"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___AttachMachineConsoleRequest: _TypeAlias = AttachMachineConsoleRequest  # noqa: Y015
+
+@_typing.final
+class AttachMachineConsoleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def news(self) -> _console_pb2.ConsoleNews: ...
+    def __init__(
+        self,
+        *,
+        news: _console_pb2.ConsoleNews | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["news", b"news"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["news", b"news"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachMachineConsoleResponse: _TypeAlias = AttachMachineConsoleResponse  # noqa: Y015
 
 @_typing.final
 class ReadMachineEvidenceRequest(_message.Message):

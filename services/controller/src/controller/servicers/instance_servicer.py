@@ -8,6 +8,7 @@ from qcontroller.controller.v1 import instance_pb2 as pb
 
 from controller.domain.condition import ConditionType
 from controller.domain.lifecycle import Verb
+from controller.instances.consoles import Consoles
 from controller.instances.guests import Guests
 from controller.instances.importing import Importing
 from controller.instances.launching import Launching
@@ -42,6 +43,7 @@ class InstanceParts:
     verbs: Verbs
     updating: Updating
     guests: Guests
+    consoles: Consoles
     leases: Leases
     stop_timeout_s: float
     readiness_deadline_s: float
@@ -51,7 +53,7 @@ class InstanceServicer(GuestCalls):
     """Reads requests, hands them on, writes answers; errors pass through to the service's one table."""
 
     def __init__(self, parts: InstanceParts) -> None:
-        super().__init__(parts.guests)
+        super().__init__(parts.guests, parts.consoles)
         self._parts = parts
 
     async def LaunchInstance(

@@ -29,9 +29,9 @@ def seed_files(machine_id: MachineId, seed: Seed, nics: Sequence[Nic]) -> Mappin
 def default_network(nics: Sequence[Nic]) -> bytes:
     """Return DHCP on every card, found by its MAC address; nothing where there is no card.
 
-    Without `set-name`: the guest's own names stay. An old cloud-init that does not look names up by MAC
-    takes the ids for names, so they are those that a kernel gives. IPv6 comes by router advertisements; asking
-    for DHCPv6 as well would hold up guests where nobody serves it. A boot waits for the first card alone.
+    Without `set-name`: the guest's own names stay. An old cloud-init that does not look names up by MAC takes
+    the ids for names, so they are those that a kernel gives. IPv6 comes by router advertisements; to ask for
+    DHCPv6 as well would hold up guests where nobody serves it. A boot waits for the first card alone.
     """
     if not nics:
         return b""

@@ -34,8 +34,9 @@ _PRIVATE: Final = re.compile(r"PRIVATE KEY|PuTTY-User-Key-File|Private-Lines:|b3
 
 
 def normal_key(text: str) -> str:
-    """Return a key's line with single spaces; what is no key stays what it is."""
-    return " ".join(text.split(maxsplit=2)).strip()
+    """Return a key's line as it is kept, without the end of the line; several lines stay so."""
+    line = text.strip()
+    return " ".join(line.split(maxsplit=2)) if line.isprintable() else line
 
 
 def key_faults(keys: Sequence[str], at: str = "/sshKeys") -> list[Fault]:

@@ -19,6 +19,7 @@ _WORDS = {
     "lease": "lease",
     "hostname": "hostname",
 }
+_NOTHING: Mapping[str, Any] = {"userdata": None, "networkConfig": None}
 _SWITCHES = ("autostart", "protected")
 
 
@@ -97,9 +98,8 @@ def update_request(call: Call) -> pb.UpdateInstanceRequest:
         setattr(request, field, value if field == "cpus" else str(value))
     if "cloudInit" in body:
         # A null is what takes away; the whole being null takes all.
-        request.cloud_init.CopyFrom(
-            _seed_patch(body["cloudInit"] or {"userdata": None, "networkConfig": None})
-        )
+        seed = body["cloudInit"]
+        request.cloud_init.CopyFrom(_seed_patch(_NOTHING if seed is None else seed))
     for name, field in _WORDS.items():
         if name in body:
             setattr(request, field, "" if body[name] is None else str(body[name]))

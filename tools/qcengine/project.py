@@ -83,11 +83,13 @@ class Project:
         values["QC_PIP_CONF"] = str(configuration)
         if not engine.builds_in_parallel():
             values["COMPOSE_PARALLEL_LIMIT"] = "1"
-        values["QC_MINIO_SOURCE"] = "build"
+        values["QC_MINIO_SOURCE"] = values["QC_PAGE_SOURCE"] = "build"
         if base != base_images.OFFICIAL:
-            # Where no Python image can be pulled, no Go image can.
+            # Where no Python image can be pulled, no Go image can, nor one of Node.
             self._take_minio()
-            values["QC_MINIO_SOURCE"] = "host"
+            values["QC_MINIO_SOURCE"] = values["QC_PAGE_SOURCE"] = "host"
+            # Where npm is missing it says so, and the page does.
+            subprocess.run([self.root / "tools" / "console-page"], check=False)
         self._write(values)
         return values
 

@@ -45,6 +45,7 @@ from controller.ports import EvidencePart, Fencing, ImageEvent, SnapshotComplete
 from controller.records.keyring import Keyring
 from controller.records.sealed_rows import KEYRING
 from controller.settings import Settings
+from controller_console_fakes import FakeConsoles
 from controller_guest_fakes import FakeGuests
 from google.rpc import error_details_pb2, status_pb2
 from prometheus_client import CollectorRegistry
@@ -118,9 +119,11 @@ class FakeRunner:
     left: tuple[Leak, ...] = (Leak("tap", "qc1", "", None),)
     resets: dict[str, list[str]] = field(default_factory=dict)
     guests: "FakeGuests" = field(init=False)
+    consoles: "FakeConsoles" = field(init=False)
 
     def __post_init__(self) -> None:
         self.guests = FakeGuests(self._enter)
+        self.consoles = FakeConsoles(self._enter)
 
     def at(self, call: str) -> asyncio.Event:
         """Hold up calls of that name; the result is set when one has arrived."""

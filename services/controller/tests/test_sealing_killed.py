@@ -45,7 +45,7 @@ def many(conn: Connection) -> None:
             desired_power=DesiredPower.STOPPED,
             create_time=datetime(2026, 1, 1, tzinfo=UTC),
         )
-        instance_rows.add(conn, found, Secrets(f"{CANARY} {n}", ""))
+        instance_rows.add(conn, found, Secrets(f"{CANARY} {n}".encode(), ""))
 
 
 async def started(path: Path, **environ: str) -> asyncio.subprocess.Process:

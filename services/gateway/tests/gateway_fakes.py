@@ -19,7 +19,7 @@ from gateway.contract import Contract, load_contract
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from prometheus_client import CollectorRegistry
-from qcontroller.controller.v1 import host_pb2, image_import_pb2, instance_pb2, operation_pb2
+from qcontroller.controller.v1 import console_pb2, host_pb2, image_import_pb2, instance_pb2, operation_pb2
 from qcontroller.controller.v1.host_pb2_grpc import (
     EventServiceServicer,
     NodeServiceServicer,
@@ -132,6 +132,11 @@ def guest_report() -> instance_pb2.GuestReport:
         load=instance_pb2.GuestLoad(one_minute=0.5, five_minutes=0.25, fifteen_minutes=0),
         memory=instance_pb2.GuestMemory(source="balloon", total_bytes=2**31),
     )
+
+
+def told(**news: Any) -> instance_pb2.AttachConsoleResponse:
+    """Return what a console's viewer is told."""
+    return instance_pb2.AttachConsoleResponse(news=console_pb2.ConsoleNews(**news))
 
 
 def guest_file(path: str, content: bytes) -> instance_pb2.GuestFile:
@@ -291,6 +296,32 @@ class FakeController(
             yield instance_pb2.StreamExecResponse(stderr=b"\xff")
             end = instance_pb2.ExecEnd(exit_code=3, truncated=True)
             yield instance_pb2.StreamExecResponse(end=end)
+        finally:
+            self.listeners_gone.set()
+
+    async def AttachConsole(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
+        first = await anext(request_iterator)
+        self.answer("AttachConsole", first.attach, lambda: first)
+        try:
+            opened = console_pb2.ConsoleOpened(offset=first.attach.viewer.offset, label="viewer 1")
+            yield told(opened=opened)
+            yield told(role=console_pb2.ConsoleRole(writer=first.attach.viewer.write, since=NOW))
+            async for request in request_iterator:
+                self.requests.append(request.command)
+                match request.command.WhichOneof("part"):
+                    case "input" if request.command.input == b"poweroff\n":
+                        end = console_pb2.ConsoleEnd(reason="GUEST_SHUTDOWN", offset=9)
+                        yield told(end=end)
+                        return
+                    case "input" if request.command.input == b"crash":
+                        raise RpcProblem(grpc.StatusCode.UNAVAILABLE, "RUNNER_UNAVAILABLE", "It is away.")
+                    case "input":
+                        yield told(output=request.command.input)
+                    case "resize":
+                        size = request.command.resize
+                        yield told(resized=console_pb2.ConsoleResized(columns=size.columns, rows=size.rows))
+                    case "role":
+                        yield told(role=console_pb2.ConsoleRole(writer=request.command.role.take))
         finally:
             self.listeners_gone.set()
 

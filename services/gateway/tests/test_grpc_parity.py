@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from framework.api_client import Contract
 from google.protobuf.descriptor import ServiceDescriptor
-from qcontroller.controller.v1 import host_pb2, image_import_pb2, instance_pb2, operation_pb2
+from qcontroller.controller.v1 import console_pb2, host_pb2, image_import_pb2, instance_pb2, operation_pb2
 from qcontroller.event.v1 import event_pb2
 from qcontroller.image.v1 import image_pb2
 
@@ -22,7 +22,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
 # Named otherwise in gRPC: a form is one more way to upload; /readyz asks for the readiness.
 OTHER_NAMES = {"uploadImageForm": "UploadImage"}
 # What HTTP alone has.
-HTTP_ONLY = {"getHealth", "getMetrics", "getSpecification"}
+HTTP_ONLY = {"createConsoleTicket", "getHealth", "getMetrics", "getSpecification"}
 # `Prefer: wait` of REST.
 GRPC_ONLY = {"WaitOperation"}
 
@@ -37,6 +37,8 @@ TWINS = [
     ("Instance", instance_pb2.Instance, {"etag", "notes"}),
     ("Exec", instance_pb2.StreamExecRequest, {"name"}),
     ("ExecMessage", instance_pb2.StreamExecResponse, {"stdoutBase64", "stderrBase64"}),
+    ("ConsoleCommand", console_pb2.ConsoleCommand, {"inputBase64"}),
+    ("ConsoleMessage", console_pb2.ConsoleNews, {"output"}),
     ("GuestFile", instance_pb2.GuestFile, set()),
     ("GuestPassword", instance_pb2.SetGuestPasswordRequest, {"name"}),
     ("GuestSshKeys", instance_pb2.AuthoriseSshKeysRequest, {"name"}),

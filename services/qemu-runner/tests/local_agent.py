@@ -110,6 +110,8 @@ class LocalAgent:
         return {}
 
     async def guest_file_close(self, handle: int) -> Any:
+        if handle not in self.handles:
+            raise OSError(0, f"Handle '{handle}' has not been found")
         self.handles.pop(handle).close()
         return {}
 

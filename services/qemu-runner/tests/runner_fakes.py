@@ -97,9 +97,25 @@ class FakeQemu:
         self._listener.setblocking(False)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        # What the guest has read from its serial port; it reads while it is `reading`.
+        self.serial = b""
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self._line = socket.socket(fileno=os.dup(request.fds["console"]))
+        self._line.setblocking(False)
+        self._serial_server: asyncio.Server | None = None
 
     async def serve(self) -> None:
         self._server = await asyncio.start_unix_server(self._client, sock=self._listener)
+        self._serial_server = await asyncio.start_unix_server(self._serial, sock=self._line)
+
+    async def _serial(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take input as QEMU does: to its end, then close; what the guest says meanwhile goes out too."""
+        writer.write(b"also in the log")
+        await self.reading.wait()
+        while data := await reader.read(16):
+            self.serial += data
+        writer.close()
 
     def event(self, name: str, **data: object) -> None:
         stamp = {"seconds": 0, "microseconds": 0}
@@ -114,7 +130,10 @@ class FakeQemu:
     def close(self) -> None:
         if self._server is not None:
             self._server.close()
+        if self._serial_server is not None:
+            self._serial_server.close()
         self._listener.close()
+        self._line.close()
         self.hang_up()
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

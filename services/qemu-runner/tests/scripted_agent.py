@@ -9,6 +9,7 @@ from typing import Any
 
 from qemu_runner.guest_agent.channel import AgentChannel
 from qemu_runner.guest_agent.client import GuestAgent
+from qemu_runner.store.guest_ledger import GuestLedger
 
 Answer = Callable[[dict[str, Any], asyncio.StreamWriter], Awaitable[None]]
 Session = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -105,7 +106,7 @@ async def channel(path: Path) -> AsyncIterator[AgentChannel]:
 @asynccontextmanager
 async def client(path: Path) -> AsyncIterator[GuestAgent]:
     """Open a client of the agent."""
-    opened = await GuestAgent.connect(path)
+    opened = await GuestAgent.connect(path, GuestLedger(path.with_name("in-guest"), lambda: None))
     try:
         yield opened
     finally:

@@ -122,6 +122,8 @@ def test_a_bridge_that_is_switched_off_has_no_configuration() -> None:
         ({"state_dir": "relative"}, "state_dir"),
         ({"state_dir": "/" + "x" * 60}, "too long"),
         ({"accelerator": "hax"}, "hax"),
+        # macOS's, of which there are words only (docs/macos.md).
+        ({"accelerator": "hvf"}, "hvf"),
         ({"user_subnet": "10.0.0.1/8"}, "10.0.0.1/8"),
         ({"console_limit": "many"}, "many"),
         ({"extra_qemu_args": ["-monitor", "stdio"]}, "extra_qemu_args: '-monitor' is not allowed"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from controller.domain.console import ConsoleCommand, ConsoleEnd, ConsoleNews, ConsoleViewer
 from controller.domain.guest import (
     ExecEnd,
     ExecOutput,
@@ -86,6 +87,15 @@ class GuestAccess(Protocol):
         """Let them go on; return how many."""
 
 
+class ConsoleAccess(Protocol):
+    """The serial consoles of one host's machines. Methods raise `PeerAway` or `PeerRefused`."""
+
+    def attach(
+        self, machine_id: str, viewer: ConsoleViewer, commands: AsyncIterator[ConsoleCommand]
+    ) -> AsyncIterator[ConsoleNews | ConsoleEnd]:
+        """Yield what a viewer is told, ending with the end. Not iterating further detaches it."""
+
+
 class Runner(Protocol):
     """The machines of one host. Methods raise `PeerAway`, `PeerRefused` or, with a fence, `StaleFence`."""
 
@@ -94,6 +104,10 @@ class Runner(Protocol):
     @property
     def guests(self) -> GuestAccess:
         """The guests of its machines."""
+
+    @property
+    def consoles(self) -> ConsoleAccess:
+        """The consoles of its machines."""
 
     async def plan(
         self, machine_id: str, spec: MachineSpec, *, network_only: bool = False, reserve: bool = False

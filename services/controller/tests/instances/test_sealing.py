@@ -70,7 +70,7 @@ async def sealed_by(cloud: Cloud) -> set[str]:
 
 async def user_data(cloud: Cloud, instance_id: str) -> str:
     secrets = await cloud.database.read(lambda conn: instance_rows.secrets_of(conn, instance_id))
-    return secrets.user_data
+    return secrets.user_data.decode()
 
 
 async def test_with_a_key_nothing_plain_is_ever_in_the_files(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ async def test_with_a_key_nothing_plain_is_ever_in_the_files(tmp_path: Path) -> 
         )
         assert files_with(tmp_path, CANARY) == []
         await cloud.verb("Start")
-        assert CANARY in cloud.runner.specs[instance.id].user_data
+        assert CANARY.encode() in cloud.runner.specs[instance.id].user_data
     assert files_with(tmp_path, CANARY) == []
 
 
@@ -149,7 +149,7 @@ async def test_secrets_whose_key_is_lost_can_be_given_up_and_the_machine_keeps_i
         await cloud.database.write(lambda conn: conn.execute(lost, {"lost": ONE.sealing_id}))
     async with running_cloud(tmp_path, runner, database=target, keys=TWO) as cloud:
         await cloud.verb("Start")
-        assert runner.specs[kept.id].user_data == SECRET.userdata
+        assert runner.specs[kept.id].user_data.decode() == SECRET.userdata
 
 
 async def test_rows_that_were_swapped_open_nothing(tmp_path: Path, target: Target) -> None:
@@ -206,7 +206,7 @@ async def test_a_controller_without_keys_notes_that_plain_secrets_come_in(tmp_pa
 async def test_sealed_rows_of_an_update_pass_on_without_their_key(tmp_path: Path, target: Target) -> None:
     async with running_cloud(tmp_path, database=target, keys=ONE) as cloud:
         kept = await cloud.launch(start=False)
-        wanted = instance_rows.Secrets(CANARY, "")
+        wanted = instance_rows.Secrets(CANARY.encode(), "")
         await cloud.database.write(lambda conn: instance_rows.want_secrets(conn, kept.id, wanted))
         await cloud.database.write(
             lambda conn: instance_rows.take_wanted_secrets(

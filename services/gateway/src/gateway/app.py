@@ -20,6 +20,10 @@ from gateway.access import AccessRule
 from gateway.backends import Backends, backends
 from gateway.boundary import Boundary
 from gateway.calls import Call
+from gateway.console_page import console_page_routes
+from gateway.console_sockets import ConsoleSockets
+from gateway.console_tickets import ConsoleTickets
+from gateway.consoles import Consoles
 from gateway.contract import Contract, load_contract
 from gateway.dispatch import Handler, connexion_app
 from gateway.event_sockets import EventSockets, NoSocket
@@ -38,6 +42,7 @@ from gateway.nodes import Nodes
 from gateway.operations import Operations
 from gateway.server import http_server
 from gateway.swagger import page_routes
+from gateway.ticket_veil import TicketVeil
 from gateway.watching import HEARTBEAT_S
 
 _MAX_BODY_BYTES: Final = 1024 * 1024
@@ -69,6 +74,7 @@ def rest_app(
 ) -> ASGIApp:
     """Return the whole ASGI application."""
     mutations = Mutations(peers)
+    tickets = ConsoleTickets()
     instances, operations = Instances(peers, mutations), Operations(peers, mutations)
 
     async def precheck(call: Call) -> None:
@@ -81,6 +87,7 @@ def rest_app(
         operations,
         Events(peers, closing, heartbeat_s=heartbeat_s),
         Guests(peers),
+        Consoles(peers, tickets),
         Leases(peers, closing),
         Nodes(peers, mutations),
         Health(peers, contract, registry),
@@ -101,14 +108,18 @@ def rest_app(
             WebSocketRoute(
                 "/v1/instances/{name}/exec", ExecSockets(contract, peers, closing, max_body_bytes)
             ),
+            WebSocketRoute(
+                "/v1/instances/{name}/console/attach", ConsoleSockets(contract, peers, tickets, closing)
+            ),
             WebSocketRoute("/{path:path}", NoSocket()),
+            *console_page_routes(),
             *page_routes(swagger=not settings.swagger_disabled),
             Mount("/", app=served),
         ],
         exception_handlers={HTTPException: _hand_on},
     )
     starlette.router.redirect_slashes = False
-    return FreshContext(OpenTelemetryMiddleware(starlette, exclude_spans=["receive", "send"]))
+    return TicketVeil(FreshContext(OpenTelemetryMiddleware(starlette, exclude_spans=["receive", "send"])))
 
 
 async def _hand_on(request: Request, error: Exception) -> Response:
@@ -123,6 +134,7 @@ def _handlers(
     operations: Operations,
     events: Events,
     guests: Guests,
+    consoles: Consoles,
     leases: Leases,
     nodes: Nodes,
     health: Health,
@@ -144,6 +156,8 @@ def _handlers(
         "waitInstance": instances.wait,
         "getOperationBundle": operations.bundle,
         "readConsole": instances.console,
+        "attachConsole": consoles.attach,
+        "createConsoleTicket": consoles.issue,
         "execInstance": instances.execute,
         "getGuest": guests.report,
         "streamExec": guests.stream_exec,

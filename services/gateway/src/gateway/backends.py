@@ -87,7 +87,10 @@ async def ask(
 
 
 async def next_of(
-    peer: Peer, call: "grpc.aio.UnaryStreamCall[Any, _MessageT]", *, idle_s: float | None
+    peer: Peer,
+    call: "grpc.aio.UnaryStreamCall[Any, _MessageT] | grpc.aio.StreamStreamCall[Any, _MessageT]",
+    *,
+    idle_s: float | None,
 ) -> _MessageT | None:
     """Return the next message of a stream; None at its end.
 

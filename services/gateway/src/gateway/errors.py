@@ -20,6 +20,8 @@ Exception tree::
     ├── AccessError
     │   ├── HostNotAllowedError
     │   └── OriginNotAllowedError
+    ├── ConsoleTicketError           a console's ticket is missing, used, too old or none of ours
+    ├── ConsoleTicketsExhaustedError   so many of them wait to be used already
     ├── PreconditionFailedError      If-Match names another generation
     ├── PeerUnavailableError         the controller or the image store is away or too slow
     ├── RemoteError                  what a service answered, passed on
@@ -206,6 +208,21 @@ class OriginNotAllowedError(AccessError):
 
     def __init__(self, origin: str) -> None:
         super().__init__("ORIGIN_NOT_ALLOWED", f"Pages of {origin} may not use this gateway.")
+
+
+class ConsoleTicketError(GatewayError):
+    """A page may not attach to a console with this ticket, or with none; `reason` says which it is."""
+
+
+class ConsoleTicketsExhaustedError(GatewayError):
+    """No more tickets are issued until some are used or have expired."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            "CONSOLE_TICKETS_EXHAUSTED",
+            f"{limit} tickets wait to be used; no more are issued.",
+            metadata={"limit": str(limit)},
+        )
 
 
 class PreconditionFailedError(GatewayError):

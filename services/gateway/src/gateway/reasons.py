@@ -45,10 +45,12 @@ REASONS: Final[dict[str, Reason]] = {
     "WEBSOCKET_NOT_SERVED": Reason(
         400,
         "There is no WebSocket here",
-        "Ask without an Upgrade header; only events and exec have this form.",
+        "Ask without an Upgrade header; only events, exec and consoles have this form.",
     ),
     "WEBSOCKET_REQUIRED": Reason(
-        426, "This is a WebSocket", "Ask with `Upgrade: websocket`; POST runs a program without one."
+        426,
+        "This is a WebSocket",
+        "Ask with `Upgrade: websocket`; a program is also run by POST, a console's log read by GET.",
     ),
     "HOST_NOT_ALLOWED": Reason(
         421,
@@ -59,6 +61,20 @@ REASONS: Final[dict[str, Reason]] = {
         403,
         "Pages of this origin may not use the gateway",
         "Add the page's host to the gateway's `externalNames`.",
+    ),
+    "CONSOLE_TICKET_REQUIRED": Reason(
+        403, "A page needs a ticket", "POST …/console/tickets, and open the `url` that it answers."
+    ),
+    "CONSOLE_TICKET_USED": Reason(
+        403, "The ticket was used before", "Ask for another one; each is good once."
+    ),
+    "CONSOLE_TICKET_EXPIRED": Reason(
+        403, "The ticket is too old", "Ask for another one; each is good for 30 s."
+    ),
+    "CONSOLE_TICKET_UNKNOWN": Reason(
+        403,
+        "The ticket is not good here",
+        "Ask for another one, for this instance and at this gateway.",
     ),
     "PRECONDITION_FAILED": Reason(
         412,
@@ -221,6 +237,10 @@ REASONS: Final[dict[str, Reason]] = {
     "HOST_CAPACITY_EXHAUSTED": Reason(
         503, "No node has room", "Stop or delete instances, or ask for less.", 5
     ),
+    "CONSOLE_VIEWERS_EXHAUSTED": Reason(
+        503, "Too many look at consoles", "Detach one; `metadata.limit` is the limit.", 5
+    ),
+    "CONSOLE_TICKETS_EXHAUSTED": Reason(503, "Too many tickets wait to be used", "Try again.", 30),
     "RESOURCE_EXHAUSTED": Reason(503, "A limit is reached", "Try again later.", 5),
     "DISK_FULL": Reason(503, "The disk is full", "Free space on the node or in the image store.", 5),
     "RUNNER_UNAVAILABLE": Reason(

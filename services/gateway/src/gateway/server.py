@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -37,6 +38,8 @@ async def http_server(
         AddressInUseError: The address cannot be had.
     """
     bound = _bound(listen)
+    # At DEBUG it logs request lines with their queries, and what is typed on consoles.
+    logging.getLogger("uvicorn.error").setLevel(logging.INFO)
     config = uvicorn.Config(
         app,
         lifespan="off",

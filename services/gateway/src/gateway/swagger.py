@@ -42,17 +42,19 @@ _POLICY: Final = {
 
 def page_routes(*, swagger: bool) -> list[Route]:
     """Return the routes of the pages; without `swagger` only that of the errors."""
-    routes = [_page("/errors", _constant(as_page(), "text/html"))]
+    routes = [page_route("/errors", _constant(as_page(), "text/html"))]
     if swagger:
         routes += [
-            _page("/v1/swagger", _to_index),
-            _page("/v1/swagger/swagger-initializer.js", _constant(_INITIALIZER, "text/javascript")),
-            _page("/v1/swagger/{file}", _static),
+            page_route("/v1/swagger", _to_index),
+            page_route("/v1/swagger/swagger-initializer.js", _constant(_INITIALIZER, "text/javascript")),
+            page_route("/v1/swagger/{file}", _static),
         ]
     return routes
 
 
-def _page(path: str, answer: Callable[[Request], Awaitable[Response]]) -> Route:
+def page_route(path: str, answer: Callable[[Request], Awaitable[Response]]) -> Route:
+    """Return the route of a page, which is only read."""
+
     async def endpoint(request: Request) -> Response:
         if request.method != "GET":
             raise HTTPException(405)

@@ -18,6 +18,7 @@ CODES: Final[Mapping[type[errors.RunnerError], tuple[StatusCode, str]]] = {
     errors.PortUnavailableError: (StatusCode.FAILED_PRECONDITION, "PORT_IN_USE"),
     errors.AddressInUseError: (StatusCode.FAILED_PRECONDITION, "ADDRESS_IN_USE"),
     errors.HostCapacityError: (StatusCode.RESOURCE_EXHAUSTED, "HOST_CAPACITY_EXHAUSTED"),
+    errors.ConsoleFullError: (StatusCode.RESOURCE_EXHAUSTED, "CONSOLE_VIEWERS_EXHAUSTED"),
     errors.DiskFullError: (StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL"),
     errors.DiskUnsafeError: (StatusCode.FAILED_PRECONDITION, "DISK_UNSAFE"),
     errors.ImageStoreUnavailableError: (StatusCode.UNAVAILABLE, "IMAGE_STORE_UNAVAILABLE"),
@@ -61,6 +62,8 @@ def _metadata(exc: Exception) -> dict[str, str]:
             return {"address": address, "holder": holder}
         case errors.HostCapacityError(resource=resource, wanted=wanted, available=available):
             return {"resource": resource, "wanted": str(wanted), "available": str(available)}
+        case errors.ConsoleFullError(limit=limit):
+            return {"limit": str(limit)}
         case errors.QemuStartError(stderr_tail=tail):
             return {"stderrTail": tail[-1024:]}
         case errors.GuestFileNotFoundError(path=path) | errors.GuestFileRefusedError(path=path):

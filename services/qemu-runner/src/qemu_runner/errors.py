@@ -12,6 +12,7 @@ Tree::
     ├── PortUnavailableError         a host port cannot be published
     ├── AddressInUseError            a static address is another machine's
     ├── HostCapacityError            the host has not that much
+    ├── ConsoleFullError             so many look at a console already
     ├── DiskFullError                no room for a file
     ├── DiskUnsafeError              a machine's disk is not what was made for it
     ├── ImageStoreUnavailableError   the store cannot be reached, or broke off
@@ -132,6 +133,14 @@ class HostCapacityError(RunnerError):
         super().__init__(
             f"The host has {available} {unit} of {resource} left for machines; {wanted} {unit} are needed."
         )
+
+
+class ConsoleFullError(RunnerError):
+    """No more viewers of consoles are let in."""
+
+    def __init__(self, limit: int, where: str) -> None:
+        self.limit = limit
+        super().__init__(f"{limit} viewers are attached to {where} already; no more are let in.")
 
 
 class DiskFullError(RunnerError):

@@ -1,5 +1,6 @@
 """The gRPC face of what is done inside guests."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -8,7 +9,9 @@ from qcontroller.controller.v1 import instance_pb2
 from qcontroller.runner.v1 import runner_pb2 as pb
 from qcontroller.runner.v1 import runner_pb2_grpc
 
+from qemu_runner.console_messages import command_of, news_message, wish_of
 from qemu_runner.convert import machine_id_of
+from qemu_runner.domain.console_talk import Command
 from qemu_runner.domain.guest_file import FileEnd, FileWish, GuestFile
 from qemu_runner.domain.guest_program import Channel, Output, Program, ProgramEnd
 from qemu_runner.errors import SpecFault, SpecInvalidError
@@ -27,6 +30,23 @@ class GuestServicer(runner_pb2_grpc.GuestServiceServicer):
     ) -> pb.ReadMachineGuestResponse:
         report = await self._services.guest_reports.read(machine_id_of(request.machine_id))
         return pb.ReadMachineGuestResponse(guest=report_message(report))
+
+    async def AttachMachineConsole(
+        self, request_iterator: AsyncIterator[pb.AttachMachineConsoleRequest], _context: Any
+    ) -> AsyncIterator[pb.AttachMachineConsoleResponse]:
+        first = await anext(request_iterator, None)
+        if first is None or first.WhichOneof("part") != "attach":
+            raise SpecInvalidError((SpecFault("", "a console is attached to first."),))
+        machine_id, wish = machine_id_of(first.attach.machine_id), wish_of(first.attach.viewer)
+        async with self._services.consoles.attach(machine_id, wish) as session:
+            obeying = asyncio.create_task(session.obey(_commands(request_iterator)))
+            try:
+                async with aclosing(session.news()) as news:
+                    async for one in news:
+                        yield pb.AttachMachineConsoleResponse(news=news_message(one))
+            finally:
+                obeying.cancel()
+                await asyncio.gather(obeying, return_exceptions=True)
 
     async def StreamMachineExec(
         self, request: pb.StreamMachineExecRequest, _context: Any
@@ -103,6 +123,13 @@ async def _parts(messages: AsyncIterator[pb.PushMachineFileRequest]) -> AsyncIte
                 yield FileEnd(message.end.total_bytes)
             case _:
                 raise SpecInvalidError((SpecFault("", "a push goes on with chunks and its end."),))
+
+
+async def _commands(messages: AsyncIterator[pb.AttachMachineConsoleRequest]) -> AsyncIterator[Command]:
+    async for message in messages:
+        if message.WhichOneof("part") != "command":
+            raise SpecInvalidError((SpecFault("", "a console goes on with commands."),))
+        yield command_of(message.command)
 
 
 def _exec_part(part: Output | ProgramEnd) -> pb.StreamMachineExecResponse:

@@ -31,7 +31,9 @@ class Disk:
     refusals: int = 0
     freezes: int = 0
     broken: bool = False
+    freezable: int = 2
     thawed: asyncio.Event = field(default_factory=asyncio.Event)
+    looked_at: asyncio.Event = field(default_factory=asyncio.Event)
     clock_set: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __call__(self, command: dict[str, Any], writer: asyncio.StreamWriter) -> None:
@@ -39,15 +41,16 @@ class Disk:
             case "guest-fsfreeze-freeze" if self.broken:
                 reply(writer, {"error": {"desc": "not here"}})
             case "guest-fsfreeze-freeze":
-                self.frozen, self.freezes = True, self.freezes + 1
-                reply(writer, {"return": 2})
+                self.frozen, self.freezes = self.freezable > 0, self.freezes + 1
+                reply(writer, {"return": self.freezable})
             case "guest-fsfreeze-status":
+                self.looked_at.set()
                 reply(writer, {"return": "frozen" if self.frozen else "thawed"})
             case "guest-fsfreeze-thaw" if self.refusals:
                 self.refusals -= 1
                 reply(writer, {"error": {"desc": "busy"}})
             case "guest-fsfreeze-thaw":
-                count = 2 if self.frozen else 0
+                count = self.freezable if self.frozen else 0
                 self.frozen = False
                 self.thawed.set()
                 reply(writer, {"return": count})
@@ -127,6 +130,24 @@ async def test_a_guest_that_goes_on_gets_the_time(bench: Bench) -> None:
         await asyncio.wait_for(bench.disk.clock_set.wait(), 10)
 
 
+async def test_a_guest_that_went_on_while_it_was_frozen_gets_the_time_when_it_is_thawed(bench: Bench) -> None:
+    await bench.freezing.freeze(ID, 60)
+    async with watching(bench) as watch:
+        watch.resumed()
+        await asyncio.wait_for(bench.disk.looked_at.wait(), 10)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not bench.disk.clock_set.is_set()
+        await bench.freezing.thaw(ID)
+        await asyncio.wait_for(bench.disk.clock_set.wait(), 10)
+
+
+async def test_a_guest_none_of_whose_filesystems_can_stand_still_is_not_frozen(bench: Bench) -> None:
+    bench.disk.freezable = 0
+    assert (await bench.freezing.freeze(ID, 60)).filesystems == 0
+    assert bench.live.frozen is None
+
+
 @asynccontextmanager
 async def watching(bench: Bench) -> AsyncIterator[AgentWatch]:
     """Watch the guest's agent as the runner does."""
@@ -134,7 +155,7 @@ async def watching(bench: Bench) -> AsyncIterator[AgentWatch]:
     async def answered() -> None:
         return
 
-    watch = AgentWatch(bench.path, bench.live, (), lambda: None, answered)
+    watch = AgentWatch(bench.path, bench.path.with_name("in-guest"), bench.live, (), lambda: None, answered)
     watch.port_changed(is_open=True)
     task = asyncio.create_task(watch.run())
     try:

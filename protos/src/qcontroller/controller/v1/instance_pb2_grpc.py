@@ -105,6 +105,11 @@ class InstanceServiceStub:
                 request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ReadConsoleRequest.SerializeToString,
                 response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ReadConsoleResponse.FromString,
                 _registered_method=True)
+        self.AttachConsole = channel.stream_stream(
+                '/qcontroller.controller.v1.InstanceService/AttachConsole',
+                request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.AttachConsoleRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.AttachConsoleResponse.FromString,
+                _registered_method=True)
         self.ExecInstance = channel.unary_unary(
                 '/qcontroller.controller.v1.InstanceService/ExecInstance',
                 request_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ExecInstanceRequest.SerializeToString,
@@ -246,6 +251,13 @@ class InstanceServiceServicer:
 
     def ReadConsole(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachConsole(self, request_iterator, context):
+        """The serial console: output from the log, several viewers, one writer at a time. Ends with the guest's machine.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -393,6 +405,11 @@ def add_InstanceServiceServicer_to_server(servicer, server):
                     servicer.ReadConsole,
                     request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ReadConsoleRequest.FromString,
                     response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.ReadConsoleResponse.SerializeToString,
+            ),
+            'AttachConsole': grpc.stream_stream_rpc_method_handler(
+                    servicer.AttachConsole,
+                    request_deserializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.AttachConsoleRequest.FromString,
+                    response_serializer=qcontroller_dot_controller_dot_v1_dot_instance__pb2.AttachConsoleResponse.SerializeToString,
             ),
             'ExecInstance': grpc.unary_unary_rpc_method_handler(
                     servicer.ExecInstance,
@@ -829,6 +846,33 @@ class InstanceService:
             '/qcontroller.controller.v1.InstanceService/ReadConsole',
             qcontroller_dot_controller_dot_v1_dot_instance__pb2.ReadConsoleRequest.SerializeToString,
             qcontroller_dot_controller_dot_v1_dot_instance__pb2.ReadConsoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachConsole(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/qcontroller.controller.v1.InstanceService/AttachConsole',
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.AttachConsoleRequest.SerializeToString,
+            qcontroller_dot_controller_dot_v1_dot_instance__pb2.AttachConsoleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,8 @@ class InstanceServiceStub:
     DeleteInstance: _grpc.UnaryUnaryMultiCallable[_instance_pb2.DeleteInstanceRequest, _instance_pb2.DeleteInstanceResponse]
     WaitInstance: _grpc.UnaryUnaryMultiCallable[_instance_pb2.WaitInstanceRequest, _instance_pb2.WaitInstanceResponse]
     ReadConsole: _grpc.UnaryStreamMultiCallable[_instance_pb2.ReadConsoleRequest, _instance_pb2.ReadConsoleResponse]
+    AttachConsole: _grpc.StreamStreamMultiCallable[_instance_pb2.AttachConsoleRequest, _instance_pb2.AttachConsoleResponse]
+    """The serial console: output from the log, several viewers, one writer at a time. Ends with the guest's machine."""
     ExecInstance: _grpc.UnaryUnaryMultiCallable[_instance_pb2.ExecInstanceRequest, _instance_pb2.ExecInstanceResponse]
     StreamExec: _grpc.UnaryStreamMultiCallable[_instance_pb2.StreamExecRequest, _instance_pb2.StreamExecResponse]
     """As ExecInstance, and what the program writes is told while it runs; whoever hangs up ends it."""
@@ -83,6 +85,8 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     DeleteInstance: _aio.UnaryUnaryMultiCallable[_instance_pb2.DeleteInstanceRequest, _instance_pb2.DeleteInstanceResponse]  # type: ignore[assignment]
     WaitInstance: _aio.UnaryUnaryMultiCallable[_instance_pb2.WaitInstanceRequest, _instance_pb2.WaitInstanceResponse]  # type: ignore[assignment]
     ReadConsole: _aio.UnaryStreamMultiCallable[_instance_pb2.ReadConsoleRequest, _instance_pb2.ReadConsoleResponse]  # type: ignore[assignment]
+    AttachConsole: _aio.StreamStreamMultiCallable[_instance_pb2.AttachConsoleRequest, _instance_pb2.AttachConsoleResponse]  # type: ignore[assignment]
+    """The serial console: output from the log, several viewers, one writer at a time. Ends with the guest's machine."""
     ExecInstance: _aio.UnaryUnaryMultiCallable[_instance_pb2.ExecInstanceRequest, _instance_pb2.ExecInstanceResponse]  # type: ignore[assignment]
     StreamExec: _aio.UnaryStreamMultiCallable[_instance_pb2.StreamExecRequest, _instance_pb2.StreamExecResponse]  # type: ignore[assignment]
     """As ExecInstance, and what the program writes is told while it runs; whoever hangs up ends it."""
@@ -200,6 +204,14 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_pb2.ReadConsoleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_instance_pb2.ReadConsoleResponse], _abc.AsyncIterator[_instance_pb2.ReadConsoleResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def AttachConsole(
+        self,
+        request_iterator: _MaybeAsyncIterator[_instance_pb2.AttachConsoleRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_instance_pb2.AttachConsoleResponse], _abc.AsyncIterator[_instance_pb2.AttachConsoleResponse]]:
+        """The serial console: output from the log, several viewers, one writer at a time. Ends with the guest's machine."""
 
     @_abc_1.abstractmethod
     def ExecInstance(

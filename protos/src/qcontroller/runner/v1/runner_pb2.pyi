@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from qcontroller.controller.v1 import console_pb2 as _console_pb2
 from qcontroller.controller.v1 import host_pb2 as _host_pb2
 from qcontroller.controller.v1 import instance_pb2 as _instance_pb2
 import builtins as _builtins
@@ -179,14 +180,22 @@ class MachineSeed(_message.Message):
     HOSTNAME_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     KEEP_FIELD_NUMBER: _builtins.int
+    VENDOR_DATA_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEYS_FIELD_NUMBER: _builtins.int
     user_data: _builtins.bytes
-    """NoCloud files; an empty user_data is written as an empty cloud-config."""
+    """NoCloud files; an empty user_data is written as an empty cloud-config, an empty network_config as DHCP by MAC."""
     network_config: _builtins.bytes
     hostname: _builtins.str
     instance_id: _builtins.str
     """NoCloud's instance-id; empty: the machine's id. Another one has cloud-init run as at a first boot."""
     keep: _builtins.bool
     """The seed that the machine has stays as it is, whatever stands above; one is made of it where there is none."""
+    vendor_data: _builtins.bytes
+    """NoCloud's vendor-data; empty: none."""
+    @_builtins.property
+    def public_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lines for the default user's authorized_keys, told as meta-data."""
+
     def __init__(
         self,
         *,
@@ -195,10 +204,12 @@ class MachineSeed(_message.Message):
         hostname: _builtins.str = ...,
         instance_id: _builtins.str = ...,
         keep: _builtins.bool = ...,
+        vendor_data: _builtins.bytes = ...,
+        public_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "instance_id", b"instance_id", "keep", b"keep", "network_config", b"network_config", "user_data", b"user_data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "instance_id", b"instance_id", "keep", b"keep", "network_config", b"network_config", "public_keys", b"public_keys", "user_data", b"user_data", "vendor_data", b"vendor_data"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1115,6 +1126,77 @@ class ReadMachineConsoleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadMachineConsoleResponse: _TypeAlias = ReadMachineConsoleResponse  # noqa: Y015
+
+@_typing.final
+class MachineConsoleAttach(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    VIEWER_FIELD_NUMBER: _builtins.int
+    machine_id: _builtins.str
+    @_builtins.property
+    def viewer(self) -> _console_pb2.ConsoleViewer: ...
+    def __init__(
+        self,
+        *,
+        machine_id: _builtins.str = ...,
+        viewer: _console_pb2.ConsoleViewer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["viewer", b"viewer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id", "viewer", b"viewer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineConsoleAttach: _TypeAlias = MachineConsoleAttach  # noqa: Y015
+
+@_typing.final
+class AttachMachineConsoleRequest(_message.Message):
+    """`attach` first, then commands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTACH_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attach(self) -> Global___MachineConsoleAttach: ...
+    @_builtins.property
+    def command(self) -> _console_pb2.ConsoleCommand: ...
+    def __init__(
+        self,
+        *,
+        attach: Global___MachineConsoleAttach | None = ...,
+        command: _console_pb2.ConsoleCommand | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "command", b"command", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "command", b"command", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["attach", "command"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___AttachMachineConsoleRequest: _TypeAlias = AttachMachineConsoleRequest  # noqa: Y015
+
+@_typing.final
+class AttachMachineConsoleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def news(self) -> _console_pb2.ConsoleNews: ...
+    def __init__(
+        self,
+        *,
+        news: _console_pb2.ConsoleNews | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["news", b"news"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["news", b"news"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachMachineConsoleResponse: _TypeAlias = AttachMachineConsoleResponse  # noqa: Y015
 
 @_typing.final
 class ReadMachineEvidenceRequest(_message.Message):

@@ -757,6 +757,11 @@ class GuestServiceStub:
                 request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestRequest.SerializeToString,
                 response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestResponse.FromString,
                 _registered_method=True)
+        self.AttachMachineConsole = channel.stream_stream(
+                '/qcontroller.runner.v1.GuestService/AttachMachineConsole',
+                request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.AttachMachineConsoleRequest.SerializeToString,
+                response_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.AttachMachineConsoleResponse.FromString,
+                _registered_method=True)
         self.StreamMachineExec = channel.unary_stream(
                 '/qcontroller.runner.v1.GuestService/StreamMachineExec',
                 request_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.StreamMachineExecRequest.SerializeToString,
@@ -800,6 +805,13 @@ class GuestServiceServicer:
 
     def ReadMachineGuest(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachMachineConsole(self, request_iterator, context):
+        """The serial console; refused where the machine has no process, ended when that process ends.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -854,6 +866,11 @@ def add_GuestServiceServicer_to_server(servicer, server):
                     servicer.ReadMachineGuest,
                     request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestRequest.FromString,
                     response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestResponse.SerializeToString,
+            ),
+            'AttachMachineConsole': grpc.stream_stream_rpc_method_handler(
+                    servicer.AttachMachineConsole,
+                    request_deserializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.AttachMachineConsoleRequest.FromString,
+                    response_serializer=qcontroller_dot_runner_dot_v1_dot_runner__pb2.AttachMachineConsoleResponse.SerializeToString,
             ),
             'StreamMachineExec': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamMachineExec,
@@ -919,6 +936,33 @@ class GuestService:
             '/qcontroller.runner.v1.GuestService/ReadMachineGuest',
             qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestRequest.SerializeToString,
             qcontroller_dot_runner_dot_v1_dot_runner__pb2.ReadMachineGuestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachMachineConsole(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/qcontroller.runner.v1.GuestService/AttachMachineConsole',
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.AttachMachineConsoleRequest.SerializeToString,
+            qcontroller_dot_runner_dot_v1_dot_runner__pb2.AttachMachineConsoleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -191,6 +191,8 @@ class GuestServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GuestServiceAsyncStub: ...
     ReadMachineGuest: _grpc.UnaryUnaryMultiCallable[_runner_pb2.ReadMachineGuestRequest, _runner_pb2.ReadMachineGuestResponse]
+    AttachMachineConsole: _grpc.StreamStreamMultiCallable[_runner_pb2.AttachMachineConsoleRequest, _runner_pb2.AttachMachineConsoleResponse]
+    """The serial console; refused where the machine has no process, ended when that process ends."""
     StreamMachineExec: _grpc.UnaryStreamMultiCallable[_runner_pb2.StreamMachineExecRequest, _runner_pb2.StreamMachineExecResponse]
     """Whoever hangs up ends the program."""
     PushMachineFile: _grpc.StreamUnaryMultiCallable[_runner_pb2.PushMachineFileRequest, _runner_pb2.PushMachineFileResponse]
@@ -206,6 +208,8 @@ class GuestServiceAsyncStub(GuestServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ReadMachineGuest: _aio.UnaryUnaryMultiCallable[_runner_pb2.ReadMachineGuestRequest, _runner_pb2.ReadMachineGuestResponse]  # type: ignore[assignment]
+    AttachMachineConsole: _aio.StreamStreamMultiCallable[_runner_pb2.AttachMachineConsoleRequest, _runner_pb2.AttachMachineConsoleResponse]  # type: ignore[assignment]
+    """The serial console; refused where the machine has no process, ended when that process ends."""
     StreamMachineExec: _aio.UnaryStreamMultiCallable[_runner_pb2.StreamMachineExecRequest, _runner_pb2.StreamMachineExecResponse]  # type: ignore[assignment]
     """Whoever hangs up ends the program."""
     PushMachineFile: _aio.StreamUnaryMultiCallable[_runner_pb2.PushMachineFileRequest, _runner_pb2.PushMachineFileResponse]  # type: ignore[assignment]
@@ -224,6 +228,14 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _runner_pb2.ReadMachineGuestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_runner_pb2.ReadMachineGuestResponse, _abc.Awaitable[_runner_pb2.ReadMachineGuestResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def AttachMachineConsole(
+        self,
+        request_iterator: _MaybeAsyncIterator[_runner_pb2.AttachMachineConsoleRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_runner_pb2.AttachMachineConsoleResponse], _abc.AsyncIterator[_runner_pb2.AttachMachineConsoleResponse]]:
+        """The serial console; refused where the machine has no process, ended when that process ends."""
 
     @_abc_1.abstractmethod
     def StreamMachineExec(

@@ -50,7 +50,10 @@ class Peer:
         )
 
     async def messages(
-        self, call: "grpc.aio.UnaryStreamCall[Any, MessageT]", *, idle_s: float | None
+        self,
+        call: "grpc.aio.UnaryStreamCall[Any, MessageT] | grpc.aio.StreamStreamCall[Any, MessageT]",
+        *,
+        idle_s: float | None,
     ) -> AsyncIterator[MessageT]:
         """Yield the messages of a stream, at most `idle_s` apart; the call ends with the iteration."""
         try:

@@ -7,6 +7,7 @@ import grpc
 from qcontroller.runner.v1 import runner_pb2 as pb
 from qcontroller.runner.v1.runner_pb2_grpc import HostServiceStub, MachineServiceStub
 
+from controller.adapters.console_client import ConsoleClient
 from controller.adapters.guest_client import GuestClient
 from controller.adapters.machine_messages import (
     check_of,
@@ -28,7 +29,7 @@ from controller.domain.machine import (
 )
 from controller.domain.node import Check, Host, Leak, Node
 from controller.domain.orphan import Unclaimed
-from controller.ports import EvidencePart, Fencing, GuestAccess, SnapshotComplete
+from controller.ports import ConsoleAccess, EvidencePart, Fencing, GuestAccess, SnapshotComplete
 
 _PLAN_S: Final = 10.0
 _HOST_S: Final = 5.0
@@ -56,6 +57,7 @@ class RunnerClient:
         self._host = HostServiceStub(channel)
         self._peer = Peer(f"the runner of {node}", "RUNNER_UNAVAILABLE")
         self.guests: GuestAccess = GuestClient(self._peer, channel)
+        self.consoles: ConsoleAccess = ConsoleClient(self._peer, channel)
 
     async def plan(
         self, machine_id: str, spec: MachineSpec, *, network_only: bool = False, reserve: bool = False

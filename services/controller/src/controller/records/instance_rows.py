@@ -10,12 +10,14 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select, update
 
 from controller.domain.condition import Condition
+from controller.domain.first_boot import FirstBoot
 from controller.domain.instance import DesiredPower, Failure, Instance, InstanceId, InstanceImage, Resources
 from controller.domain.lease import Lease
 from controller.domain.lifecycle import Event, InstanceState, next_state
 from controller.domain.machine import Machine, MachineNic
 from controller.domain.policy import OnExpire, Policies, RestartPolicy, Restarts
 from controller.domain.readiness import Readiness
+from controller.domain.redaction import readable
 from controller.operations.rows import subjects
 from controller.records import image_sources
 from controller.records.lease_rows import write_lease
@@ -77,7 +79,7 @@ class Secrets:
         known: False for an imported instance: what its seed was made of is in the seed alone.
     """
 
-    user_data: str
+    user_data: bytes
     network_config: str
     known: bool = True
 
@@ -109,6 +111,7 @@ def to_instance(row: Row[Any]) -> Instance:
         machine=None if row.machine is None else from_stored(Machine, row.machine),
         conditions=from_stored(_Conditions, row.conditions).items,
         seed_revision=row.seed_revision,
+        first_boot=FirstBoot() if row.first_boot is None else from_stored(FirstBoot, row.first_boot),
         operation=row.active_op or "",
         policies=Policies(
             restart=RestartPolicy(row.restart_policy),
@@ -227,7 +230,7 @@ def secrets_of(conn: Connection, instance_id: str) -> Secrets:
         select(instance_secrets).where(instance_secrets.c.instance_id == instance_id)
     ).one_or_none()
     if row is None:
-        return Secrets("", "", known=False)
+        return Secrets(b"", "", known=False)
     return _secrets_in(opened(conn, INSTANCE_SECRETS, row))
 
 
@@ -264,20 +267,21 @@ def all_secrets_of(conn: Connection, instance_id: str) -> tuple[str, ...]:
     texts: list[str] = []
     for table in (INSTANCE_SECRETS, WANTED_SECRETS):
         for row in conn.execute(select(table.table).where(table.owner == instance_id)):
-            texts += (value.decode() for value in opened(conn, table, row).values())
+            found = _secrets_in(opened(conn, table, row))
+            texts += (readable(found.user_data), found.network_config)
     texts.append(image_sources.find(conn, instance_id) or "")
     return tuple(text for text in texts if text)
 
 
 def _columns_of(secrets: Secrets) -> dict[str, bytes]:
     return {
-        "user_data": secrets.user_data.encode(),
+        "user_data": secrets.user_data,
         "network_config": secrets.network_config.encode(),
     }
 
 
 def _secrets_in(columns: Mapping[str, bytes]) -> Secrets:
-    return Secrets(columns["user_data"].decode(), columns["network_config"].decode())
+    return Secrets(columns["user_data"], columns["network_config"].decode())
 
 
 def _write_labels(conn: Connection, instance: Instance) -> None:
@@ -315,6 +319,7 @@ def _columns(instance: Instance) -> dict[str, Any]:
         "machine": None if instance.machine is None else to_stored(instance.machine),
         "conditions": to_stored(_Conditions(instance.conditions)),
         "seed_revision": instance.seed_revision,
+        "first_boot": None if instance.first_boot == FirstBoot() else to_stored(instance.first_boot),
         "restart_policy": instance.policies.restart.value,
         "autostart": instance.policies.autostart,
         "expire_time": instance.policies.expire_time,

@@ -3,12 +3,14 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+from qcontroller.controller.v1 import console_pb2, instance_pb2_grpc
 from qcontroller.controller.v1 import instance_pb2 as pb
-from qcontroller.controller.v1 import instance_pb2_grpc
 
+from controller.domain.console import ConsoleCommand, ConsoleEnd, ConsoleViewer
 from controller.domain.fault import Fault
 from controller.domain.guest import ExecEnd, FileEnd, GuestFile
 from controller.errors import RequestInvalid
+from controller.instances.consoles import Consoles
 from controller.instances.guests import Guests
 from controller.servicers.convert import time_message
 from controller.servicers.requests import exec_request, file_wish, freeze_seconds
@@ -17,8 +19,9 @@ from controller.servicers.requests import exec_request, file_wish, freeze_second
 class GuestCalls(instance_pb2_grpc.InstanceServiceServicer):
     """Reads requests, hands them on, writes answers; the rest of the service is its heir's."""
 
-    def __init__(self, guests: Guests) -> None:
+    def __init__(self, guests: Guests, consoles: Consoles) -> None:
         self._guests = guests
+        self._consoles = consoles
 
     async def GetGuest(self, request: pb.GetGuestRequest, context: Any) -> pb.GetGuestResponse:
         report = await self._guests.read(request.name)
@@ -39,6 +42,20 @@ class GuestCalls(instance_pb2_grpc.InstanceServiceServicer):
             else:
                 # The program has begun.
                 yield pb.StreamExecResponse()
+
+    async def AttachConsole(
+        self, request_iterator: AsyncIterator[pb.AttachConsoleRequest], context: Any
+    ) -> AsyncIterator[pb.AttachConsoleResponse]:
+        first = await anext(request_iterator, None)
+        if first is None or first.WhichOneof("part") != "attach":
+            raise RequestInvalid([Fault("", "a console is attached to first")])
+        viewer = ConsoleViewer(first.attach.viewer.SerializeToString())
+        async for part in self._consoles.attach(first.attach.name, viewer, _commands(request_iterator)):
+            if isinstance(part, ConsoleEnd):
+                end = console_pb2.ConsoleEnd(reason=part.reason, detail=part.detail, offset=part.offset)
+                yield pb.AttachConsoleResponse(news=console_pb2.ConsoleNews(end=end))
+            else:
+                yield pb.AttachConsoleResponse(news=console_pb2.ConsoleNews.FromString(part))
 
     async def PushFile(
         self, request_iterator: AsyncIterator[pb.PushFileRequest], context: Any
@@ -78,6 +95,12 @@ class GuestCalls(instance_pb2_grpc.InstanceServiceServicer):
 
     async def ThawGuest(self, request: pb.ThawGuestRequest, context: Any) -> pb.ThawGuestResponse:
         return pb.ThawGuestResponse(filesystems=await self._guests.thaw(request.name))
+
+
+async def _commands(messages: AsyncIterator[pb.AttachConsoleRequest]) -> AsyncIterator[ConsoleCommand]:
+    """Yield commands; what is none becomes an empty one, which the runner refuses."""
+    async for message in messages:
+        yield ConsoleCommand(message.command.SerializeToString())
 
 
 async def _parts(messages: AsyncIterator[pb.PushFileRequest]) -> AsyncIterator[bytes | FileEnd]:

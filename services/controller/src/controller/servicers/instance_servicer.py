@@ -1,5 +1,6 @@
 """InstanceService: instances for gRPC clients and the gateway."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -8,6 +9,7 @@ from qcontroller.controller.v1 import instance_pb2 as pb
 
 from controller.domain.condition import ConditionType
 from controller.domain.lifecycle import Verb
+from controller.instances.consoles import Consoles
 from controller.instances.guests import Guests
 from controller.instances.importing import Importing
 from controller.instances.launching import Launching
@@ -42,6 +44,7 @@ class InstanceParts:
     verbs: Verbs
     updating: Updating
     guests: Guests
+    consoles: Consoles
     leases: Leases
     stop_timeout_s: float
     readiness_deadline_s: float
@@ -51,13 +54,14 @@ class InstanceServicer(GuestCalls):
     """Reads requests, hands them on, writes answers; errors pass through to the service's one table."""
 
     def __init__(self, parts: InstanceParts) -> None:
-        super().__init__(parts.guests)
+        super().__init__(parts.guests, parts.consoles)
         self._parts = parts
 
     async def LaunchInstance(
         self, request: pb.LaunchInstanceRequest, context: Any
     ) -> pb.LaunchInstanceResponse:
-        wish, faults = launch_wish(request, self._parts.readiness_deadline_s)
+        # In a thread: it may have to read half a mebibyte of YAML.
+        wish, faults = await asyncio.to_thread(launch_wish, request, self._parts.readiness_deadline_s)
         if not request.validate_only:
             mutated = await self._parts.launching.launch(wish, faults, options_of(request, request.options))
             return pb.LaunchInstanceResponse(mutation=mutation_message(mutated))
@@ -95,7 +99,7 @@ class InstanceServicer(GuestCalls):
     async def UpdateInstance(
         self, request: pb.UpdateInstanceRequest, context: Any
     ) -> pb.UpdateInstanceResponse:
-        patch = patch_of(request)
+        patch = await asyncio.to_thread(patch_of, request)
         mutated = await self._parts.updating.update(patch, options_of(request, request.options))
         return pb.UpdateInstanceResponse(
             mutation=mutation_message(mutated), notes=patch.notes(mutated.instance)

@@ -24,6 +24,7 @@ class Arch:
         root_bus: Name of the PCIe root bus.
         machine_options: Of `-machine`, after its type.
         serial_device: Driver of the serial port; empty: the board has one.
+        serial_tty: What the guest's Linux calls that port.
         generation_id: Whether QEMU has vmgenid for it.
         firmware: Path of the UEFI image where vm-host runs; empty: QEMU finds its own.
         firmware_package: Debian's package that holds what the guest begins with.
@@ -37,6 +38,7 @@ class Arch:
     cpu_kvm: str
     root_bus: str
     firmware_package: str
+    serial_tty: str
     machine_options: str = ""
     serial_device: str = ""
     generation_id: bool = False
@@ -56,6 +58,7 @@ ARCHES: Final = {
             cpu_kvm="host",
             root_bus="pcie.0",
             firmware_package="seabios",
+            serial_tty="/dev/ttyS0",
             serial_device="isa-serial",
             generation_id=True,
         ),
@@ -69,6 +72,7 @@ ARCHES: Final = {
             cpu_kvm="host",
             root_bus="pcie.0",
             firmware_package="qemu-efi-aarch64",
+            serial_tty="/dev/ttyAMA0",
             # The newest interrupt controller there is: the oldest has room for eight CPUs.
             machine_options="gic-version=max",
             firmware="/usr/share/AAVMF/AAVMF_CODE.fd",

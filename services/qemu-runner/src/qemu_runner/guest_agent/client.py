@@ -21,6 +21,7 @@ from qemu_runner.errors import (
 )
 from qemu_runner.guest_agent.answers import content, interfaces, member, process_id, text
 from qemu_runner.guest_agent.channel import AgentChannel
+from qemu_runner.store.guest_ledger import GuestLedger
 
 # An emulated guest on a host with too much to do takes seconds for what takes milliseconds.
 _COMMAND_S: Final = 10.0
@@ -55,19 +56,24 @@ class ExecResult:
 
 
 class GuestAgent:
-    """The agent of one guest; made by `connect`, ended by `close`."""
+    """The agent of one guest; made by `connect`, ended by `close`.
 
-    def __init__(self, channel: AgentChannel) -> None:
+    Attributes:
+        ledger: Where is written down what of ours lies in the guest.
+    """
+
+    def __init__(self, channel: AgentChannel, ledger: GuestLedger) -> None:
         self._channel = channel
+        self.ledger = ledger
 
     @classmethod
-    async def connect(cls, path: Path) -> Self:
+    async def connect(cls, path: Path, ledger: GuestLedger) -> Self:
         """Open the channel; `ping` tells whether somebody answers.
 
         Raises:
             GuestAgentUnavailableError: Nobody serves the socket.
         """
-        return cls(await AgentChannel.open(path, deadline_s=_OPEN_S))
+        return cls(await AgentChannel.open(path, deadline_s=_OPEN_S), ledger)
 
     async def close(self) -> None:
         """Close the channel."""

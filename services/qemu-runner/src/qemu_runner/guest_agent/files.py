@@ -11,7 +11,6 @@ import base64
 import contextlib
 import hashlib
 import re
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
 
@@ -27,6 +26,7 @@ from qemu_runner.errors import (
 )
 from qemu_runner.guest_agent.answers import clean, content, handle, member
 from qemu_runner.guest_agent.client import ExecResult, GuestAgent
+from qemu_runner.store.guest_ledger import Entry
 
 # The agent takes its channel's bytes 4 KiB at a time, and other commands wait for the turn meanwhile.
 _PIECE_BYTES: Final = 256 * 1024
@@ -109,7 +109,7 @@ async def pull(agent: GuestAgent, path: str) -> AsyncGenerator[GuestFile | bytes
 
 
 async def push(agent: GuestAgent, wish: FileWish, parts: AsyncIterator[bytes | FileEnd]) -> GuestFile:
-    """Put a file in its place, whole or not at all; what is not placed is removed.
+    """Put a file in its place, whole or not at all; what is not placed is removed, now or later.
 
     Raises:
         GuestFileNotFoundError: There is no such directory.
@@ -117,15 +117,23 @@ async def push(agent: GuestAgent, wish: FileWish, parts: AsyncIterator[bytes | F
         GuestFileDigestError: Other bytes came than `wish` says, or than the guest has counted.
         GuestFileTruncatedError: The parts broke off before the end.
         GuestError: The agent refuses, or answers no more.
+        DiskFullError: There is no room on this host to write down what is in the guest.
     """
-    beside = f"{wish.path.rpartition('/')[0]}/.qcontroller-{secrets.token_hex(8)}"
-    clean_up = True
+    async with agent.ledger.entry(wish.path.rpartition("/")[0]) as entry:
+        return await _push(agent, wish, parts, entry)
+
+
+async def _push(
+    agent: GuestAgent, wish: FileWish, parts: AsyncIterator[bytes | FileEnd], entry: Entry
+) -> GuestFile:
+    beside = entry.path
     try:
         begun = await _script(agent, _BEGIN, beside, wish.path)
-        clean_up = begun.exit_code == 0
+        entry.gone = begun.exit_code != 0
         _check(begun, wish.path)
         opened = await _open(agent, wish.path, beside, "r+b")
         try:
+            await entry.opened(opened)
             total, digest = await _write(agent, wish.path, opened, parts)
             await _told(agent, wish.path, "guest-file-flush", {"handle": opened})
         finally:
@@ -139,12 +147,13 @@ async def push(agent: GuestAgent, wish: FileWish, parts: AsyncIterator[bytes | F
         if done.exit_code == _WRONG_DIGEST:
             raise GuestFileDigestError(wish.path, f"sha256:{digest}", "other bytes in the guest")
         seen = _looked_at(done, wish.path)
-        clean_up = False
+        entry.gone = True
         return GuestFile(wish.path, seen.size_bytes, f"sha256:{digest}", seen.mode, seen.owner)
     finally:
-        if clean_up:
+        if not entry.gone:
             with contextlib.suppress(GuestError):
-                await agent.execute(("rm", "-f", beside), {}, b"", _CLEAN_S)
+                removed = await agent.execute(("rm", "-f", beside), {}, b"", _CLEAN_S)
+                entry.gone = removed.exit_code == 0
 
 
 async def _write(

@@ -11,7 +11,6 @@ has taken (ADR 96).
 import asyncio
 import base64
 import contextlib
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 
@@ -24,6 +23,8 @@ from qemu_runner.errors import (
 )
 from qemu_runner.guest_agent.answers import content, handle, member, process_id
 from qemu_runner.guest_agent.client import GuestAgent, exit_code_of
+from qemu_runner.guest_agent.leftovers import WHO_AM_I, remove_at
+from qemu_runner.store.guest_ledger import Entry
 
 MAX_OUTPUT_BYTES: Final = 64 * 1024 * 1024
 """How much of each channel is told; whoever writes more is ended."""
@@ -39,15 +40,16 @@ _MISSING: Final = 27
 _BEGIN: Final = """\
 mkdir -m 700 "$1" && true > "$1/stdout" && true > "$1/stderr"
 """
-# Only what the shell has built in, since PATH may be the caller's.
-_RUN: Final = """\
-directory=$1
+# Only what the shell has built in, since PATH may be the caller's, and no variables: they may be, too.
+_RUN: Final = f"""\
+{WHO_AM_I}\
+case $2 in
+  */*) [ -x "$2" ] && [ ! -d "$2" ] ;;
+  *) command -v "$2" > "$1/which" ;;
+esac || {{ true > "$1/missing"; exit 127; }}
+exec >> "$1/stdout" 2>> "$1/stderr"
 shift
-case $1 in
-  */*) [ -x "$1" ] && [ ! -d "$1" ] ;;
-  *) command -v "$1" > "$directory/which" ;;
-esac || { true > "$directory/missing"; exit 127; }
-exec "$@" >> "$directory/stdout" 2>> "$directory/stderr"
+exec "$@"
 """
 _FINISH: Final = """\
 [ ! -e "$1/missing" ] || code=27
@@ -67,8 +69,21 @@ async def run(
         GuestProgramNotFoundError: There is no such program.
         GuestExecTimeoutError: It did not end in time; it was ended where the guest let us.
         GuestError: The agent refused, or answers no more.
+        DiskFullError: There is no room on this host to write down what is in the guest.
     """
-    directory = f"/tmp/.qcontroller-{secrets.token_hex(8)}"  # noqa: S108 - the guest's, and of its own
+    # The guest's /tmp.
+    async with (
+        agent.ledger.entry("/tmp") as entry,  # noqa: S108
+        contextlib.aclosing(_run(agent, program, most_bytes, entry)) as parts,
+    ):
+        async for part in parts:
+            yield part
+
+
+async def _run(
+    agent: GuestAgent, program: Program, most_bytes: int, entry: Entry
+) -> AsyncGenerator[Output | ProgramEnd, None]:
+    directory = entry.path
     begun = await agent.execute(("/bin/sh", "-c", _BEGIN, "sh", directory), {}, b"", _SCRIPT_S)
     if begun.exit_code != 0:
         said = begun.stderr.decode("utf-8", "replace").strip()[:200]
@@ -78,7 +93,7 @@ async def run(
     watchdog: asyncio.Task[bool] | None = None
     files: list[_Tail] = []
     try:
-        files += [await _Tail.open(agent, directory, channel, most_bytes) for channel in Channel]
+        files += [await _Tail.open(agent, entry, channel, most_bytes) for channel in Channel]
         pid = await _start(agent, directory, program)
         watchdog = asyncio.create_task(_kill_later(agent, pid, program.timeout_s))
         yield Output(Channel.STDOUT, b"")
@@ -101,9 +116,10 @@ async def run(
                 await asyncio.sleep(pause_s)
         if watchdog.done():
             raise GuestExecTimeoutError(program.argv[0], program.timeout_s, ended=True)
-        if await _finish(agent, directory) == _MISSING:
+        code = await _finish(agent, directory)
+        entry.gone = True
+        if code == _MISSING:
             raise GuestProgramNotFoundError(program.argv[0])
-        directory = ""
         yield ProgramEnd(exit_code_of(status), truncated=any(file.beyond for file in files))
     finally:
         if watchdog is not None:
@@ -113,9 +129,10 @@ async def run(
             await agent.kill(pid)
         for file in files:
             await file.close()
-        if directory:
+        if not entry.gone:
             with contextlib.suppress(GuestError):
-                await _finish(agent, directory)
+                await remove_at(agent, directory)
+                entry.gone = True
 
 
 class _Tail:
@@ -130,9 +147,11 @@ class _Tail:
         self._at = 0
 
     @classmethod
-    async def open(cls, agent: GuestAgent, directory: str, channel: Channel, most_bytes: int) -> "_Tail":
-        arguments = {"path": f"{directory}/{channel}", "mode": "r"}
-        return cls(agent, channel, handle(await agent.call("guest-file-open", arguments)), most_bytes)
+    async def open(cls, agent: GuestAgent, entry: Entry, channel: Channel, most_bytes: int) -> "_Tail":
+        arguments = {"path": f"{entry.path}/{channel}", "mode": "r"}
+        opened = handle(await agent.call("guest-file-open", arguments))
+        await entry.opened(opened)
+        return cls(agent, channel, opened, most_bytes)
 
     async def read(self, *, to_the_end: bool) -> AsyncIterator[bytes]:
         """Yield what is there; of a writer that is faster than the agent some at a time."""

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from qemu_runner.domain.observation import AgentState, GuestInfo
-from qemu_runner.errors import GuestAgentRefusedError, GuestError
+from qemu_runner.errors import GuestAgentRefusedError, GuestAgentUnavailableError, GuestError
+from qemu_runner.guest_agent import leftovers
 from qemu_runner.guest_agent.client import GuestAgent
 from qemu_runner.service.freezing import thaw
 from qemu_runner.service.live import Live
+from qemu_runner.service.power import WAITING
+from qemu_runner.store.guest_ledger import GuestLedger
 
 _LOG = logging.getLogger(__name__)
 _RETRY_S: Final = 1.0
@@ -29,6 +32,7 @@ class AgentWatch:
 
     Args:
         path: The agent channel's socket.
+        ledger: Where is written down what of ours lies in the guest.
         live: Where what is seen is put.
         macs: The machine's NICs, whose addresses are waited for.
         changed: Called when something else is seen.
@@ -38,13 +42,16 @@ class AgentWatch:
     def __init__(
         self,
         path: Path,
+        ledger: Path,
         live: Live,
         macs: tuple[str, ...],
         changed: Callable[[], None],
         answered: Callable[[], Awaitable[None]],
     ) -> None:
         self._path = path
+        self._ledger = GuestLedger(ledger, self._left_behind)
         self._live = live
+        live.thawed = self.ask_again
         self._macs = frozenset(mac.lower() for mac in macs)
         self._changed = changed
         self._answered = answered
@@ -104,7 +111,7 @@ class AgentWatch:
                         await self._closed.wait()
 
     async def _serve(self) -> None:
-        guest = await GuestAgent.connect(self._path)
+        guest = await GuestAgent.connect(self._path, self._ledger)
         try:
             await self._first_answer(guest)
             self._live.guest = guest
@@ -142,8 +149,27 @@ class AgentWatch:
             return
         if self._clock_is_late:
             await self._set_clock(guest)
+        await self._tidy(guest)
         self._live.agent = replace(self._live.agent, info=await guest.info())
         self._changed()
+
+    def _left_behind(self) -> None:
+        # One that stands still is asked when it goes on.
+        if self._live.run_state not in WAITING:
+            self._ask_again.set()
+
+    async def _tidy(self, guest: GuestAgent) -> None:
+        """Remove what transfers and programs have left in the guest that were cut off."""
+        for leftover in await self._ledger.left():
+            try:
+                await leftovers.remove(guest, leftover)
+            except GuestAgentUnavailableError:
+                raise
+            except GuestError as exc:
+                _LOG.warning("a leftover stays for now", extra={"path": leftover.path, "error": str(exc)})
+            else:
+                _LOG.info("a leftover is removed", extra={"path": leftover.path})
+                await self._ledger.forget(leftover)
 
     async def _set_clock(self, guest: GuestAgent) -> None:
         try:

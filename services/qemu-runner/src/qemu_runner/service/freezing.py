@@ -72,7 +72,11 @@ class Freezing:
                 with contextlib.suppress(GuestError):
                     await thaw(live, agent)
                 raise
-            live.frozen = Frozen(live.frozen.until, _counted(count))
+            frozen = live.frozen = Frozen(live.frozen.until, _counted(count))
+            if not frozen.filesystems and await agent.ask("guest-fsfreeze-status") != "frozen":
+                # None of them can stand still (FAT, in memory): the agent goes on, and so does all else.
+                _let_go(live)
+            return frozen
         return live.frozen
 
     async def thaw(self, machine_id: MachineId) -> int:
@@ -112,10 +116,16 @@ async def thaw(live: Live, agent: GuestAgent) -> int:
             count = await agent.call("guest-fsfreeze-thaw", deadline_s=_THAW_S)
         except GuestAgentRefusedError:
             if await agent.ask("guest-fsfreeze-status") != "frozen":
-                live.frozen = None
+                _let_go(live)
             raise
-    live.frozen = None
+    _let_go(live)
     return _counted(count)
+
+
+def _let_go(live: Live) -> None:
+    live.frozen = None
+    # A frozen agent was asked nothing, and did not get the time where the guest was paused meanwhile.
+    live.thawed()
 
 
 def _counted(count: object) -> int:

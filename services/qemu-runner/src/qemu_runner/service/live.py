@@ -1,5 +1,6 @@
 """What is seen of one running process, in memory only: it is looked up anew after each restart."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,6 +30,7 @@ class Live:
         network_fault: Why the guest has lost its network; empty: it has not.
         balloon_tells: Whether the balloon has been told to gather statistics.
         frozen: Until when the guest's filesystems are held; None: they are not.
+        thawed: Called when they are held no more.
         ended: Whether this process is not watched any more.
         probing: Finds out how the probes stand.
         io_error: What QEMU told of the disk that it stopped the guest for; empty while the guest runs.
@@ -43,6 +45,11 @@ class Live:
         self.network_fault = ""
         self.balloon_tells = False
         self.frozen: Frozen | None = None
+        self.thawed: Callable[[], None] = _nobody
         self.ended = False
         self.probing: Probing | None = None
         self.io_error = ""
+
+
+def _nobody() -> None:
+    return

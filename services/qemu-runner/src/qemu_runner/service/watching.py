@@ -26,6 +26,7 @@ from qemu_runner.service.power import WAITING
 from qemu_runner.service.tasks import Tasks
 from qemu_runner.store.console_log import ConsoleLog
 from qemu_runner.store.file_growth import FileGrowth
+from qemu_runner.store.guest_ledger import LEDGER
 from qemu_runner.store.machine_files import CONSOLE_LOG, MachineFiles
 from qemu_runner.user_network import STREAM_DISCONNECTED_EVENT
 
@@ -106,7 +107,12 @@ class Watching:
         directory = self._files.directory(machine.machine_id)
         macs = tuple(nic.mac for nic in machine.require().spec.nics)
         watch.agent = AgentWatch(
-            directory / "agent", live, macs, lambda: self._machines.tell(machine), boot.agent_answered
+            directory / "agent",
+            directory / LEDGER,
+            live,
+            macs,
+            lambda: self._machines.tell(machine),
+            boot.agent_answered,
         )
         watch.agent.port_changed(is_open=agent_open)
         watch.boot, live.probing = boot, probing

@@ -8,7 +8,7 @@ Source: fallocate(2).
 
 import ctypes
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,7 +49,7 @@ class ConsoleLog:
         self.path = path
         self._limit_bytes = limit_bytes
 
-    async def read(self, offset: int, length: int) -> AsyncIterator[ConsoleChunk]:
+    async def read(self, offset: int, length: int) -> AsyncGenerator[ConsoleChunk, None]:
         """Yield the log from `offset` (negative: from the end) to the end as it is now.
 
         What has been given back is skipped: the first chunk's offset tells. An empty log is one empty

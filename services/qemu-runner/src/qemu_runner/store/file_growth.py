@@ -10,7 +10,7 @@ import asyncio
 import ctypes
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
@@ -25,7 +25,8 @@ class FileGrowth:
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._events: dict[int, asyncio.Event] = {}
+        # inotify has one watch a file, however many ask for it.
+        self._events: dict[int, list[asyncio.Event]] = {}
         self._descriptor = -1
 
     def __enter__(self) -> Self:
@@ -38,20 +39,30 @@ class FileGrowth:
         os.close(self._descriptor)
 
     @contextmanager
-    def watching(self, path: Path) -> Iterator[asyncio.Event]:
+    def watching(self, path: Path, event: asyncio.Event | None = None) -> Iterator[asyncio.Event]:
         """Yield an event that is set whenever the file was written to; its reader clears it.
+
+        Args:
+            path: The file; any number of readers may watch it.
+            event: The one to set; None: a new one.
 
         Raises:
             OSError: The file cannot be watched.
         """
         number = self._checked(self._libc.inotify_add_watch(self._descriptor, os.fsencode(path), _IN_MODIFY))
-        event = self._events[number] = asyncio.Event()
+        mine = event or asyncio.Event()
+        self._events.setdefault(number, []).append(mine)
         try:
-            yield event
+            yield mine
         finally:
-            self._events.pop(number, None)
-            # It may be gone already, with its file.
-            self._libc.inotify_rm_watch(self._descriptor, number)
+            # By identity: what is left may be of a file that has this number since.
+            others = [one for one in self._events.get(number, ()) if one is not mine]
+            if others:
+                self._events[number] = others
+            else:
+                self._events.pop(number, None)
+                # It may be gone already, with its file.
+                self._libc.inotify_rm_watch(self._descriptor, number)
 
     def _read(self) -> None:
         try:
@@ -63,10 +74,10 @@ class FileGrowth:
             number, mask, _, length = _EVENT.unpack_from(data, offset)
             offset += _EVENT.size + length
             if number == -1 or mask & 0x4000:  # IN_Q_OVERFLOW: any of them may have grown
-                for event in self._events.values():
-                    event.set()
-            elif number in self._events:
-                self._events[number].set()
+                for events in self._events.values():
+                    _set(events)
+            else:
+                _set(self._events.get(number, ()))
 
     @staticmethod
     def _checked(result: int) -> int:
@@ -74,3 +85,8 @@ class FileGrowth:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
         return result
+
+
+def _set(events: Iterable[asyncio.Event]) -> None:
+    for event in events:
+        event.set()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from qemu_runner.domain.probe import ProbeResult
 from qemu_runner.errors import GuestAgentUnavailableError
 from qemu_runner.guest_agent.client import ExecResult
-from qemu_runner.readiness.cloud_init import cloud_init_report
+from qemu_runner.readiness.cloud_init import cloud_init_report, schema_errors
 from qemu_runner.readiness.probing import Probing, Standing
 
 STAGE = {"start": 1767225604.0, "finished": 1767225605.0, "errors": []}
@@ -53,8 +53,23 @@ async def test_the_schema_is_asked_for_only_after_a_warning_of_it() -> None:
     assert quiet.asked == ["status.json", "result.json", "cloud-init.log"]
     report = await cloud_init_report(warned)
     assert report is not None
-    assert report.schema_errors == ("write_files.0: unexpected contnt",)
-    assert warned.asked[-1] == "--system"
+    assert report.doubts_schema
+    assert await schema_errors(warned) == ("write_files.0: unexpected contnt",)
+    assert await schema_errors(Files(None)) == ()
+
+
+async def test_faults_of_the_schema_follow_the_rest_of_the_report() -> None:
+    watched, agent = Watched(), Files(FINE, WARNED, FAULT)
+    task = asyncio.create_task(watched.probing.run())
+    watched.agent(agent)
+    watched.probing.cloud_init_finished(failed=False)
+    async with asyncio.timeout(5):
+        while watched.probing.report is None or not watched.probing.report.schema_errors:
+            watched.changes.clear()
+            await watched.changes.wait()
+    assert watched.probing.report.warnings
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def test_a_log_is_not_read_where_the_files_tell_warnings() -> None:

@@ -8,7 +8,7 @@ need not see it again.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -24,7 +24,7 @@ from qemu_runner.domain.probe import (
     ProbeResult,
 )
 from qemu_runner.readiness.attempts import Agent, Seen, Target, answers, cloud_init_result, connects, exits
-from qemu_runner.readiness.cloud_init import cloud_init_report
+from qemu_runner.readiness.cloud_init import cloud_init_report, schema_errors
 from qemu_runner.readiness.serial_match import SerialMatch
 
 _LEAST_PAUSE_S: Final = 0.1
@@ -249,6 +249,9 @@ class Probing:
             elif report is not None:
                 self._reported, self.report = True, report
                 self._changed()
+                if report.doubts_schema and (faults := await schema_errors(agent)) and boot == self._boot:
+                    self.report = replace(report, schema_errors=faults)
+                    self._changed()
 
     def _settle(self, state: CloudInitState) -> None:
         self.cloud_init = state

@@ -45,7 +45,7 @@ def _nothing_half_made(cloud: Cloud) -> Iterator[None]:
         ({"expireTime": "2001-01-01T00:00:00Z"}, ["/expireTime"]),
         ({"ttl": "1h", "expireTime": "2100-01-01T00:00:00Z"}, ["/expireTime"]),
         ({"restartPolicy": "sometimes"}, ["/restartPolicy"]),
-        ({"sshKeys": ["ssh-ed25519 AAAA"]}, ["/sshKeys"]),
+        ({"sshKeys": ["ssh-ed25519 AAAA"]}, ["/sshKeys/0"]),
         (
             {"name": "../x", "vm": {"cpus": 0, "memory": "x"}, "colour": 1},
             ["/colour", "/name", "/vm/cpus", "/vm/memory"],

@@ -21,6 +21,7 @@ pytestmark = [
 ]
 
 _BUILD_S: Final = 1800
+_READY_S: Final = 1500
 _LOOKED_INTO: Final = ("etc", "home", "root", "var/lib/cloud", "var/lib/systemd", "var/log")
 _SECTOR_BYTES: Final = 512
 _PEOPLE: Final = range(1000, 65_534)
@@ -113,7 +114,7 @@ def test_it_is_launched_and_begins_anew(cloud: Cloud, image: Path) -> None:
         cloudInit={"userdata": "#cloud-config\nhostname: fresh\n"},
         readiness={"all": [{"agent": {}}, {"cloudInit": "done"}, {"tcp": {"port": 22}}], "deadline": "600s"},
     )["name"]
-    cloud.wait_ready(name, timeout_s=590)
+    cloud.wait_ready(name, timeout_s=_READY_S)
 
     def shell(script: str) -> str:
         return str(cloud.exec(name, "/bin/sh", "-c", script)["stdout"])

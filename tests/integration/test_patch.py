@@ -33,7 +33,7 @@ def test_another_cloud_init_is_in_the_guest_after_the_next_start_under_another_i
     cloud.wait_ready(name)
     assert seed_holds(cloud, name, "who: new-data")
     assert not seed_holds(cloud, name, "who: old-data")
-    assert seed_holds(cloud, name, f"instance-id: {uuid}-1")
+    assert seed_holds(cloud, name, f'instance-id: "{uuid}-1"')
     shrunk = cloud.api.request("PATCH", f"/v1/instances/{name}", json={"vm": {"disk": 1}})
     assert (shrunk.status_code, document(shrunk)["reason"]) == (400, "FIELD_INVALID")
     cloud.delete(name)

@@ -85,7 +85,7 @@ def test_every_request_body_refuses_unknown_fields() -> None:
 
 @pytest.mark.parametrize(
     "field",
-    ["sshKeys", "firmware"],
+    ["firmware"],
 )
 def test_a_field_that_is_not_built_is_not_in_the_contract(field: str) -> None:
     assert field not in CONTRACT.schema("Launch")["properties"]

@@ -1,5 +1,6 @@
 """Instances and operations over REST."""
 
+import base64
 from typing import Any
 
 import grpc
@@ -82,6 +83,9 @@ async def test_the_whole_body_reaches_the_controller(client: ApiClient, rest: St
         "ports": [{"host": 2222, "guest": 22}],
         "imageDigest": DIGEST,
         "arch": "x86_64",
+        "sshKeys": ["ssh-ed25519 AAAA"],
+        "hostname": "web.example.org",
+        "packages": ["nginx"],
     }
     await client.post("/v1/instances", json=body, headers={"Idempotency-Key": "k1"})
     assert rest.controller.requests == [
@@ -104,9 +108,54 @@ async def test_the_whole_body_reaches_the_controller(client: ApiClient, rest: St
             ports=[instance_pb2.PortMapping(host=2222, guest=22)],
             image_digest=DIGEST,
             arch="x86_64",
+            ssh_keys=["ssh-ed25519 AAAA"],
+            hostname="web.example.org",
+            packages=["nginx"],
             options=instance_pb2.MutationOptions(request_id="local:POST /v1/instances:k1"),
         )
     ]
+
+
+async def test_a_user_data_of_bytes_is_sent_as_base64(client: ApiClient, rest: Stand) -> None:
+    data = bytes(range(256))
+    seed = {"userdataBase64": base64.b64encode(data).decode()}
+    await client.post("/v1/instances", json={**LAUNCH, "cloudInit": seed})
+    assert rest.controller.last(instance_pb2.LaunchInstanceRequest).cloud_init == instance_pb2.CloudInit(
+        userdata_base64=data
+    )
+
+
+@pytest.mark.parametrize(
+    ("seed", "patch"),
+    [
+        (None, {"userdata": "", "network_config": ""}),
+        ({"userdata": None}, {"userdata": ""}),
+        ({"userdataBase64": None}, {"userdata": ""}),
+        ({"userdata": None, "userdataBase64": "AAH/"}, {"userdata_base64": b"\0\1\xff"}),
+        ({"userdata": "x", "userdataBase64": None}, {"userdata": "x"}),
+        ({"userdata": "x", "userdataBase64": "AA=="}, {"userdata": "x", "userdata_base64": b"\0"}),
+        ({"networkConfig": None}, {"network_config": ""}),
+        ({}, {}),
+    ],
+)
+async def test_a_patch_of_cloud_init_gives_or_takes_away(
+    client: ApiClient, rest: Stand, seed: Any, patch: dict[str, Any]
+) -> None:
+    await client.patch("/v1/instances/web-1", json={"cloudInit": seed})
+    request = rest.controller.last(instance_pb2.UpdateInstanceRequest)
+    assert request.HasField("cloud_init")
+    assert request.cloud_init == instance_pb2.CloudInitPatch(**patch)
+
+
+async def test_a_patch_tells_none_from_not_given(client: ApiClient, rest: Stand) -> None:
+    await client.patch("/v1/instances/web-1", json={"sshKeys": None, "hostname": None, "packages": ["vim"]})
+    request = rest.controller.last(instance_pb2.UpdateInstanceRequest)
+    assert (request.HasField("ssh_keys"), list(request.ssh_keys.items)) == (True, [])
+    assert (request.HasField("hostname"), request.hostname) == (True, "")
+    assert list(request.packages.items) == ["vim"]
+    await client.patch("/v1/instances/web-1", json={"labels": {"a": "b"}})
+    request = rest.controller.last(instance_pb2.UpdateInstanceRequest)
+    assert not any(request.HasField(field) for field in ("ssh_keys", "hostname", "packages", "cloud_init"))
 
 
 @pytest.mark.parametrize(

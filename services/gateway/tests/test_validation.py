@@ -63,6 +63,17 @@ async def test_an_absurd_size_is_refused(client: ApiClient, memory: Any) -> None
         ({"imageDigest": "sha256:x"}, "/imageDigest"),
         ({"arch": "riscv"}, "/arch"),
         ({"cloudInit": {"userData": ""}}, "/cloudInit/userData"),
+        ({"cloudInit": {"userdataBase64": "a"}}, "/cloudInit/userdataBase64"),
+        ({"cloudInit": {"userdataBase64": "AAAA\nAAAA"}}, "/cloudInit/userdataBase64"),
+        ({"cloudInit": {"userdataBase64": "AA_-"}}, "/cloudInit/userdataBase64"),
+        ({"cloudInit": {"userdataBase64": "ä"}}, "/cloudInit/userdataBase64"),
+        ({"cloudInit": {"userdata": "x" * 524_289}}, "/cloudInit/userdata"),
+        ({"cloudInit": {"networkConfig": "x" * 65_537}}, "/cloudInit/networkConfig"),
+        ({"sshKeys": "ssh-ed25519 AAAA"}, "/sshKeys"),
+        ({"sshKeys": [1]}, "/sshKeys/0"),
+        ({"hostname": 1}, "/hostname"),
+        ({"packages": [""]}, "/packages/0"),
+        ({"packages": ["x"] * 257}, "/packages"),
     ],
 )
 async def test_a_wrong_field_is_pointed_at(client: ApiClient, extra: dict[str, Any], pointer: str) -> None:

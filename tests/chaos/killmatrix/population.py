@@ -49,7 +49,7 @@ async def populate(database: Path, host: FakeHost, store: FakeImageStore, count:
 
             def work(conn: Connection, batch: list[Instance] = batch) -> None:
                 for instance in batch:
-                    instance_rows.add(conn, instance, Secrets("", ""))
+                    instance_rows.add(conn, instance, Secrets(b"", ""))
 
             await opened.write(work)
 

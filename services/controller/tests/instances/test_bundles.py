@@ -16,7 +16,9 @@ from qcontroller.controller.v1 import instance_pb2 as pb
 from qcontroller.controller.v1 import operation_pb2
 
 CANARY = "canary-8d1f0c"
-HIDDEN = pb.CloudInit(userdata=f"#cloud-config\nruncmd: [echo {CANARY}]\n", network_config=f"# {CANARY}\n")
+HIDDEN = pb.CloudInit(
+    userdata=f"#cloud-config\nruncmd: [echo {CANARY}]\n", network_config=f"version: 2\n# {CANARY}\n"
+)
 
 
 async def raw_bundle(cloud: Cloud, operation_id: str) -> bytes:

@@ -171,7 +171,7 @@ async def test_half_a_seed_of_an_imported_instance_is_refused_since_the_other_ha
     async with disaster.controller() as cloud:
         await cloud.done(await ask(cloud, lost.id))
 
-        async def patched(**halves: str) -> instance_pb2.Mutation:
+        async def patched(**halves: Any) -> instance_pb2.Mutation:
             seed = instance_pb2.CloudInitPatch(**halves)
             request = instance_pb2.UpdateInstanceRequest(name="web-1", cloud_init=seed)
             answer = await cloud.instances.UpdateInstance(request, timeout=10)
@@ -179,11 +179,11 @@ async def test_half_a_seed_of_an_imported_instance_is_refused_since_the_other_ha
             return mutation
 
         with pytest.raises(grpc.aio.AioRpcError, match="was imported") as error:
-            await patched(**{half: "new"})
+            await patched(**{half: "version: 2"})
         assert pointers_of(error.value) == {other}
         await cloud.done(await patched(userdata="new", network_config=""))
         # From then on both halves are known.
-        await cloud.done(await patched(**{half: "newer"}))
+        await cloud.done(await patched(**{half: "{version: 2}"}))
 
 
 async def test_policies_come_back_and_an_end_that_has_passed_does_not(disaster: Disaster) -> None:

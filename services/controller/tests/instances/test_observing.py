@@ -202,7 +202,7 @@ async def test_secrets_are_in_their_table_and_nowhere_else(
     marker = "correct-horse-battery-staple"
     instance = await cloud.launch(cloud_init=pb.CloudInit(userdata=f"#cloud-config\n# {marker}"))
     await cloud.verb("Stop")
-    assert marker in cloud.runner.specs[instance.id].user_data
+    assert marker.encode() in cloud.runner.specs[instance.id].user_data
     assert marker not in str(await cloud.get())
     assert marker not in caplog.text
     assert await cloud.database.read(lambda conn: holding(conn, marker)) == {"instance_secrets"}

@@ -40,7 +40,7 @@ async def test_another_cloud_init_is_written_at_the_next_start_under_another_id(
     await cloud.verb("Start")
     second = cloud.runner.specs[instance.id]
     assert (first.seed_id, second.seed_id) == (instance.id, f"{instance.id}-1")
-    assert second.user_data == "#cloud-config\nnew: 1\n"
+    assert second.user_data == b"#cloud-config\nnew: 1\n"
     assert second.network_config == OLD.network_config
 
 
@@ -50,7 +50,7 @@ async def test_what_is_empty_takes_cloud_init_away(cloud: Cloud) -> None:
     await cloud.done((await patched(cloud, cloud_init=patch)).mutation)
     await cloud.verb("Start")
     spec = cloud.runner.specs[instance.id]
-    assert (spec.user_data, spec.network_config) == ("", "")
+    assert (spec.user_data, spec.network_config) == (b"", "")
 
 
 async def test_the_same_cloud_init_again_is_a_change_too_so_that_nobody_can_guess_it(cloud: Cloud) -> None:
@@ -111,7 +111,7 @@ async def test_a_change_that_fails_takes_its_cloud_init_back_too(cloud: Cloud) -
     assert (await cloud.ended(answer.mutation.operation.id)).error.reason == "DISK_UNSAFE"
     await cloud.verb("Start")
     spec = cloud.runner.specs[instance.id]
-    assert (spec.user_data, spec.seed_id) == (OLD.userdata, instance.id)
+    assert (spec.user_data, spec.seed_id) == (OLD.userdata.encode(), instance.id)
     secrets = await cloud.database.read(lambda conn: instance_rows.all_secrets_of(conn, instance.id))
     assert set(secrets) == {OLD.userdata, OLD.network_config}
 
@@ -157,7 +157,7 @@ async def test_a_record_goes_on_telling_of_the_files_that_there_are(cloud: Cloud
     await cloud.done((await patched(cloud, labels={"a": "b"})).mutation)
     assert "seedRevision" not in json.loads(cloud.runner.machines[instance.id].record)
     await cloud.verb("Start")
-    assert cloud.runner.specs[instance.id].user_data == "#cloud-config\nnew: 1\n"
+    assert cloud.runner.specs[instance.id].user_data == b"#cloud-config\nnew: 1\n"
 
 
 @pytest.mark.parametrize("fault", [PeerAway("RUNNER_UNAVAILABLE", "gone"), refusal("DISK_FULL")])

@@ -1,5 +1,6 @@
 """Bodies of the contract as protobuf requests; they have been checked by then."""
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,9 @@ _WORDS = {
     "expireTime": "expire_time",
     "onExpire": "on_expire",
     "lease": "lease",
+    "hostname": "hostname",
 }
+_NOTHING: Mapping[str, Any] = {"userdata": None, "networkConfig": None}
 _SWITCHES = ("autostart", "protected")
 
 
@@ -43,6 +46,9 @@ def launch_request(call: Call) -> pb.LaunchInstanceRequest:
         on_expire=body.get("onExpire", ""),
         lease=str(body.get("lease", "")),
         protected=body.get("protected", False),
+        ssh_keys=body.get("sshKeys", ()),
+        hostname=body.get("hostname", ""),
+        packages=body.get("packages", ()),
         validate_only=call.query.get("validateOnly", False),
         options=options_of(call),
     )
@@ -54,7 +60,11 @@ def launch_request(call: Call) -> pb.LaunchInstanceRequest:
     if "cloudInit" in body:
         seed = body["cloudInit"]
         request.cloud_init.CopyFrom(
-            pb.CloudInit(userdata=seed.get("userdata", ""), network_config=seed.get("networkConfig", ""))
+            pb.CloudInit(
+                userdata=seed.get("userdata", ""),
+                userdata_base64=base64.b64decode(seed.get("userdataBase64", "")),
+                network_config=seed.get("networkConfig", ""),
+            )
         )
     if "readiness" in body:
         readiness = body["readiness"]
@@ -87,23 +97,36 @@ def update_request(call: Call) -> pb.UpdateInstanceRequest:
     for field, value in body.get("vm", {}).items():
         setattr(request, field, value if field == "cpus" else str(value))
     if "cloudInit" in body:
-        # A null is what takes away; the whole being null takes both.
-        seed = (
-            body["cloudInit"] if body["cloudInit"] is not None else {"userdata": None, "networkConfig": None}
-        )
-        request.cloud_init.SetInParent()
-        for key, name in (("userdata", "userdata"), ("networkConfig", "network_config")):
-            if key in seed:
-                setattr(request.cloud_init, name, seed[key] or "")
+        # A null is what takes away; the whole being null takes all.
+        seed = body["cloudInit"]
+        request.cloud_init.CopyFrom(_seed_patch(_NOTHING if seed is None else seed))
     for name, field in _WORDS.items():
         if name in body:
             setattr(request, field, "" if body[name] is None else str(body[name]))
+    for name, items in (("sshKeys", request.ssh_keys), ("packages", request.packages)):
+        if name in body:
+            items.CopyFrom(pb.StringList(items=body[name] or ()))
     for name in _SWITCHES:
         if name in body:
             setattr(request, name, bool(body[name]))
     if "ports" in body:
         request.ports.CopyFrom(pb.PortList(ports=ports_of(body["ports"] or ())))
     return request
+
+
+def _seed_patch(seed: Mapping[str, Any]) -> pb.CloudInitPatch:
+    """Return the change; a null beside the other form of user-data takes nothing away from it."""
+    patch = pb.CloudInitPatch()
+    text, encoded = seed.get("userdata"), seed.get("userdataBase64")
+    if encoded is not None:
+        patch.userdata_base64 = base64.b64decode(encoded)
+    if text is not None:
+        patch.userdata = text
+    elif encoded is None and ("userdata" in seed or "userdataBase64" in seed):
+        patch.userdata = ""
+    if "networkConfig" in seed:
+        patch.network_config = seed["networkConfig"] or ""
+    return patch
 
 
 def exec_request(call: Call) -> pb.ExecInstanceRequest:

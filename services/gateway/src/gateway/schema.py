@@ -3,6 +3,7 @@
 jsonschema finds the faults; its own messages quote schemas and values and must never reach a client.
 """
 
+import base64
 import ipaddress
 import re
 import uuid
@@ -79,6 +80,13 @@ def _is_ip(value: object) -> bool:
 @_FORMATS.checks("uuid", raises=ValueError)
 def _is_uuid(value: object) -> bool:
     return not isinstance(value, str) or str(uuid.UUID(value)) == value
+
+
+@_FORMATS.checks("byte", raises=ValueError)
+def _is_base64(value: object) -> bool:
+    if isinstance(value, str):
+        base64.b64decode(value, validate=True)
+    return True
 
 
 @_FORMATS.checks("label")
@@ -172,6 +180,7 @@ def _sentence(keyword: str, limit: Any, schema: Mapping[str, Any], error: Valida
 
 
 _FORMAT_WORDS: Final = {
+    "byte": "base64 (RFC 4648, section 4: padded, without line breaks)",
     "date-time": "a time such as 2026-01-01T00:00:00Z (RFC 3339)",
     "ip": "an IP address",
     "label": "of the form key=value",

@@ -144,6 +144,8 @@ def seed_of(message: runner_pb2.MachineSeed) -> Seed:
         message.hostname,
         message.instance_id,
         keep=message.keep,
+        vendor_data=message.vendor_data,
+        public_keys=tuple(message.public_keys),
     )
 
 

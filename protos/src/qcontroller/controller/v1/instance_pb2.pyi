@@ -128,17 +128,21 @@ class CloudInit(_message.Message):
 
     USERDATA_FIELD_NUMBER: _builtins.int
     NETWORK_CONFIG_FIELD_NUMBER: _builtins.int
+    USERDATA_BASE64_FIELD_NUMBER: _builtins.int
     userdata: _builtins.str
     network_config: _builtins.str
+    userdata_base64: _builtins.bytes
+    """The same as bytes (in JSON as base64), for what is no text such as gzip; excludes userdata."""
     def __init__(
         self,
         *,
         userdata: _builtins.str = ...,
         network_config: _builtins.str = ...,
+        userdata_base64: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["network_config", b"network_config", "userdata", b"userdata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["network_config", b"network_config", "userdata", b"userdata", "userdata_base64", b"userdata_base64"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1046,6 +1050,9 @@ class Instance(_message.Message):
     ON_EXPIRE_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     PROTECTED_FIELD_NUMBER: _builtins.int
+    SSH_KEYS_FIELD_NUMBER: _builtins.int
+    HOSTNAME_FIELD_NUMBER: _builtins.int
+    PACKAGES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     id: _builtins.str
     """UUID; also the SMBIOS UUID that the guest sees."""
@@ -1065,6 +1072,8 @@ class Instance(_message.Message):
     lease: _builtins.str
     """Duration within which the lease must be renewed; empty: none."""
     protected: _builtins.bool
+    hostname: _builtins.str
+    """Empty: the guest is given the instance's name."""
     @_builtins.property
     def vm(self) -> Global___VmResources: ...
     @_builtins.property
@@ -1079,6 +1088,12 @@ class Instance(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When on_expire is done; absent: never. A ttl is shown as the moment it ends."""
 
+    @_builtins.property
+    def ssh_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As asked for at launch."""
+
+    @_builtins.property
+    def packages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -1101,10 +1116,13 @@ class Instance(_message.Message):
         on_expire: _builtins.str = ...,
         lease: _builtins.str = ...,
         protected: _builtins.bool = ...,
+        ssh_keys: _abc.Iterable[_builtins.str] | None = ...,
+        hostname: _builtins.str = ...,
+        packages: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "readiness", b"readiness", "status", b"status", "vm", b"vm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "autostart", b"autostart", "create_time", b"create_time", "desired_power", b"desired_power", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "id", b"id", "image", b"image", "image_digest", b"image_digest", "labels", b"labels", "lease", b"lease", "name", b"name", "on_expire", b"on_expire", "protected", b"protected", "readiness", b"readiness", "restart_policy", b"restart_policy", "status", b"status", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "autostart", b"autostart", "create_time", b"create_time", "desired_power", b"desired_power", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "hostname", b"hostname", "id", b"id", "image", b"image", "image_digest", b"image_digest", "labels", b"labels", "lease", b"lease", "name", b"name", "on_expire", b"on_expire", "packages", b"packages", "protected", b"protected", "readiness", b"readiness", "restart_policy", b"restart_policy", "ssh_keys", b"ssh_keys", "status", b"status", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1214,6 +1232,9 @@ class LaunchInstanceRequest(_message.Message):
     ON_EXPIRE_FIELD_NUMBER: _builtins.int
     PROTECTED_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
+    SSH_KEYS_FIELD_NUMBER: _builtins.int
+    HOSTNAME_FIELD_NUMBER: _builtins.int
+    PACKAGES_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -1241,6 +1262,8 @@ class LaunchInstanceRequest(_message.Message):
     """Duration, at least "1s", within which the lease must be renewed again and again; lost: it is stopped and
     later deleted.
     """
+    hostname: _builtins.str
+    """Host name or FQDN; empty: the instance's name."""
     validate_only: _builtins.bool
     """Answer what would happen and change nothing."""
     @_builtins.property
@@ -1257,6 +1280,14 @@ class LaunchInstanceRequest(_message.Message):
 
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PortMapping]: ...
+    @_builtins.property
+    def ssh_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Public keys that let the image's default user in: "<type> <base64> [comment]", no options."""
+
+    @_builtins.property
+    def packages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Installed by cloud-init at the first boot."""
+
     @_builtins.property
     def options(self) -> Global___MutationOptions: ...
     def __init__(
@@ -1280,12 +1311,15 @@ class LaunchInstanceRequest(_message.Message):
         on_expire: _builtins.str = ...,
         protected: _builtins.bool = ...,
         lease: _builtins.str = ...,
+        ssh_keys: _abc.Iterable[_builtins.str] | None = ...,
+        hostname: _builtins.str = ...,
+        packages: _abc.Iterable[_builtins.str] | None = ...,
         validate_only: _builtins.bool = ...,
         options: Global___MutationOptions | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cloud_init", b"cloud_init", "options", b"options", "readiness", b"readiness", "vm", b"vm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "autostart", b"autostart", "cloud_init", b"cloud_init", "expire_time", b"expire_time", "image", b"image", "image_digest", b"image_digest", "labels", b"labels", "lease", b"lease", "name", b"name", "nics", b"nics", "on_expire", b"on_expire", "options", b"options", "ports", b"ports", "protected", b"protected", "readiness", b"readiness", "restart_policy", b"restart_policy", "start", b"start", "ttl", b"ttl", "validate_only", b"validate_only", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "autostart", b"autostart", "cloud_init", b"cloud_init", "expire_time", b"expire_time", "hostname", b"hostname", "image", b"image", "image_digest", b"image_digest", "labels", b"labels", "lease", b"lease", "name", b"name", "nics", b"nics", "on_expire", b"on_expire", "options", b"options", "packages", b"packages", "ports", b"ports", "protected", b"protected", "readiness", b"readiness", "restart_policy", b"restart_policy", "ssh_keys", b"ssh_keys", "start", b"start", "ttl", b"ttl", "validate_only", b"validate_only", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1552,6 +1586,9 @@ class UpdateInstanceRequest(_message.Message):
     PROTECTED_FIELD_NUMBER: _builtins.int
     CLOUD_INIT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    SSH_KEYS_FIELD_NUMBER: _builtins.int
+    HOSTNAME_FIELD_NUMBER: _builtins.int
+    PACKAGES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     clear_labels: _builtins.bool
     """Remove all labels that are not in `labels` (REST: "labels": null)."""
@@ -1569,6 +1606,7 @@ class UpdateInstanceRequest(_message.Message):
     lease: _builtins.str
     """Given, it begins a new lease where the present one is lost or another."""
     protected: _builtins.bool
+    hostname: _builtins.str
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels to set."""
@@ -1587,6 +1625,12 @@ class UpdateInstanceRequest(_message.Message):
 
     @_builtins.property
     def options(self) -> Global___MutationOptions: ...
+    @_builtins.property
+    def ssh_keys(self) -> Global___StringList:
+        """The three below as cloud_init; an empty list or text is none."""
+
+    @_builtins.property
+    def packages(self) -> Global___StringList: ...
     def __init__(
         self,
         *,
@@ -1607,10 +1651,13 @@ class UpdateInstanceRequest(_message.Message):
         protected: _builtins.bool | None = ...,
         cloud_init: Global___CloudInitPatch | None = ...,
         options: Global___MutationOptions | None = ...,
+        ssh_keys: Global___StringList | None = ...,
+        hostname: _builtins.str | None = ...,
+        packages: Global___StringList | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_autostart", b"_autostart", "_cpus", b"_cpus", "_disk", b"_disk", "_expire_time", b"_expire_time", "_lease", b"_lease", "_memory", b"_memory", "_on_expire", b"_on_expire", "_protected", b"_protected", "_restart_policy", b"_restart_policy", "_ttl", b"_ttl", "autostart", b"autostart", "cloud_init", b"cloud_init", "cpus", b"cpus", "disk", b"disk", "expire_time", b"expire_time", "lease", b"lease", "memory", b"memory", "on_expire", b"on_expire", "options", b"options", "ports", b"ports", "protected", b"protected", "restart_policy", b"restart_policy", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_autostart", b"_autostart", "_cpus", b"_cpus", "_disk", b"_disk", "_expire_time", b"_expire_time", "_hostname", b"_hostname", "_lease", b"_lease", "_memory", b"_memory", "_on_expire", b"_on_expire", "_protected", b"_protected", "_restart_policy", b"_restart_policy", "_ttl", b"_ttl", "autostart", b"autostart", "cloud_init", b"cloud_init", "cpus", b"cpus", "disk", b"disk", "expire_time", b"expire_time", "hostname", b"hostname", "lease", b"lease", "memory", b"memory", "on_expire", b"on_expire", "options", b"options", "packages", b"packages", "ports", b"ports", "protected", b"protected", "restart_policy", b"restart_policy", "ssh_keys", b"ssh_keys", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_autostart", b"_autostart", "_cpus", b"_cpus", "_disk", b"_disk", "_expire_time", b"_expire_time", "_lease", b"_lease", "_memory", b"_memory", "_on_expire", b"_on_expire", "_protected", b"_protected", "_restart_policy", b"_restart_policy", "_ttl", b"_ttl", "autostart", b"autostart", "clear_labels", b"clear_labels", "cloud_init", b"cloud_init", "cpus", b"cpus", "disk", b"disk", "expire_time", b"expire_time", "labels", b"labels", "lease", b"lease", "memory", b"memory", "name", b"name", "on_expire", b"on_expire", "options", b"options", "ports", b"ports", "protected", b"protected", "removed_labels", b"removed_labels", "restart_policy", b"restart_policy", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_autostart", b"_autostart", "_cpus", b"_cpus", "_disk", b"_disk", "_expire_time", b"_expire_time", "_hostname", b"_hostname", "_lease", b"_lease", "_memory", b"_memory", "_on_expire", b"_on_expire", "_protected", b"_protected", "_restart_policy", b"_restart_policy", "_ttl", b"_ttl", "autostart", b"autostart", "clear_labels", b"clear_labels", "cloud_init", b"cloud_init", "cpus", b"cpus", "disk", b"disk", "expire_time", b"expire_time", "hostname", b"hostname", "labels", b"labels", "lease", b"lease", "memory", b"memory", "name", b"name", "on_expire", b"on_expire", "options", b"options", "packages", b"packages", "ports", b"ports", "protected", b"protected", "removed_labels", b"removed_labels", "restart_policy", b"restart_policy", "ssh_keys", b"ssh_keys", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__autostart: _TypeAlias = _typing.Literal["autostart"]  # noqa: Y015
     _WhichOneofArgType__autostart: _TypeAlias = _typing.Literal["_autostart", b"_autostart"]  # noqa: Y015
@@ -1620,6 +1667,8 @@ class UpdateInstanceRequest(_message.Message):
     _WhichOneofArgType__disk: _TypeAlias = _typing.Literal["_disk", b"_disk"]  # noqa: Y015
     _WhichOneofReturnType__expire_time: _TypeAlias = _typing.Literal["expire_time"]  # noqa: Y015
     _WhichOneofArgType__expire_time: _TypeAlias = _typing.Literal["_expire_time", b"_expire_time"]  # noqa: Y015
+    _WhichOneofReturnType__hostname: _TypeAlias = _typing.Literal["hostname"]  # noqa: Y015
+    _WhichOneofArgType__hostname: _TypeAlias = _typing.Literal["_hostname", b"_hostname"]  # noqa: Y015
     _WhichOneofReturnType__lease: _TypeAlias = _typing.Literal["lease"]  # noqa: Y015
     _WhichOneofArgType__lease: _TypeAlias = _typing.Literal["_lease", b"_lease"]  # noqa: Y015
     _WhichOneofReturnType__memory: _TypeAlias = _typing.Literal["memory"]  # noqa: Y015
@@ -1640,6 +1689,8 @@ class UpdateInstanceRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__disk) -> _WhichOneofReturnType__disk | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expire_time) -> _WhichOneofReturnType__expire_time | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__hostname) -> _WhichOneofReturnType__hostname | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__lease) -> _WhichOneofReturnType__lease | None: ...
     @_typing.overload
@@ -1663,28 +1714,58 @@ class CloudInitPatch(_message.Message):
 
     USERDATA_FIELD_NUMBER: _builtins.int
     NETWORK_CONFIG_FIELD_NUMBER: _builtins.int
+    USERDATA_BASE64_FIELD_NUMBER: _builtins.int
     userdata: _builtins.str
     network_config: _builtins.str
+    userdata_base64: _builtins.bytes
+    """Excludes userdata, and takes its place."""
     def __init__(
         self,
         *,
         userdata: _builtins.str | None = ...,
         network_config: _builtins.str | None = ...,
+        userdata_base64: _builtins.bytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_network_config", b"_network_config", "_userdata", b"_userdata", "network_config", b"network_config", "userdata", b"userdata"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_network_config", b"_network_config", "_userdata", b"_userdata", "_userdata_base64", b"_userdata_base64", "network_config", b"network_config", "userdata", b"userdata", "userdata_base64", b"userdata_base64"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_network_config", b"_network_config", "_userdata", b"_userdata", "network_config", b"network_config", "userdata", b"userdata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_network_config", b"_network_config", "_userdata", b"_userdata", "_userdata_base64", b"_userdata_base64", "network_config", b"network_config", "userdata", b"userdata", "userdata_base64", b"userdata_base64"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__network_config: _TypeAlias = _typing.Literal["network_config"]  # noqa: Y015
     _WhichOneofArgType__network_config: _TypeAlias = _typing.Literal["_network_config", b"_network_config"]  # noqa: Y015
     _WhichOneofReturnType__userdata: _TypeAlias = _typing.Literal["userdata"]  # noqa: Y015
     _WhichOneofArgType__userdata: _TypeAlias = _typing.Literal["_userdata", b"_userdata"]  # noqa: Y015
+    _WhichOneofReturnType__userdata_base64: _TypeAlias = _typing.Literal["userdata_base64"]  # noqa: Y015
+    _WhichOneofArgType__userdata_base64: _TypeAlias = _typing.Literal["_userdata_base64", b"_userdata_base64"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__network_config) -> _WhichOneofReturnType__network_config | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__userdata) -> _WhichOneofReturnType__userdata | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__userdata_base64) -> _WhichOneofReturnType__userdata_base64 | None: ...
 
 Global___CloudInitPatch: _TypeAlias = CloudInitPatch  # noqa: Y015
+
+@_typing.final
+class StringList(_message.Message):
+    """StringList tells "none" from "not given"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StringList: _TypeAlias = StringList  # noqa: Y015
 
 @_typing.final
 class PortList(_message.Message):

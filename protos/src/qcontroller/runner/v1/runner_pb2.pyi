@@ -180,14 +180,22 @@ class MachineSeed(_message.Message):
     HOSTNAME_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     KEEP_FIELD_NUMBER: _builtins.int
+    VENDOR_DATA_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEYS_FIELD_NUMBER: _builtins.int
     user_data: _builtins.bytes
-    """NoCloud files; an empty user_data is written as an empty cloud-config."""
+    """NoCloud files; an empty user_data is written as an empty cloud-config, an empty network_config as DHCP by MAC."""
     network_config: _builtins.bytes
     hostname: _builtins.str
     instance_id: _builtins.str
     """NoCloud's instance-id; empty: the machine's id. Another one has cloud-init run as at a first boot."""
     keep: _builtins.bool
     """The seed that the machine has stays as it is, whatever stands above; one is made of it where there is none."""
+    vendor_data: _builtins.bytes
+    """NoCloud's vendor-data; empty: none."""
+    @_builtins.property
+    def public_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lines for the default user's authorized_keys, told as meta-data."""
+
     def __init__(
         self,
         *,
@@ -196,10 +204,12 @@ class MachineSeed(_message.Message):
         hostname: _builtins.str = ...,
         instance_id: _builtins.str = ...,
         keep: _builtins.bool = ...,
+        vendor_data: _builtins.bytes = ...,
+        public_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "instance_id", b"instance_id", "keep", b"keep", "network_config", b"network_config", "user_data", b"user_data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "instance_id", b"instance_id", "keep", b"keep", "network_config", b"network_config", "public_keys", b"public_keys", "user_data", b"user_data", "vendor_data", b"vendor_data"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -94,9 +94,11 @@ def spec_message(spec: MachineSpec) -> runner_pb2.MachineSpec:
             for nic in spec.nics
         ],
         seed=runner_pb2.MachineSeed(
-            user_data=spec.user_data.encode(),
+            user_data=spec.user_data,
             network_config=spec.network_config.encode(),
-            hostname=spec.name,
+            hostname=spec.first_boot.hostname or spec.name,
+            vendor_data=spec.first_boot.vendor_data,
+            public_keys=spec.first_boot.ssh_keys,
             instance_id=spec.seed_id,
             keep=spec.keep_seed,
         ),

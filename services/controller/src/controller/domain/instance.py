@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Final, NewType
 
 from controller.domain.condition import Condition
+from controller.domain.first_boot import FirstBoot
 from controller.domain.lease import Lease
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import LIVE_PUBLISHING, Machine, MachineNic, NicView, publishing_nic
@@ -86,6 +87,7 @@ class Instance:
         observed_generation: The generation that was last carried out.
         machine: The last observation; None before the first.
         seed_revision: How often its cloud-init was changed.
+        first_boot: What cloud-init is told besides; not secret.
         operation: Id of the operation that holds the instance; empty: none.
         failure: The last one, until the instance runs again or is stopped.
     """
@@ -110,6 +112,7 @@ class Instance:
     machine: Machine | None = None
     conditions: tuple[Condition, ...] = ()
     seed_revision: int = 0
+    first_boot: FirstBoot = field(default_factory=FirstBoot)
     operation: str = ""
     policies: Policies = field(default_factory=Policies)
     restarts: Restarts = field(default_factory=Restarts)

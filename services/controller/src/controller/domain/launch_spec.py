@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controller.domain.fault import Fault
+from controller.domain.first_boot import FirstBoot, first_boot_faults
 from controller.domain.image_source import is_url, shown_image
 from controller.domain.instance import MIB
 from controller.domain.machine import BRIDGE_PREFIX, Port, publishing_nic
@@ -24,7 +25,6 @@ MAX_DISK_MIB: Final = 64 * 1024 * 1024
 MAX_NICS: Final = 8
 MAX_PORTS: Final = 64
 MAX_LABELS: Final = 64
-MAX_SEED_BYTES: Final = 512 * 1024
 DEFAULT_MEMORY_MIB: Final = 1024
 
 NOTHING_PUBLISHES: Final = "no NIC is on a network that publishes ports (qc0, user)"
@@ -59,6 +59,7 @@ class LaunchWish:
         disk_mib: 0: the image's own size. None as above.
         readiness: None as above.
         user_data: Secret, as is network_config.
+        remarks: What whoever asks should know of the user-data.
     """
 
     name: str
@@ -67,8 +68,10 @@ class LaunchWish:
     cpus: int = 1
     memory_mib: int | None = DEFAULT_MEMORY_MIB
     disk_mib: int | None = 0
-    user_data: str = ""
+    user_data: bytes = b""
     network_config: str = ""
+    first_boot: FirstBoot = field(default_factory=FirstBoot)
+    remarks: tuple[str, ...] = ()
     start: bool = False
     labels: Mapping[str, str]
     readiness: Readiness | None
@@ -97,7 +100,7 @@ def faults_of(wish: LaunchWish) -> list[Fault]:
         *([] if wish.memory_mib is None else memory_faults(wish.memory_mib)),
         *([] if not wish.disk_mib else disk_faults(wish.disk_mib, 0)),
         *label_faults(wish.labels),
-        *seed_faults(wish.user_data, wish.network_config),
+        *first_boot_faults(wish.first_boot),
         *_nics(wish),
         *port_faults(wish.ports),
         *_ports_have_a_nic(wish),
@@ -165,18 +168,6 @@ def port_faults(ports: Sequence[Port]) -> list[Fault]:
             faults.append(Fault(f"{at}/host", "is published twice"))
         seen.add(key)
     return faults
-
-
-def seed_faults(user_data: str, network_config: str) -> list[Fault]:
-    """Return what is wrong with what cloud-init is to be told."""
-    return [
-        Fault(pointer, f"must be at most {MAX_SEED_BYTES // 1024} KiB")
-        for pointer, text in (
-            ("/cloudInit/userdata", user_data),
-            ("/cloudInit/networkConfig", network_config),
-        )
-        if len(text.encode()) > MAX_SEED_BYTES
-    ]
 
 
 def source_faults(wish: LaunchWish) -> list[Fault]:

@@ -1,11 +1,12 @@
 """A machine as its runner reports it: an observation, which decides nothing by itself."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from controller.domain.first_boot import FirstBoot
 from controller.domain.probe import Probe
 
 BRIDGE_PREFIX: Final = "bridge:"
@@ -272,8 +273,9 @@ class MachineSpec:
     disk_bytes: int
     image: MachineImage
     nics: tuple[MachineNic, ...]
-    user_data: str = ""
+    user_data: bytes = b""
     network_config: str = ""
+    first_boot: FirstBoot = field(default_factory=FirstBoot)
     seed_id: str = ""
     keep_seed: bool = False
     cluster_id: str = ""

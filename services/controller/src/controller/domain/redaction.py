@@ -6,11 +6,16 @@ follows a name like "password". What it cannot know is a secret that was never t
 
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Final
 
 REMOVED: Final = "[removed]"
 
+_GZIP: Final = b"\x1f\x8b"
+_WITH_HEADER: Final = 16
+_MOST_UNPACKED_BYTES: Final = 2 * 1024 * 1024
 _LEAST_WORD: Final = 8
 _LEAST_VALUE: Final = 4
 _MOST_VALUES: Final = 2000
@@ -33,6 +38,17 @@ _KEY_BLOCK: Final = re.compile(
 )
 _SECRET_NAME: Final = re.compile(rf"(?i){_NAMES}")
 _VALUE: Final = re.compile(r"[:=]\s*(.+)$")
+
+
+def readable(data: bytes) -> str:
+    """Return the text that a guest may print of a secret: a gzip is unpacked, within bounds."""
+    if data.startswith(_GZIP):
+        # What only begins like one, the guest cannot unpack either.
+        with suppress(zlib.error):
+            data = zlib.decompressobj(wbits=zlib.MAX_WBITS | _WITH_HEADER).decompress(
+                data, _MOST_UNPACKED_BYTES
+            )
+    return data.decode("utf-8", "replace")
 
 
 class Redaction:

@@ -29,7 +29,7 @@ from controller.records.instance_record import RecordIncomplete, instance_from
 from controller.records.instance_rows import Secrets
 
 # What the machine's seed was made of stands in the seed alone.
-_UNKNOWN = Secrets("", "", known=False)
+_UNKNOWN = Secrets(b"", "", known=False)
 _OTHER_NAME = "Give another `name` to import the machine under."
 
 

@@ -98,6 +98,7 @@ class Launching:
         if not instance.image.resolved:
             machine = replace(machine, warnings=(*machine.warnings, _FETCHED_FIRST))
         steps = LAUNCH_STEPS if wish.start else LAUNCH_STEPS[:2]
+        machine = replace(machine, warnings=(*machine.warnings, *wish.remarks))
         return LaunchPreview(self._changes.derived(instance), machine, steps)
 
     async def _launch(self, wish: LaunchWish, faults: Sequence[Fault], options: Options) -> Mutated:
@@ -196,6 +197,7 @@ class Launching:
             resources=Resources(wish.cpus, wish.memory_mib or 0, _disk_mib(wish.disk_mib or 0, found.image)),
             nics=_nics(wish),
             labels=dict(wish.labels),
+            first_boot=wish.first_boot,
             readiness=_readiness(wish, found),
             node=node,
             state=InstanceState.CREATING,

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from controller.database import Database
 from controller.domain.fault import Fault
+from controller.domain.first_boot import FirstBoot, FirstBootPatch, first_boot_faults
 from controller.domain.instance import MIB, Instance, Resources
 from controller.domain.launch_spec import (
     NOTHING_PUBLISHES,
@@ -19,7 +20,6 @@ from controller.domain.launch_spec import (
     label_faults,
     memory_faults,
     port_faults,
-    seed_faults,
 )
 from controller.domain.lifecycle import Verb, admits
 from controller.domain.machine import Port
@@ -46,19 +46,22 @@ from controller.records.stored_json import to_stored
 
 PORTS_NOTE = "Published ports take effect at the next start."
 RESOURCES_NOTE = "The guest has other cpus, memory and disk from the next start on."
-SEED_NOTE = "cloudInit takes effect at the next start, under another instance-id: as at a first boot."
+SEED_NOTE = (
+    "cloudInit, sshKeys, hostname and packages take effect at the next start, under another instance-id: "
+    "as at a first boot."
+)
 UNKNOWN_HALF = (
     "The instance was imported: what its seed holds of this is not known here and would be lost. "
     'Give it too, or "" for none.'
 )
-_NO_SECRETS = Secrets("", "")
+_NO_SECRETS = Secrets(b"", "")
 
 
 @dataclass(frozen=True, slots=True)
 class SeedPatch:
     """What cloud-init is to be told; None stays, empty is none. Secret."""
 
-    user_data: str | None = None
+    user_data: bytes | None = None
     network_config: str | None = None
 
     def __repr__(self) -> str:
@@ -81,6 +84,7 @@ class Patch:
         labels: To set.
         removed_labels: To remove.
         clear_labels: Remove all that are not in `labels`.
+        remarks: What whoever asks should know of the user-data.
         faults: What reading the request found.
     """
 
@@ -93,8 +97,15 @@ class Patch:
     disk_mib: int | None = None
     ports: tuple[Port, ...] | None = None
     seed: SeedPatch | None = None
+    first_boot: FirstBootPatch = field(default_factory=FirstBootPatch)
+    remarks: tuple[str, ...] = ()
     policies: PolicyWish = field(default_factory=PolicyWish)
     faults: tuple[Fault, ...] = ()
+
+    @property
+    def reseeds(self) -> bool:
+        """Whether cloud-init is told something else."""
+        return self.seed is not None or bool(self.first_boot)
 
     def notes(self, instance: Instance | None) -> tuple[str, ...]:
         """Return what takes effect when, on `instance`; what is not told of does at once."""
@@ -103,10 +114,10 @@ class Patch:
         resized = (self.cpus, self.memory_mib, self.disk_mib) != (None, None, None)
         later = (
             (RESOURCES_NOTE, resized),
-            (SEED_NOTE, self.seed is not None),
+            (SEED_NOTE, self.reseeds),
             (PORTS_NOTE, self.ports is not None and not instance.publishes_live),
         )
-        return tuple(note for note, told in later if told)
+        return (*(note for note, told in later if told), *self.remarks)
 
 
 class Updating:
@@ -154,7 +165,8 @@ class Updating:
         def prepare(conn: Connection) -> Submission | AlreadyThere:
             instance, changed = self._judged(conn, patch, options)
             # Whether it is the same cloud-init is not told: the answer would tell who guesses right.
-            if changed == instance and patch.seed is None:
+            reseeds = patch.seed is not None or changed.first_boot != instance.first_boot
+            if changed == instance and not reseeds:
                 return already(instance)
             resize, ports = changed.resources != instance.resources, changed.nics != instance.nics
             if resize or ports:
@@ -169,7 +181,8 @@ class Updating:
                     "before": to_stored(instance.resources),
                     "ports": ports,
                     "nics_before": to_stored(instance.nics) if ports else [],
-                    "cloud_init": patch.seed is not None,
+                    "cloud_init": reseeds,
+                    "first_boot_before": to_stored(instance.first_boot) if reseeds else {},
                     "from": instance.state.value,
                 },
                 traceparent=traceparent,
@@ -207,16 +220,18 @@ class Updating:
         now = self._clock.now()
         instance = wanted_instance(conn, patch.name, options)
         faults = [*_faults_of(patch, instance), *patch.policies.faults(instance.create_time, now)]
-        faults += _dropped(patch.seed, instance_rows.secrets_of(conn, instance.id))
+        changed = _patched(patch, instance)
+        reseeds = patch.seed is not None or changed.first_boot != instance.first_boot
+        if reseeds:
+            faults += _dropped(patch.seed or SeedPatch(), instance_rows.secrets_of(conn, instance.id))
         if faults:
             raise RequestInvalid(faults)
         require_idle(conn, instance.id)
-        changed = _patched(patch, instance)
         changed = replace(changed, lease=patch.policies.lease_of(instance.lease, now))
         if changed.resources != instance.resources and not admits(instance.state, Verb.RESIZE):
             raise conflict(instance, "Changing cpus, memory or disk")
-        if patch.seed is not None and not admits(instance.state, Verb.RESIZE):
-            raise conflict(instance, "Changing cloudInit")
+        if reseeds and not admits(instance.state, Verb.RESIZE):
+            raise conflict(instance, "Changing cloudInit, sshKeys, hostname or packages")
         if changed.policies.restart is not instance.policies.restart and admits(instance.state, Verb.START):
             # The new policy judges anew how the machine ended, from the beginning.
             changed = planned(replace(changed, restarts=Restarts()), now, self._rules)
@@ -231,8 +246,7 @@ def _faults_of(patch: Patch, instance: Instance) -> list[Fault]:
         faults += memory_faults(patch.memory_mib)
     if patch.disk_mib is not None:
         faults += disk_faults(patch.disk_mib, instance.resources.disk_mib * MIB)
-    if patch.seed is not None:
-        faults += seed_faults(patch.seed.user_data or "", patch.seed.network_config or "")
+    faults += first_boot_faults(patch.first_boot.over(FirstBoot()))
     if patch.ports is not None:
         faults += port_faults(patch.ports)
         if patch.ports and instance.publishing_nic is None:
@@ -240,9 +254,9 @@ def _faults_of(patch: Patch, instance: Instance) -> list[Fault]:
     return faults
 
 
-def _dropped(seed: SeedPatch | None, secrets: Secrets) -> list[Fault]:
-    """Return what a change of one half of a seed would lose of the other, which nobody knows any more."""
-    if seed is None or secrets.known:
+def _dropped(seed: SeedPatch, secrets: Secrets) -> list[Fault]:
+    """Return what a change of a part of a seed would lose of the others, which nobody knows any more."""
+    if secrets.known:
         return []
     halves = (("userdata", seed.user_data), ("networkConfig", seed.network_config))
     return [Fault(f"/cloudInit/{name}", UNKNOWN_HALF) for name, given in halves if given is None]
@@ -270,5 +284,10 @@ def _patched(patch: Patch, instance: Instance) -> Instance:
         )
     policies = patch.policies.applied(instance.policies, instance.create_time)
     return replace(
-        instance, labels=_labels(patch, instance), resources=resources, nics=nics, policies=policies
+        instance,
+        labels=_labels(patch, instance),
+        resources=resources,
+        nics=nics,
+        policies=policies,
+        first_boot=patch.first_boot.over(instance.first_boot),
     )

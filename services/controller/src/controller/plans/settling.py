@@ -6,6 +6,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from controller.domain.failing import failure
+from controller.domain.first_boot import FirstBoot
 from controller.domain.instance import DesiredPower, Instance
 from controller.domain.lifecycle import LOSSES, Event, InstanceState
 from controller.domain.machine import Machine, MachineExit, MachinePhase
@@ -18,6 +19,7 @@ from controller.plans.import_steps import IMAGE_GONE
 from controller.plans.machine_steps import KEPT
 from controller.plans.power_steps import RUNNING
 from controller.records import instance_rows
+from controller.records.stored_json import from_stored
 
 _CALLED_OFF: Final = Problem("OPERATION_CANCELLED", "The operation was cancelled.")
 
@@ -116,7 +118,13 @@ class Settling:
         nics = found.nics
         if operation.spec.get("ports"):
             nics = instance_rows.nics_of(operation.spec["nics_before"])
-        restored = replace(found, resources=resources, nics=nics, generation=found.generation + 1)
+        first_boot = found.first_boot
+        # An operation of an older build has not kept it, and has not changed it either.
+        if "first_boot_before" in operation.spec and operation.spec.get("cloud_init"):
+            first_boot = from_stored(FirstBoot, operation.spec["first_boot_before"])
+        restored = replace(
+            found, resources=resources, nics=nics, first_boot=first_boot, generation=found.generation + 1
+        )
         self._changes.save(conn, restored, operation)
 
     def delete(self, conn: Connection, operation: Operation, outcome: State, error: Problem | None) -> None:

@@ -122,6 +122,7 @@ def machine_spec(instance: Instance, secrets: Secrets, cluster_id: str) -> Machi
         nics=instance.nics,
         user_data=secrets.user_data,
         network_config=secrets.network_config,
+        first_boot=instance.first_boot,
         seed_id=instance.seed_id,
         keep_seed=not secrets.known,
         cluster_id=cluster_id,

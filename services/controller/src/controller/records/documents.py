@@ -36,6 +36,9 @@ def instance_document(instance: Instance) -> Document:
         "status": _status(instance),
         "arch": instance.arch,
         "readiness": readiness_document(instance.readiness),
+        "sshKeys": list(instance.first_boot.ssh_keys),
+        "hostname": instance.first_boot.hostname,
+        "packages": list(instance.first_boot.packages),
         **_policies(instance),
     }
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from servicekit.quantities import QuantityError
 
+from controller.domain.first_boot import FirstBoot
 from controller.domain.instance import DesiredPower, Instance, InstanceId, InstanceImage, Resources
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import MachineNic
@@ -47,6 +48,8 @@ def record_of(instance: Instance) -> str:
     if instance.seed_revision:
         # What the seed was made of is secret; that it is another one must be seen all the same.
         record["seedRevision"] = instance.seed_revision
+    if instance.first_boot != FirstBoot():
+        record["firstBoot"] = to_stored(instance.first_boot)
     return json.dumps(record, sort_keys=True, separators=(",", ":"))
 
 
@@ -94,6 +97,7 @@ def instance_from(record: str, node: str, now: datetime) -> Instance:
             labels={str(key): str(value) for key, value in document.get("labels", {}).items()},
             readiness=readiness_from(document.get("readiness", {})),
             seed_revision=int(document.get("seedRevision", 0)),
+            first_boot=from_stored(FirstBoot, document.get("firstBoot", {})),
             policies=_policies(document.get("policies", {}), now),
             node=node,
             state=InstanceState.CREATING,

@@ -10,12 +10,14 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select, update
 
 from controller.domain.condition import Condition
+from controller.domain.first_boot import FirstBoot
 from controller.domain.instance import DesiredPower, Failure, Instance, InstanceId, InstanceImage, Resources
 from controller.domain.lease import Lease
 from controller.domain.lifecycle import Event, InstanceState, next_state
 from controller.domain.machine import Machine, MachineNic
 from controller.domain.policy import OnExpire, Policies, RestartPolicy, Restarts
 from controller.domain.readiness import Readiness
+from controller.domain.redaction import readable
 from controller.operations.rows import subjects
 from controller.records import image_sources
 from controller.records.lease_rows import write_lease
@@ -76,7 +78,7 @@ class Secrets:
         known: False for an imported instance: what its seed was made of is in the seed alone.
     """
 
-    user_data: str
+    user_data: bytes
     network_config: str
     known: bool = True
 
@@ -108,6 +110,7 @@ def to_instance(row: Row[Any]) -> Instance:
         machine=None if row.machine is None else from_stored(Machine, row.machine),
         conditions=from_stored(_Conditions, row.conditions).items,
         seed_revision=row.seed_revision,
+        first_boot=FirstBoot() if row.first_boot is None else from_stored(FirstBoot, row.first_boot),
         operation=row.active_op or "",
         policies=Policies(
             restart=RestartPolicy(row.restart_policy),
@@ -177,7 +180,7 @@ def add(conn: Connection, instance: Instance, secrets: Secrets) -> None:
     conn.execute(
         insert(instance_secrets).values(
             instance_id=instance.id,
-            user_data=secrets.user_data.encode(),
+            user_data=secrets.user_data,
             network_config=secrets.network_config.encode(),
         )
     )
@@ -230,8 +233,8 @@ def secrets_of(conn: Connection, instance_id: str) -> Secrets:
         select(instance_secrets).where(instance_secrets.c.instance_id == instance_id)
     ).one_or_none()
     if row is None:
-        return Secrets("", "", known=False)
-    return Secrets(row.user_data.decode(), row.network_config.decode())
+        return Secrets(b"", "", known=False)
+    return Secrets(bytes(row.user_data), row.network_config.decode())
 
 
 def want_secrets(conn: Connection, instance_id: str, secrets: Secrets) -> None:
@@ -240,7 +243,7 @@ def want_secrets(conn: Connection, instance_id: str, secrets: Secrets) -> None:
     conn.execute(
         insert(instance_secrets_wanted).values(
             instance_id=instance_id,
-            user_data=secrets.user_data.encode(),
+            user_data=secrets.user_data,
             network_config=secrets.network_config.encode(),
         )
     )
@@ -273,7 +276,7 @@ def all_secrets_of(conn: Connection, instance_id: str) -> tuple[str, ...]:
     texts: list[str] = []
     for table in (instance_secrets, instance_secrets_wanted):
         for row in conn.execute(select(table).where(table.c.instance_id == instance_id)):
-            texts += (row.user_data.decode(), row.network_config.decode())
+            texts += (readable(bytes(row.user_data)), row.network_config.decode())
     texts.append(image_sources.find(conn, instance_id) or "")
     return tuple(text for text in texts if text)
 
@@ -313,6 +316,7 @@ def _columns(instance: Instance) -> dict[str, Any]:
         "machine": None if instance.machine is None else to_stored(instance.machine),
         "conditions": to_stored(_Conditions(instance.conditions)),
         "seed_revision": instance.seed_revision,
+        "first_boot": None if instance.first_boot == FirstBoot() else to_stored(instance.first_boot),
         "restart_policy": instance.policies.restart.value,
         "autostart": instance.policies.autostart,
         "expire_time": instance.policies.expire_time,

@@ -64,6 +64,7 @@ instances = Table(
     Column("timed", Boolean, nullable=False, server_default=false()),
     Column("seed_revision", Integer, nullable=False, server_default="0"),
     Column("failure", JSON(none_as_null=True)),
+    Column("first_boot", JSON(none_as_null=True)),
     UniqueConstraint("name"),
     Index("ix_instances_node", "node"),
     Index("ix_instances_state", "state"),

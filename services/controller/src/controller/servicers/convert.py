@@ -44,6 +44,9 @@ def instance_message(instance: Instance) -> instance_pb2.Instance:
         expire_time=_optional_time(instance.policies.expire_time),
         on_expire=instance.policies.on_expire.value,
         protected=instance.policies.protected,
+        ssh_keys=instance.first_boot.ssh_keys,
+        hostname=instance.first_boot.hostname,
+        packages=instance.first_boot.packages,
         lease="" if instance.lease is None else duration_text(instance.lease.duration_s),
     )
 

@@ -1,5 +1,6 @@
 """InstanceService: instances for gRPC clients and the gateway."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -59,7 +60,8 @@ class InstanceServicer(GuestCalls):
     async def LaunchInstance(
         self, request: pb.LaunchInstanceRequest, context: Any
     ) -> pb.LaunchInstanceResponse:
-        wish, faults = launch_wish(request, self._parts.readiness_deadline_s)
+        # In a thread: it may have to read half a mebibyte of YAML.
+        wish, faults = await asyncio.to_thread(launch_wish, request, self._parts.readiness_deadline_s)
         if not request.validate_only:
             mutated = await self._parts.launching.launch(wish, faults, options_of(request, request.options))
             return pb.LaunchInstanceResponse(mutation=mutation_message(mutated))
@@ -97,7 +99,7 @@ class InstanceServicer(GuestCalls):
     async def UpdateInstance(
         self, request: pb.UpdateInstanceRequest, context: Any
     ) -> pb.UpdateInstanceResponse:
-        patch = patch_of(request)
+        patch = await asyncio.to_thread(patch_of, request)
         mutated = await self._parts.updating.update(patch, options_of(request, request.options))
         return pb.UpdateInstanceResponse(
             mutation=mutation_message(mutated), notes=patch.notes(mutated.instance)

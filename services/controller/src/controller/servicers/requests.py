@@ -8,11 +8,13 @@ from qcontroller.controller.v1 import instance_pb2 as pb
 from servicekit.quantities import parse_size_mib
 
 from controller.domain.fault import Fault
+from controller.domain.first_boot import FirstBoot, FirstBootPatch
 from controller.domain.guest import FileWish
 from controller.domain.launch_spec import DEFAULT_MEMORY_MIB, LaunchWish, NicWish
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import ExecRequest, Port
 from controller.domain.readiness import Readiness
+from controller.domain.ssh_key import normal_key
 from controller.errors import RequestInvalid
 from controller.instances.submitting import Options
 from controller.instances.updating import Patch, SeedPatch
@@ -20,6 +22,7 @@ from controller.probe_messages import probes_of
 from controller.records.instance_pages import InstanceFilter
 from controller.servicers.policy_requests import launch_policies, patch_policies
 from controller.servicers.reading import Reading
+from controller.servicers.seed_texts import network_faults, user_data_faults, user_data_remarks
 
 _MAX_DEADLINE_S = 24 * 3600.0
 _MAX_STOP_S = 3600.0
@@ -44,6 +47,11 @@ def options_of(request: Message, options: pb.MutationOptions) -> Options:
 def launch_wish(request: pb.LaunchInstanceRequest, deadline_s: float) -> tuple[LaunchWish, list[Fault]]:
     """Return what a launch asks for; `deadline_s` is the default of its readiness."""
     reading = Reading()
+    user_data = _user_data(reading, request.cloud_init) or b""
+    reading.faults += network_faults(request.cloud_init.network_config)
+    first_boot = FirstBoot(
+        tuple(normal_key(key) for key in request.ssh_keys), request.hostname, tuple(request.packages)
+    )
     wish = LaunchWish(
         name=request.name,
         image=request.image,
@@ -51,8 +59,10 @@ def launch_wish(request: pb.LaunchInstanceRequest, deadline_s: float) -> tuple[L
         cpus=request.vm.cpus or 1,
         memory_mib=reading.quantity("/vm/memory", request.vm.memory, parse_size_mib, DEFAULT_MEMORY_MIB),
         disk_mib=reading.quantity("/vm/disk", request.vm.disk, parse_size_mib, 0),
-        user_data=request.cloud_init.userdata,
+        user_data=user_data,
         network_config=request.cloud_init.network_config,
+        first_boot=first_boot,
+        remarks=user_data_remarks(user_data, first_boot),
         start=request.start,
         labels=dict(request.labels),
         readiness=_readiness(reading, request.readiness, deadline_s),
@@ -77,6 +87,12 @@ def patch_of(request: pb.UpdateInstanceRequest) -> Patch:
         if request.HasField("disk")
         else None
     )
+    seed = _seed_patch(reading, request.cloud_init) if request.HasField("cloud_init") else None
+    first_boot = FirstBootPatch(
+        tuple(normal_key(key) for key in request.ssh_keys.items) if request.HasField("ssh_keys") else None,
+        request.hostname if request.HasField("hostname") else None,
+        tuple(request.packages.items) if request.HasField("packages") else None,
+    )
     return Patch(
         name=request.name,
         labels=dict(request.labels),
@@ -86,7 +102,9 @@ def patch_of(request: pb.UpdateInstanceRequest) -> Patch:
         memory_mib=memory,
         disk_mib=disk,
         ports=ports_of(request.ports.ports) if request.HasField("ports") else None,
-        seed=_seed_patch(request.cloud_init) if request.HasField("cloud_init") else None,
+        seed=seed,
+        first_boot=first_boot,
+        remarks=user_data_remarks((seed and seed.user_data) or b"", first_boot.over(FirstBoot())),
         policies=patch_policies(reading, request),
         # Last: what is read above finds them.
         faults=tuple(reading.faults),
@@ -175,9 +193,26 @@ def ports_of(ports: Iterable[pb.PortMapping]) -> tuple[Port, ...]:
     )
 
 
-def _seed_patch(patch: pb.CloudInitPatch) -> SeedPatch:
+def _user_data(reading: Reading, given: pb.CloudInit | pb.CloudInitPatch) -> bytes | None:
+    """Return the user-data as bytes, whichever way it was given; None: not at all."""
+    if isinstance(given, pb.CloudInitPatch):
+        as_text, as_bytes = given.HasField("userdata"), given.HasField("userdata_base64")
+    else:
+        as_text, as_bytes = bool(given.userdata), bool(given.userdata_base64)
+    if as_text and as_bytes:
+        reading.faults.append(Fault("/cloudInit/userdataBase64", "excludes userdata: give one of the two"))
+    if not as_text and not as_bytes:
+        return None
+    data = given.userdata_base64 if as_bytes else given.userdata.encode()
+    at = "/cloudInit/userdataBase64" if as_bytes else "/cloudInit/userdata"
+    reading.faults += user_data_faults(data, at)
+    return data
+
+
+def _seed_patch(reading: Reading, patch: pb.CloudInitPatch) -> SeedPatch:
+    reading.faults += network_faults(patch.network_config)
     return SeedPatch(
-        patch.userdata if patch.HasField("userdata") else None,
+        _user_data(reading, patch),
         patch.network_config if patch.HasField("network_config") else None,
     )
 

@@ -105,6 +105,8 @@ class Seed:
     """NoCloud files. Never logged, never stored beside machine.json.
 
     Attributes:
+        network_config: Empty: DHCP on every card.
+        public_keys: Lines for the default user's authorized_keys.
         keep: The machine's seed stays as it is; only where it has none is one made of the rest.
     """
 
@@ -113,6 +115,8 @@ class Seed:
     hostname: str = ""
     instance_id: str = ""
     keep: bool = False
+    vendor_data: bytes = field(default=b"", repr=False)
+    public_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ class Preparation:
             return
         record = await self._claim(machine, spec)
         layers = await self._make_disk(record, spec, emit)
-        seed_hash = await self._files.make_seed(machine.machine_id, seed, record.uid)
+        seed_hash = await self._files.make_seed(machine.machine_id, seed, spec.nics, record.uid)
         if ARCHES[spec.arch].firmware:
             await self._files.make_variables(machine.machine_id, record.uid)
         await self._machines.update(

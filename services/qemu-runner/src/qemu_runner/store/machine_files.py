@@ -11,13 +11,14 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from qemu_runner.domain.arch import VARIABLES_BYTES
 from qemu_runner.domain.iso9660 import build_iso
-from qemu_runner.domain.machine import DiskFormat, Image, Layer, MachineId, Seed
+from qemu_runner.domain.machine import DiskFormat, Image, Layer, MachineId, Nic, Seed
+from qemu_runner.domain.nocloud import seed_files
 from qemu_runner.domain.qcow2 import HEADER_BYTES, empty_overlay, overlay_size
 from qemu_runner.errors import DiskFullError, DiskUnsafeError, QemuUnavailableError
 from qemu_runner.store.files import disk_errors, replace_file, sync_directory
@@ -90,14 +91,14 @@ class MachineFiles:
             await self._grow(overlay, size_bytes)
         return layers
 
-    async def make_seed(self, machine_id: MachineId, seed: Seed, uid: int | None) -> str:
-        """Write the NoCloud seed; return a hash of what it was made of.
+    async def make_seed(self, machine_id: MachineId, seed: Seed, nics: Sequence[Nic], uid: int | None) -> str:
+        """Write the NoCloud seed unless it is there as it is to be; return a hash of what it was made of.
 
         Raises:
             DiskFullError: There is no room.
         """
         directory = self.directory(machine_id)
-        return await in_thread(_make_seed, directory / SEED, machine_id, seed, uid)
+        return await in_thread(_make_seed, directory / SEED, machine_id, seed, nics, uid)
 
     async def make_variables(self, machine_id: MachineId, uid: int | None) -> None:
         """Make an empty store of UEFI variables, unless the machine has one: what the guest wrote stays.
@@ -192,16 +193,10 @@ def _virtual_size(overlay: Path) -> int:
         raise DiskUnsafeError(str(overlay), str(exc)) from exc
 
 
-def _make_seed(path: Path, machine_id: MachineId, seed: Seed, uid: int | None) -> str:
+def _make_seed(path: Path, machine_id: MachineId, seed: Seed, nics: Sequence[Nic], uid: int | None) -> str:
     if seed.keep and path.exists():
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    meta = f"instance-id: {seed.instance_id or machine_id}\nlocal-hostname: {seed.hostname or machine_id}\n"
-    files: Mapping[str, bytes] = {
-        "meta-data": meta.encode(),
-        "user-data": seed.user_data or b"#cloud-config\n{}\n",
-        **({"network-config": seed.network_config} if seed.network_config else {}),
-    }
-    image = build_iso("cidata", files)
+    image = build_iso("cidata", seed_files(machine_id, seed, nics))
     owner, group = (-1, -1) if uid is None else (0, uid)
     if not path.exists() or path.read_bytes() != image:
         replace_file(path, image, mode=0o440, uid=owner, gid=group)

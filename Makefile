@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest -q
 STACK := PYTHONPATH=tools $(BIN)/python -m qcstack
 PACKAGES := libs/servicekit services/vm-host services/image-store services/qemu-runner services/controller services/gateway
 
-BENCHES := run object_store event_latency added_latency reserved_address fifty_cards throughput containers databases readiness_lag agent idle scale debian_guest
+BENCHES := run object_store event_latency added_latency reserved_address fifty_cards throughput containers databases readiness_lag agent idle idle_consoles scale debian_guest
 
 # What `make test-full` runs once more with the rows on PostgreSQL: tests/integration/test_*.py.
 ON_POSTGRESQL := main_path survival policies events patch

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
-from controller.domain.console import ConsoleCommand, ConsoleEnd, ConsoleNews, ConsoleViewer
+from controller.domain.console_talk import ConsoleCommand, ConsoleEnd, ConsoleNews, ConsoleViewer
 from qcontroller.controller.v1 import console_pb2 as pb
 
 

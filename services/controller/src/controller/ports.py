@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from controller.domain.console import ConsoleCommand, ConsoleEnd, ConsoleNews, ConsoleViewer
+from controller.domain.console_talk import ConsoleCommand, ConsoleEnd, ConsoleNews, ConsoleViewer
 from controller.domain.guest import (
     ExecEnd,
     ExecOutput,

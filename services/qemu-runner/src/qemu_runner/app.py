@@ -30,8 +30,8 @@ from qemu_runner.service.actions import Actions
 from qemu_runner.service.adoption import Adoption
 from qemu_runner.service.boot import PhaseSink
 from qemu_runner.service.capacity import Capacity
+from qemu_runner.service.console_sessions import ConsoleSessions
 from qemu_runner.service.console_sizes import ConsoleSizes
-from qemu_runner.service.consoles import Consoles
 from qemu_runner.service.doctor import Doctor
 from qemu_runner.service.ending import Ending
 from qemu_runner.service.evidence import Evidence
@@ -214,7 +214,7 @@ async def running_core(
             removal=Removal(machines, files, images, networking, ending),
             quarantine=Quarantine(machines, store),
             watching=watching,
-            consoles=Consoles(machines, files, watching, growth, ConsoleSizes(guests)),
+            console_sessions=ConsoleSessions(machines, files, watching, growth, ConsoleSizes(guests)),
             guests=guests,
             guest_reports=GuestReports(machines, guests),
             guest_transfers=GuestTransfers(guests),

@@ -9,7 +9,7 @@ from qcontroller.controller.v1 import instance_pb2
 from qcontroller.runner.v1 import runner_pb2 as pb
 from qcontroller.runner.v1 import runner_pb2_grpc
 
-from qemu_runner.console_messages import command_of, news_message, wish_of
+from qemu_runner.console_talk_messages import command_of, news_message, wish_of
 from qemu_runner.convert import machine_id_of
 from qemu_runner.domain.console_talk import Command
 from qemu_runner.domain.guest_file import FileEnd, FileWish, GuestFile
@@ -38,7 +38,7 @@ class GuestServicer(runner_pb2_grpc.GuestServiceServicer):
         if first is None or first.WhichOneof("part") != "attach":
             raise SpecInvalidError((SpecFault("", "a console is attached to first."),))
         machine_id, wish = machine_id_of(first.attach.machine_id), wish_of(first.attach.viewer)
-        async with self._services.consoles.attach(machine_id, wish) as session:
+        async with self._services.console_sessions.attach(machine_id, wish) as session:
             obeying = asyncio.create_task(session.obey(_commands(request_iterator)))
             try:
                 async with aclosing(session.news()) as news:

@@ -13,7 +13,7 @@ from qemu_runner.domain.machine import MachineId
 from qemu_runner.domain.observation import Observation
 from qemu_runner.errors import MachineNotFoundError
 from qemu_runner.service.actions import Actions, Emit
-from qemu_runner.service.consoles import Consoles
+from qemu_runner.service.console_sessions import ConsoleSessions
 from qemu_runner.service.doctor import Doctor
 from qemu_runner.service.ending import Ending
 from qemu_runner.service.evidence import Evidence
@@ -48,7 +48,7 @@ class Services:
     removal: Removal
     quarantine: Quarantine
     watching: Watching
-    consoles: Consoles
+    console_sessions: ConsoleSessions
     guests: Guests
     guest_reports: GuestReports
     guest_transfers: GuestTransfers

@@ -9,7 +9,7 @@ from qcontroller.runner.v1 import runner_pb2 as pb
 from qcontroller.runner.v1.runner_pb2_grpc import GuestServiceStub
 
 from controller.adapters.peer import Peer
-from controller.domain.console import ConsoleCommand, ConsoleEnd, ConsoleNews, ConsoleViewer
+from controller.domain.console_talk import ConsoleCommand, ConsoleEnd, ConsoleNews, ConsoleViewer
 
 # Whoever looks longer than that comes back at its offset.
 _ATTACHED_S: Final = 24 * 3600.0

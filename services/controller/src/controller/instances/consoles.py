@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Final
 
-from controller.domain.console import ConsoleCommand, ConsoleEnd, ConsoleNews, ConsoleViewer
+from controller.domain.console_talk import ConsoleCommand, ConsoleEnd, ConsoleNews, ConsoleViewer
 from controller.domain.lifecycle import InstanceState
 from controller.errors import InstanceNotFound
 from controller.instances.fleet import Fleet

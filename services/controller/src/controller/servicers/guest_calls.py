@@ -6,7 +6,7 @@ from typing import Any
 from qcontroller.controller.v1 import console_pb2, instance_pb2_grpc
 from qcontroller.controller.v1 import instance_pb2 as pb
 
-from controller.domain.console import ConsoleCommand, ConsoleEnd, ConsoleViewer
+from controller.domain.console_talk import ConsoleCommand, ConsoleEnd, ConsoleViewer
 from controller.domain.fault import Fault
 from controller.domain.guest import ExecEnd, FileEnd, GuestFile
 from controller.errors import RequestInvalid

@@ -34,7 +34,7 @@ from qemu_runner.errors import (
     SpecInvalidError,
 )
 from qemu_runner.guest_agent.client import ExecResult
-from qemu_runner.service import console_session, consoles
+from qemu_runner.service import console_session, console_sessions
 from qemu_runner.service.console_sizes import ConsoleSizes
 from qemu_runner.service.guest import Guests
 from qemu_runner.service.machines import Machine
@@ -76,7 +76,7 @@ class Viewer:
 @asynccontextmanager
 async def attached(runner: Runner, machine_id: MachineId, **wish: Any) -> AsyncIterator[Viewer]:
     viewer = Viewer()
-    async with runner.services.consoles.attach(machine_id, ViewerWish(**wish)) as session:
+    async with runner.services.console_sessions.attach(machine_id, ViewerWish(**wish)) as session:
 
         async def listen() -> None:
             async with aclosing(session.news()) as news:
@@ -188,7 +188,7 @@ async def test_a_guest_that_does_not_read_costs_an_answer(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world.runner() as runner:
-        monkeypatch.setattr(runner.services.consoles, "_input_s", 0.05)
+        monkeypatch.setattr(runner.services.console_sessions, "_input_s", 0.05)
         machine_id = await runner.running()
         world.vm_host.qemu.reading.clear()
         async with attached(runner, machine_id, write=True) as ada:
@@ -271,7 +271,7 @@ async def test_a_viewer_that_does_not_read_is_moved_on_and_told(
     monkeypatch.setattr(console_session, "_MOVED_TO_BYTES", 100)
     async with world.runner() as runner:
         machine_id = await runner.running()
-        async with runner.services.consoles.attach(machine_id, ViewerWish()) as session:
+        async with runner.services.console_sessions.attach(machine_id, ViewerWish()) as session:
             news = session.news()
             async with aclosing(news):
                 assert isinstance(await anext(news), Opened)
@@ -290,11 +290,11 @@ async def test_an_offset_beyond_the_end_begins_there(world: World) -> None:
 
 
 async def test_only_so_many_are_let_in(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consoles, "MOST_VIEWERS_A_MACHINE", 2)
-    monkeypatch.setattr(consoles, "MOST_VIEWERS", 3)
+    monkeypatch.setattr(console_sessions, "MOST_VIEWERS_A_MACHINE", 2)
+    monkeypatch.setattr(console_sessions, "MOST_VIEWERS", 3)
     async with world.runner() as runner, AsyncExitStack() as stack:
         first, second = await runner.running(), await runner.running()
-        attach = runner.services.consoles.attach
+        attach = runner.services.console_sessions.attach
         for _ in range(2):
             await stack.enter_async_context(attach(first, ViewerWish()))
         with pytest.raises(ConsoleFullError):
@@ -303,7 +303,7 @@ async def test_only_so_many_are_let_in(world: World, monkeypatch: pytest.MonkeyP
         with pytest.raises(ConsoleFullError):
             await stack.enter_async_context(attach(second, ViewerWish()))
         await stack.aclose()
-        assert runner.services.consoles.viewers == 0
+        assert runner.services.console_sessions.viewers == 0
 
 
 @pytest.mark.parametrize("label", ["x" * 65, "two\nlines", "\x1b[2J", "\u202eright"])
@@ -311,7 +311,7 @@ async def test_a_label_that_could_mislead_others_is_refused(world: World, label:
     async with world.runner() as runner:
         machine_id = await runner.running()
         with pytest.raises(SpecInvalidError):
-            async with runner.services.consoles.attach(machine_id, ViewerWish(label=label)):
+            async with runner.services.console_sessions.attach(machine_id, ViewerWish(label=label)):
                 pass
 
 
@@ -319,10 +319,10 @@ async def test_a_machine_without_a_process_has_no_console_to_attach_to(world: Wo
     async with world.runner() as runner:
         machine_id = new_id()
         with pytest.raises(MachineNotFoundError):
-            await runner.services.consoles.attach(machine_id, ViewerWish()).__aenter__()
+            await runner.services.console_sessions.attach(machine_id, ViewerWish()).__aenter__()
         await runner.prepare(machine_id)
         with pytest.raises(MachineStateError):
-            await runner.services.consoles.attach(machine_id, ViewerWish()).__aenter__()
+            await runner.services.console_sessions.attach(machine_id, ViewerWish()).__aenter__()
 
 
 async def test_what_cannot_be_read_ends_the_news_with_the_error(world: World) -> None:
@@ -332,7 +332,7 @@ async def test_what_cannot_be_read_ends_the_news_with_the_error(world: World) ->
 
     async with world.runner() as runner:
         machine_id = await runner.running()
-        async with runner.services.consoles.attach(machine_id, ViewerWish()) as session:
+        async with runner.services.console_sessions.attach(machine_id, ViewerWish()) as session:
             obeying = asyncio.create_task(session.obey(commands()))
             with pytest.raises(SpecInvalidError):
                 async for _ in session.news():

@@ -37,7 +37,7 @@ MOST_VIEWERS: Final = 256
 _INPUT_S: Final = 10.0
 
 
-class Consoles:
+class ConsoleSessions:
     """The sessions of all machines.
 
     Args:

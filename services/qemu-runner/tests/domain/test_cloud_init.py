@@ -15,7 +15,7 @@ STATUS: dict[str, Any] = {
         "modules-config": {"errors": [], "finished": 1767225613.0, "start": 1767225612.0},
         "modules-final": {
             "errors": [
-                "('scripts_user', RuntimeError('Runparts: 1 failures (runcmd) in 1 attempted commands'))"
+                "('scripts-user', RuntimeError('Runparts: 1 failures (runcmd) in 1 attempted commands'))"
             ],
             "finished": 1767225615.0,
             "start": 1767225614.0,
@@ -42,7 +42,7 @@ def test_stages_errors_and_failed_modules_are_told() -> None:
         "modules-config",
         "modules-final",
     ]
-    assert report.failed_modules == ("scripts_user",)
+    assert report.failed_modules == ("scripts-user",)
     # Once, though both files tell it.
     assert len(report.errors) == 1
     first = report.stages[0]

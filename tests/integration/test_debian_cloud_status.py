@@ -34,7 +34,7 @@ def test_failed_modules_and_faults_of_the_schema_are_in_the_instance(cloud: Clou
         found = cloud.get(name)["status"].get("cloudInit", {})
         return found if found.get("failedModules") else {}
 
-    found = eventually(told, "cloud-init has told how it ended", timeout_s=1200)
+    found = eventually(told, "cloud-init has told how it ended", within_s=1200)
     assert found["state"] == "error"
     assert {stage["name"] for stage in found["stages"]} >= {
         "init-local",
@@ -53,7 +53,7 @@ def test_failed_modules_and_faults_of_the_schema_are_in_the_instance(cloud: Clou
     faults = eventually(
         lambda: cloud.get(name)["status"]["cloudInit"]["schemaErrors"],
         "the schema has been asked",
-        timeout_s=400,
+        within_s=400,
     )
     assert any(fault.startswith("write_files.0") for fault in faults)
     assert any(fault.startswith("ntp") for fault in faults)

@@ -26,6 +26,7 @@ from controller.database import Database
 from controller.instances.bundles import Bundles
 from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
+from controller.instances.console_reading import ConsoleReading
 from controller.instances.deadlines import Deadlines
 from controller.instances.evidence import Evidence
 from controller.instances.fences import Fences
@@ -163,6 +164,7 @@ async def serve(
         ),
         updating=Updating(database, fleet, changes, capacity, submitting, identity, clock, rules),
         guests=Guests(queries, fleet),
+        consoles=ConsoleReading(queries, fleet, clock),
         leases=leases,
         stop_timeout_s=settings.stop_timeout_s,
         readiness_deadline_s=settings.readiness_deadline_s,

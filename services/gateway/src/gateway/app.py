@@ -20,6 +20,7 @@ from gateway.access import AccessRule
 from gateway.backends import Backends, backends
 from gateway.boundary import Boundary
 from gateway.calls import Call
+from gateway.console_logs import ConsoleLogs
 from gateway.contract import Contract, load_contract
 from gateway.dispatch import Handler, connexion_app
 from gateway.event_sockets import EventSockets, NoSocket
@@ -76,6 +77,7 @@ def rest_app(
 
     handlers = _handlers(
         instances,
+        ConsoleLogs(peers, closing),
         Images(peers),
         ImageImports(peers, mutations),
         operations,
@@ -118,6 +120,7 @@ async def _hand_on(request: Request, error: Exception) -> Response:
 
 def _handlers(
     instances: Instances,
+    console_logs: ConsoleLogs,
     images: Images,
     image_imports: ImageImports,
     operations: Operations,
@@ -143,7 +146,7 @@ def _handlers(
         "resetInstance": instances.reset,
         "waitInstance": instances.wait,
         "getOperationBundle": operations.bundle,
-        "readConsole": instances.console,
+        "readConsole": console_logs.read,
         "execInstance": instances.execute,
         "getGuest": guests.report,
         "streamExec": guests.stream_exec,

@@ -1,4 +1,4 @@
-"""Tells when files grow, by inotify: nothing polls, and nobody who is slow stalls the writer.
+"""Tells when files grow or go, by inotify: nothing polls, and nobody who is slow stalls the writer.
 
 Reading a console through its socket would stall the guest whenever this process stands still; its log
 does not.
@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
-_IN_MODIFY: Final = 0x2
+# Written to; its links, so its end, and its mode; deleted.
+_WATCHED: Final = 0x2 | 0x4 | 0x400
+_OVERFLOW: Final = 0x4000
 _EVENT: Final = struct.Struct("iIII")
 _BUFFER_BYTES: Final = 65_536
 
@@ -25,7 +27,7 @@ class FileGrowth:
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._events: dict[int, asyncio.Event] = {}
+        self._events: dict[int, set[asyncio.Event]] = {}
         self._descriptor = -1
 
     def __enter__(self) -> Self:
@@ -39,19 +41,27 @@ class FileGrowth:
 
     @contextmanager
     def watching(self, path: Path) -> Iterator[asyncio.Event]:
-        """Yield an event that is set whenever the file was written to; its reader clears it.
+        """Yield an event that is set whenever the file was written to, or removed; its reader clears it.
+
+        Any number may watch the same file.
 
         Raises:
+            FileNotFoundError: It is not there.
             OSError: The file cannot be watched.
         """
-        number = self._checked(self._libc.inotify_add_watch(self._descriptor, os.fsencode(path), _IN_MODIFY))
-        event = self._events[number] = asyncio.Event()
+        number = self._checked(self._libc.inotify_add_watch(self._descriptor, os.fsencode(path), _WATCHED))
+        event = asyncio.Event()
+        # The kernel has one watch for each file, whoever asked for it.
+        self._events.setdefault(number, set()).add(event)
         try:
             yield event
         finally:
-            self._events.pop(number, None)
-            # It may be gone already, with its file.
-            self._libc.inotify_rm_watch(self._descriptor, number)
+            events = self._events[number]
+            events.discard(event)
+            if not events:
+                del self._events[number]
+                # It may be gone already, with its file.
+                self._libc.inotify_rm_watch(self._descriptor, number)
 
     def _read(self) -> None:
         try:
@@ -62,11 +72,13 @@ class FileGrowth:
         while offset < len(data):
             number, mask, _, length = _EVENT.unpack_from(data, offset)
             offset += _EVENT.size + length
-            if number == -1 or mask & 0x4000:  # IN_Q_OVERFLOW: any of them may have grown
-                for event in self._events.values():
-                    event.set()
-            elif number in self._events:
-                self._events[number].set()
+            if number == -1 and mask & _OVERFLOW:
+                # Any of them may have grown.
+                grown = [event for events in self._events.values() for event in events]
+            else:
+                grown = list(self._events.get(number, ()))
+            for event in grown:
+                event.set()
 
     @staticmethod
     def _checked(result: int) -> int:

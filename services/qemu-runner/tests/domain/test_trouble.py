@@ -2,7 +2,7 @@
 
 import time
 from datetime import UTC, datetime
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 import pytest
 from qemu_runner.domain.trouble import (
@@ -171,9 +171,10 @@ def test_what_is_read_again_is_not_counted_again() -> None:
 
 
 def test_a_guest_that_repeats_itself_costs_few_notices() -> None:
-    states = list(accumulate(sightings(2000), lambda known, seen: counted(known, [seen], NOW), initial=()))[
-        1:
-    ]
+    states: list[tuple[Trouble, ...]] = [()]
+    for seen in sightings(2000):
+        states.append(counted(states[-1], [seen], NOW))
+    states.pop(0)
     assert sum(is_news(before, after) for before, after in pairwise(states)) == 15 + 6
     assert states[6][0].told_count == 7
     assert states[1499][0].told_count == 1024

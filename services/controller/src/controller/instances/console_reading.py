@@ -4,12 +4,13 @@ A runner that goes away ends its stream; offsets make it go on where it stood, a
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 
 from controller.domain.console import ConsoleChunk, ConsoleWish
+from controller.domain.instance import Instance
 from controller.errors import InstanceNotFound, PeerAway, PeerRefused
 from controller.instances.fleet import Fleet
 from controller.instances.queries import Queries
@@ -30,7 +31,7 @@ class ConsoleReading:
         self._fleet = fleet
         self._clock = clock
 
-    async def read(self, name: str, wish: ConsoleWish) -> AsyncIterator[ConsoleChunk]:
+    async def read(self, name: str, wish: ConsoleWish) -> AsyncGenerator[ConsoleChunk, None]:
         """Yield what is wanted of the log; of a machine that was never started, nothing.
 
         One that follows goes on over stops, starts and restarts of the runner, gets an empty chunk at least
@@ -43,10 +44,9 @@ class ConsoleReading:
         instance = await self._queries.get(name)
         if not wish.follow:
             try:
-                async for chunk in self._fleet.reachable_runner(instance.node).read_console(
-                    instance.id, wish
-                ):
-                    yield chunk
+                async with aclosing(self._chunks(instance, wish)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
             except PeerRefused as exc:
                 if exc.reason != _NOT_MADE:
                     raise
@@ -59,10 +59,7 @@ class ConsoleReading:
                 told.clear()
                 pause_s = _HEARTBEAT_S
                 try:
-                    chunks = self._fleet.reachable_runner(instance.node).read_console(
-                        instance.id, following.rest
-                    )
-                    async with aclosing(chunks):
+                    async with aclosing(self._chunks(instance, following.rest)) as chunks:
                         async for chunk in chunks:
                             following.passed(chunk, self._clock.monotonic())
                             yield chunk
@@ -79,6 +76,9 @@ class ConsoleReading:
                     return
                 if not await self._within(told, pause_s):
                     yield following.nothing
+
+    def _chunks(self, instance: Instance, wish: ConsoleWish) -> AsyncGenerator[ConsoleChunk, None]:
+        return self._fleet.reachable_runner(instance.node).read_console(instance.id, wish)
 
     async def _is_there(self, name: str, instance_id: str) -> bool:
         try:

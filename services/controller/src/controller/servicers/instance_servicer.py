@@ -1,6 +1,7 @@
 """InstanceService: instances for gRPC clients and the gateway."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -145,8 +146,10 @@ class InstanceServicer(GuestCalls):
         wish = ConsoleWish(
             request.offset, request.length, follow=request.follow, timestamps=request.timestamps
         )
-        async for piece in self._parts.consoles.read(request.name, wish):
-            yield console_message(piece)
+        # Closed at once when the caller hangs up: the runner counts who follows.
+        async with aclosing(self._parts.consoles.read(request.name, wish)) as pieces:
+            async for piece in pieces:
+                yield console_message(piece)
 
     async def ExecInstance(self, request: pb.ExecInstanceRequest, context: Any) -> pb.ExecInstanceResponse:
         wanted, faults = exec_request(request)

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import weakref
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from datetime import UTC, datetime
 from typing import Final
 
@@ -182,8 +182,10 @@ class Console:
             ConsoleFollowersError: Too many follow.
         """
         if wanted.follow:
-            async for piece in self._follow(wanted):
-                yield piece
+            # Closed at once, so that the place is free when the caller has gone.
+            async with aclosing(self._follow(wanted)) as pieces:
+                async for piece in pieces:
+                    yield piece
             return
         async for chunk in self.log.read(wanted.offset, wanted.length):
             yield await self._piece(chunk, with_times=wanted.timestamps)

@@ -127,6 +127,11 @@ def test_a_line_without_end_costs_its_beginning_and_hides_nothing_behind_it() ->
     assert seen.offset == 28 + 10_000 + 1_000_000 + 2
 
 
+def test_a_prompt_in_front_is_not_shown() -> None:
+    (seen,) = TroubleParser(7).feed(b"tiny:/# [   30.875977] BUG: kernel NULL pointer dereference\r\n")
+    assert (seen.line, seen.offset) == ("[   30.875977] BUG: kernel NULL pointer dereference", 7)
+
+
 def test_what_is_shown_is_printable_and_short() -> None:
     line = b"Kernel panic - not syncing: \x1b[31mred\x1b]0;title\x07\x00\x08\xff" + b"x" * 4000 + b"\n"
     (seen,) = TroubleParser(0).feed(line)

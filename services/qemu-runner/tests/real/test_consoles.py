@@ -67,7 +67,10 @@ async def test_a_runner_that_is_killed_costs_no_byte_of_the_console(stack: Runne
 
 
 async def test_a_follower_sees_stop_and_start_and_leaves_with_the_machine(stack: RunnerStack) -> None:
-    machine_id = await running(stack)
+    machine_id = str(uuid.uuid4())
+    await stack.prepare(machine_id, stack.spec())
+    await stack.start(machine_id)
+    await printed(stack, machine_id, "Linux version")
     request = runner_pb2.ReadMachineConsoleRequest(machine_id=machine_id, follow=True)
     seen = bytearray()
 
@@ -79,8 +82,9 @@ async def test_a_follower_sees_stop_and_start_and_leaves_with_the_machine(stack:
     following = asyncio.create_task(follow())
     await stack.stop(machine_id, force=True)
     await stack.start(machine_id)
-    await stack.until_agent(machine_id)
-    log = (stack.state_dir / "machines" / machine_id / "console.log").read_bytes()
+    path = stack.state_dir / "machines" / machine_id / "console.log"
+    await stack.until_text(path, "Linux version", times=2)
+    log = path.read_bytes()
     await stack.delete(machine_id)
     async with asyncio.timeout(30):
         await following

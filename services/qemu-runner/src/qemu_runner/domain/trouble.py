@@ -153,15 +153,15 @@ class TroubleParser:
         *lines, unended = text.split(b"\n")
         for line in lines:
             offset, begin = begin, begin + len(line) + 1
-            plain = _plain(line)
-            kind = _kind_of(plain)
-            if kind is None or offset == self._prompt_at:
+            told = _told_by(_plain(line))
+            if told is None or offset == self._prompt_at:
                 continue
+            kind, words = told
             if kind is TroubleKind.KERNEL_OOPS:
                 followed, self._oops_until = offset <= self._oops_until, offset + _OOPS_BYTES
                 if followed:
                     continue
-            yield Sighting(kind, _shown(plain), offset)
+            yield Sighting(kind, _shown(words), offset)
         # Nobody ends the line of a prompt.
         if begin != self._prompt_at and _PROMPT.search(plain := _plain(unended)):
             self._prompt_at = begin
@@ -192,8 +192,12 @@ def _told(troubles: tuple[Trouble, ...]) -> list[tuple[TroubleKind, int]]:
     return [(trouble.kind, trouble.told_count) for trouble in troubles]
 
 
-def _kind_of(line: bytes) -> TroubleKind | None:
-    return next((kind for kind, pattern in _PATTERNS if pattern.search(line)), None)
+def _told_by(line: bytes) -> tuple[TroubleKind, bytes] | None:
+    """Return what a line tells of, and its words without what stands in front of them (a prompt)."""
+    for kind, pattern in _PATTERNS:
+        if found := pattern.search(line):
+            return kind, line[found.start() :]
+    return None
 
 
 def _plain(line: bytes) -> bytes:

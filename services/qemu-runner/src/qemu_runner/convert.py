@@ -7,6 +7,7 @@ from typing import Final
 from qcontroller.controller.v1 import host_pb2, instance_pb2
 from qcontroller.runner.v1 import runner_pb2
 
+from qemu_runner.console_messages import trouble_message
 from qemu_runner.domain.boot import ReachedPhase
 from qemu_runner.domain.fencing import Fencing
 from qemu_runner.domain.machine import (
@@ -169,6 +170,7 @@ def machine_message(seen: Observation) -> runner_pb2.Machine:
         probes=[_probe_result(result) for result in seen.probes],
         cloud_init=seen.cloud_init.result,
         cloud_init_detail=seen.cloud_init.detail,
+        troubles=[trouble_message(trouble) for trouble in seen.troubles],
     )
     if seen.boot_time is not None:
         message.boot_time.CopyFrom(time_message(seen.boot_time))

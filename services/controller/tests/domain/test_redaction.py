@@ -1,9 +1,10 @@
 """Secrets go, in whatever form they were printed; JSON stays JSON."""
 
+import gzip
 import json
 
 import pytest
-from controller.domain.redaction import REMOVED, Redaction
+from controller.domain.redaction import REMOVED, Redaction, readable
 
 LONG = 512 * 1024
 
@@ -85,3 +86,21 @@ def test_a_named_secret_within_a_string_of_json_goes_and_the_json_stays() -> Non
     clean = Redaction([]).clean(json.dumps({"said": inner}).encode())
     assert b"hunter2" not in clean
     assert json.loads(json.loads(clean)["said"]) == {"password": "[removed]"}
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"plain \xff", "plain \N{REPLACEMENT CHARACTER}"),
+        (gzip.compress(b"packed"), "packed"),
+        (gzip.compress(b"packed") + b"\0 and more", "packed"),
+        (b"\x1f\x8b", ""),
+        (b"\x1f\x8bno gzip", "\x1f\N{REPLACEMENT CHARACTER}no gzip"),
+    ],
+)
+def test_of_a_secret_in_a_gzip_its_content_is_what_can_be_printed(data: bytes, text: str) -> None:
+    assert readable(data) == text
+
+
+def test_a_gzip_that_unpacks_without_end_is_read_within_bounds() -> None:
+    assert len(readable(gzip.compress(bytes(64 * 2**20)))) == 2**20

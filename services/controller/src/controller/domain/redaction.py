@@ -15,7 +15,7 @@ REMOVED: Final = "[removed]"
 
 _GZIP: Final = b"\x1f\x8b"
 _WITH_HEADER: Final = 16
-_MOST_UNPACKED_BYTES: Final = 2 * 1024 * 1024
+_MOST_UNPACKED_BYTES: Final = 1024 * 1024
 _LEAST_WORD: Final = 8
 _LEAST_VALUE: Final = 4
 _MOST_VALUES: Final = 2000

@@ -102,10 +102,9 @@ class Patch:
     policies: PolicyWish = field(default_factory=PolicyWish)
     faults: tuple[Fault, ...] = ()
 
-    @property
-    def reseeds(self) -> bool:
-        """Whether cloud-init is told something else."""
-        return self.seed is not None or bool(self.first_boot)
+    def reseeds(self, instance: Instance) -> bool:
+        """Tell whether cloud-init is told something else; the same secret text again counts as other."""
+        return self.seed is not None or self.first_boot.over(instance.first_boot) != instance.first_boot
 
     def notes(self, instance: Instance | None) -> tuple[str, ...]:
         """Return what takes effect when, on `instance`; what is not told of does at once."""
@@ -114,7 +113,7 @@ class Patch:
         resized = (self.cpus, self.memory_mib, self.disk_mib) != (None, None, None)
         later = (
             (RESOURCES_NOTE, resized),
-            (SEED_NOTE, self.reseeds),
+            (SEED_NOTE, self.seed is not None or bool(self.first_boot)),
             (PORTS_NOTE, self.ports is not None and not instance.publishes_live),
         )
         return (*(note for note, told in later if told), *self.remarks)
@@ -165,7 +164,7 @@ class Updating:
         def prepare(conn: Connection) -> Submission | AlreadyThere:
             instance, changed = self._judged(conn, patch, options)
             # Whether it is the same cloud-init is not told: the answer would tell who guesses right.
-            reseeds = patch.seed is not None or changed.first_boot != instance.first_boot
+            reseeds = patch.reseeds(instance)
             if changed == instance and not reseeds:
                 return already(instance)
             resize, ports = changed.resources != instance.resources, changed.nics != instance.nics
@@ -220,13 +219,13 @@ class Updating:
         now = self._clock.now()
         instance = wanted_instance(conn, patch.name, options)
         faults = [*_faults_of(patch, instance), *patch.policies.faults(instance.create_time, now)]
-        changed = _patched(patch, instance)
-        reseeds = patch.seed is not None or changed.first_boot != instance.first_boot
+        reseeds = patch.reseeds(instance)
         if reseeds:
             faults += _dropped(patch.seed or SeedPatch(), instance_rows.secrets_of(conn, instance.id))
         if faults:
             raise RequestInvalid(faults)
         require_idle(conn, instance.id)
+        changed = _patched(patch, instance)
         changed = replace(changed, lease=patch.policies.lease_of(instance.lease, now))
         if changed.resources != instance.resources and not admits(instance.state, Verb.RESIZE):
             raise conflict(instance, "Changing cpus, memory or disk")

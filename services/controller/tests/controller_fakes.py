@@ -40,8 +40,11 @@ from controller.errors import (
     Refusal,
     StaleFence,
 )
+from controller.instances.sealing import bring_in_step
 from controller.operations import Clock
 from controller.ports import EvidencePart, Fencing, ImageEvent, SnapshotComplete, StoreImage
+from controller.records.keyring import Keyring
+from controller.records.sealed_rows import KEYRING
 from controller.settings import Settings
 from controller_console_fakes import FakeConsoles
 from controller_guest_fakes import FakeGuests
@@ -668,6 +671,7 @@ async def running_cloud(
     clock: Clock | None = None,
     *,
     deadline_s: float = 300.0,
+    keys: Keyring | None = None,
     **changed: Any,
 ) -> AsyncIterator[Cloud]:
     """Run the service on a socket below `path`; `changed` are members of its settings."""
@@ -685,7 +689,9 @@ async def running_cloud(
     )
     settings = replace(settings, **changed)
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(Database(settings.database))
+        keys = keys or Keyring()
+        database = await stack.enter_async_context(Database(settings.database, {KEYRING: keys}))
+        await bring_in_step(database, keys)
         await stack.enter_async_context(
             serve(settings, database, store, [runner], CollectorRegistry(), clock)
         )

@@ -94,6 +94,15 @@ def instance(name: str = "web-1", *, generation: int = 3, revision: int = 17) ->
             ],
             guest=instance_pb2.GuestInfo(hostname=name, os=instance_pb2.GuestOs(id="debian")),
             boot_phases=[instance_pb2.BootPhase(name="kernel", start_time=NOW, duration_ms=900)],
+            cloud_init=instance_pb2.CloudInitStatus(
+                state="error",
+                datasource="DataSourceNoCloud",
+                stages=[instance_pb2.CloudInitStage(name="init", start_time=NOW, finish_time=NOW)],
+                errors=["('runcmd', RuntimeError())"],
+                failed_modules=["runcmd"],
+                warnings=["WARNING: cloud-config failed schema validation!"],
+                schema_errors=["write_files.0: unexpected contnt"],
+            ),
         ),
     )
 

@@ -45,6 +45,7 @@ from controller.instances.queries import Queries
 from controller.instances.readiness_timer import ReadinessTimer
 from controller.instances.reconciler import Reconciler
 from controller.instances.runner_watch import RunnerWatch
+from controller.instances.sealing import bring_in_step
 from controller.instances.submitting import Submitting
 from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs
@@ -66,7 +67,9 @@ from controller.policies.leases import Leases
 from controller.ports import ImageStore, Runner
 from controller.problems import translate
 from controller.records import capacity_rows
+from controller.records.keyring import Keyring, read_keyring
 from controller.records.schema import instances
+from controller.records.sealed_rows import KEYRING
 from controller.servicers.event_servicer import EventServicer
 from controller.servicers.image_import_servicer import ImageImportServicer
 from controller.servicers.instance_servicer import InstanceParts, InstanceServicer
@@ -88,7 +91,11 @@ async def application(
     """
     settings = parse_settings(message)
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(Database(settings.database))
+        keys = Keyring()
+        if settings.secret_key_file is not None:
+            keys = await asyncio.to_thread(read_keyring, settings.secret_key_file)
+        database = await stack.enter_async_context(Database(settings.database, {KEYRING: keys}))
+        await bring_in_step(database, keys, _fail_points())
         store = ImageStoreClient(await stack.enter_async_context(grpc_channel(settings.image_store)))
         runners = [
             RunnerClient(node, await stack.enter_async_context(grpc_channel(target)))

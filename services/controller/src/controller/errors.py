@@ -20,6 +20,7 @@
     ├── MachineAlreadyManaged      an instance stands for it
     ├── HostCapacityExhausted      the node cannot hold that much more
     ├── AgentUnavailable           the guest agent does not answer
+    ├── SecretUnreadable           what is stored sealed cannot be opened
     ├── WaitTimeout                a condition did not become true in time
     └── PeerError                  another service
         ├── PeerAway               cannot be reached, or did not answer in time
@@ -209,6 +210,13 @@ class AgentUnavailable(ControllerError):
     def __init__(self, name: str) -> None:
         super().__init__(f"The guest agent of {name} does not answer.")
         self.name = name
+
+
+class SecretUnreadable(ControllerError):
+    """A secret that is stored cannot be opened by the configured keys; it stays stored."""
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(f"The secret of {place} cannot be opened: {why}.")
 
 
 class WaitTimeout(ControllerError):

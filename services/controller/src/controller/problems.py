@@ -116,6 +116,7 @@ TABLE: Final[Mapping[type[Exception], _Row]] = MappingProxyType(
             "GUEST_AGENT_UNAVAILABLE",
             lambda e: {"instance": e.name},
         ),
+        errors.SecretUnreadable: (StatusCode.FAILED_PRECONDITION, "SECRET_UNREADABLE", _nothing),
         errors.WaitTimeout: (
             StatusCode.DEADLINE_EXCEEDED,
             "READINESS_TIMEOUT",

@@ -38,6 +38,7 @@ class Settings:
     readiness_deadline_s: float
     operation_deadline_s: float
     operation_slots: int
+    secret_key_file: Path | None = None
     fetch_deadline_s: float = _FETCH_S
     overcommit: Overcommit = field(default_factory=Overcommit)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
@@ -68,6 +69,7 @@ def parse_settings(message: ControllerSettings) -> Settings:
         operation_deadline_s=_duration("operationDeadline", message.operation_deadline, 300.0),
         fetch_deadline_s=_duration("fetchDeadline", message.fetch_deadline, _FETCH_S),
         operation_slots=message.operation_slots or 8,
+        secret_key_file=Path(message.secret_key_file) if message.secret_key_file else None,
         overcommit=_overcommit(message.capacity),
         retention=_retention(message.retention),
         restart_rules=_restart_rules(message.policies),

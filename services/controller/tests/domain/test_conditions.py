@@ -7,6 +7,7 @@ from controller.domain.condition import Condition, ConditionStatus, View, derive
 from controller.domain.machine import (
     Address,
     CloudInit,
+    CloudInitStatus,
     Machine,
     MachineExit,
     MachinePhase,
@@ -92,10 +93,21 @@ def test_probes_of_another_contract_hold_nothing() -> None:
     assert statuses(derive(asked(readiness, seen), (), NOW))["Ready"] == ("FALSE", "ProbesMissing")
 
 
+def message_of(machine: Machine) -> str:
+    found = {condition.type: condition.message for condition in derive(view(machine), (), NOW)}
+    return found["CloudInitDone"]
+
+
 def test_cloud_init_is_done_or_has_failed_once_that_was_seen() -> None:
     done = replace(RUNNING, cloud_init=CloudInit.DONE)
     assert statuses(derive(view(done), (), NOW))["CloudInitDone"] == ("TRUE", "CloudInitFinished")
     failed = replace(RUNNING, cloud_init=CloudInit.ERROR, cloud_init_detail="a module failed")
+    named = replace(failed, cloud_init_status=CloudInitStatus("error", failed_modules=("runcmd", "ntp")))
+    assert message_of(named) == "Failed modules: runcmd, ntp. a module failed"
+    doubted = replace(done, cloud_init_status=CloudInitStatus("done", schema_errors=("ntp: is wrong",)))
+    assert message_of(doubted) == "Not as the schema wants it: ntp: is wrong."
+    warned = replace(done, cloud_init_status=CloudInitStatus("done", warnings=("one", "two")))
+    assert message_of(warned) == "Finished with 2 warnings."
     assert statuses(derive(view(failed), (), NOW))["CloudInitDone"] == ("FALSE", "CLOUD_INIT_FAILED")
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import grpc
 import pytest
 from controller.database import DatabaseUnavailable
-from controller.domain.machine import Guest
+from controller.domain.machine import CloudInit, CloudInitStage, CloudInitStatus, Guest
 from controller.instances.observations import Observations
 from controller.ports import ImageEvent
+from controller.records import instance_rows
+from controller.records.documents import instance_document
 from controller_fakes import Cloud, FakeRunner, FakeStore, ended, reason_of, running_cloud
 from google.protobuf import json_format
 from qcontroller.controller.v1 import host_pb2, operation_pb2
@@ -37,6 +39,31 @@ async def test_a_wait_is_answered_when_the_agent_does(cloud: Cloud) -> None:
     ready = await waiting
     assert condition(ready, "Ready").status == pb.CONDITION_STATUS_TRUE
     assert ready.status.guest.hostname == "web-1"
+
+
+async def test_what_cloud_init_tells_is_in_the_instance_and_stays_with_it(cloud: Cloud) -> None:
+    instance = await cloud.launch()
+    begun = datetime(2026, 1, 1, tzinfo=UTC)
+    stage = CloudInitStage("modules-final", begun, None, ("('runcmd', 1)",), ("WARNING: w",))
+    told = CloudInitStatus(
+        "error", "NoCloud", (stage,), ("('runcmd', 1)",), ("runcmd",), ("WARNING: w",), ("ntp: x",)
+    )
+    cloud.runner.report(instance.id, cloud_init=CloudInit.ERROR, cloud_init_status=told)
+    found = await cloud.until(lambda one: one.status.HasField("cloud_init"))
+    status = found.status.cloud_init
+    assert (status.state, status.datasource, list(status.failed_modules)) == ("error", "NoCloud", ["runcmd"])
+    assert (list(status.warnings), list(status.schema_errors)) == (["WARNING: w"], ["ntp: x"])
+    assert status.stages[0].start_time.ToDatetime(UTC) == begun
+    assert not status.stages[0].HasField("finish_time")
+    kept = await cloud.database.read(lambda conn: instance_rows.find(conn, instance.id))
+    assert kept is not None
+    assert kept.machine is not None
+    assert kept.machine.cloud_init_status == told
+    document = instance_document(kept)["status"]["cloudInit"]
+    assert (document["failedModules"], document["stages"][0]["startTime"]) == (
+        ["runcmd"],
+        "2026-01-01T00:00:00Z",
+    )
 
 
 async def test_a_wait_that_runs_out_shows_the_console(cloud: Cloud) -> None:

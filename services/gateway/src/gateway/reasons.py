@@ -225,6 +225,11 @@ REASONS: Final[dict[str, Reason]] = {
     "FOREIGN_OBJECT": Reason(
         409, "An object of another owner is in the way", "See the detail and the node's leaks; remove it."
     ),
+    "SECRET_UNREADABLE": Reason(
+        409,
+        "A stored secret cannot be opened",
+        "Give the controller the key that sealed it; see docs/secrets.md.",
+    ),
     "DISK_UNSAFE": Reason(
         409,
         "The machine's own disk is not safe to open",

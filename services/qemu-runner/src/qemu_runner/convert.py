@@ -9,6 +9,7 @@ from qcontroller.runner.v1 import runner_pb2
 
 from qemu_runner.console_messages import trouble_message
 from qemu_runner.domain.boot import ReachedPhase
+from qemu_runner.domain.cloud_init import CloudInitReport
 from qemu_runner.domain.fencing import Fencing
 from qemu_runner.domain.machine import (
     DiskFormat,
@@ -172,6 +173,8 @@ def machine_message(seen: Observation) -> runner_pb2.Machine:
         cloud_init_detail=seen.cloud_init.detail,
         troubles=[trouble_message(trouble) for trouble in seen.troubles],
     )
+    if seen.cloud_init_report is not None:
+        message.cloud_init_status.CopyFrom(cloud_init_message(seen.cloud_init_report))
     if seen.boot_time is not None:
         message.boot_time.CopyFrom(time_message(seen.boot_time))
     if seen.exit is not None:
@@ -181,6 +184,28 @@ def machine_message(seen: Observation) -> runner_pb2.Machine:
     if seen.spec is not None:
         message.spec.CopyFrom(_spec(seen.spec))
     return message
+
+
+def cloud_init_message(report: CloudInitReport) -> instance_pb2.CloudInitStatus:
+    """Return what is told of a guest's cloud-init."""
+    return instance_pb2.CloudInitStatus(
+        state=report.state,
+        datasource=report.datasource,
+        stages=[
+            instance_pb2.CloudInitStage(
+                name=stage.name,
+                start_time=None if stage.start_time is None else time_message(stage.start_time),
+                finish_time=None if stage.finish_time is None else time_message(stage.finish_time),
+                errors=stage.errors,
+                warnings=stage.warnings,
+            )
+            for stage in report.stages
+        ],
+        errors=report.errors,
+        failed_modules=report.failed_modules,
+        warnings=report.warnings,
+        schema_errors=report.schema_errors,
+    )
 
 
 def unclaimed_message(found: Unclaimed) -> runner_pb2.UnclaimedMachine:

@@ -897,6 +897,99 @@ class BootPhase(_message.Message):
 Global___BootPhase: _TypeAlias = BootPhase  # noqa: Y015
 
 @_typing.final
+class CloudInitStage(_message.Message):
+    """CloudInitStage is one stage of cloud-init; its times are of the guest's clock."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    FINISH_TIME_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"init-local", "init", "modules-init", "modules-config", "modules-final"."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def finish_time(self) -> _timestamp_pb2.Timestamp:
+        """Absent: it has not ended."""
+
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Errors that it went on in spite of, each after its level; cloud-init tells them since 23.4."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        finish_time: _timestamp_pb2.Timestamp | None = ...,
+        errors: _abc.Iterable[_builtins.str] | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finish_time", b"finish_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "finish_time", b"finish_time", "name", b"name", "start_time", b"start_time", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloudInitStage: _TypeAlias = CloudInitStage  # noqa: Y015
+
+@_typing.final
+class CloudInitStatus(_message.Message):
+    """CloudInitStatus is what the guest's cloud-init tells of itself in this boot: the guest's word, cut to bounds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    DATASOURCE_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    FAILED_MODULES_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    SCHEMA_ERRORS_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """"running", "done", "error"."""
+    datasource: _builtins.str
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___CloudInitStage]: ...
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def failed_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Modules that its errors name."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it went on in spite of."""
+
+    @_builtins.property
+    def schema_errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where user-data is not as its schema wants it: places and names of keys, never values."""
+
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        datasource: _builtins.str = ...,
+        stages: _abc.Iterable[Global___CloudInitStage] | None = ...,
+        errors: _abc.Iterable[_builtins.str] | None = ...,
+        failed_modules: _abc.Iterable[_builtins.str] | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+        schema_errors: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasource", b"datasource", "errors", b"errors", "failed_modules", b"failed_modules", "schema_errors", b"schema_errors", "stages", b"stages", "state", b"state", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloudInitStatus: _TypeAlias = CloudInitStatus  # noqa: Y015
+
+@_typing.final
 class InstanceStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -922,6 +1015,7 @@ class InstanceStatus(_message.Message):
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     EXIT_SIGNAL_FIELD_NUMBER: _builtins.int
     FAILURE_TIME_FIELD_NUMBER: _builtins.int
+    CLOUD_INIT_FIELD_NUMBER: _builtins.int
     state: Global___InstanceState.ValueType
     reason: _builtins.str
     message: _builtins.str
@@ -971,6 +1065,10 @@ class InstanceStatus(_message.Message):
     def failure_time(self) -> _timestamp_pb2.Timestamp:
         """When it failed; absent unless FAILED."""
 
+    @_builtins.property
+    def cloud_init(self) -> Global___CloudInitStatus:
+        """Absent while nothing is known of it in this boot."""
+
     def __init__(
         self,
         *,
@@ -996,10 +1094,11 @@ class InstanceStatus(_message.Message):
         exit_code: _builtins.int | None = ...,
         exit_signal: _builtins.str = ...,
         failure_time: _timestamp_pb2.Timestamp | None = ...,
+        cloud_init: Global___CloudInitStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "boot_time", b"boot_time", "exit_code", b"exit_code", "failure_time", b"failure_time", "guest", b"guest", "lease_expire_time", b"lease_expire_time", "lease_lost_time", b"lease_lost_time", "next_restart_time", b"next_restart_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "boot_time", b"boot_time", "cloud_init", b"cloud_init", "exit_code", b"exit_code", "failure_time", b"failure_time", "guest", b"guest", "lease_expire_time", b"lease_expire_time", "lease_lost_time", b"lease_lost_time", "next_restart_time", b"next_restart_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "accelerator", b"accelerator", "boot_phases", b"boot_phases", "boot_time", b"boot_time", "boots", b"boots", "conditions", b"conditions", "console_tail", b"console_tail", "exit_code", b"exit_code", "exit_signal", b"exit_signal", "failure_time", b"failure_time", "guest", b"guest", "lease_expire_time", b"lease_expire_time", "lease_lost_time", b"lease_lost_time", "message", b"message", "next_restart_time", b"next_restart_time", "nics", b"nics", "node", b"node", "observed_generation", b"observed_generation", "operation", b"operation", "reason", b"reason", "restart_count", b"restart_count", "state", b"state", "stderr_tail", b"stderr_tail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "accelerator", b"accelerator", "boot_phases", b"boot_phases", "boot_time", b"boot_time", "boots", b"boots", "cloud_init", b"cloud_init", "conditions", b"conditions", "console_tail", b"console_tail", "exit_code", b"exit_code", "exit_signal", b"exit_signal", "failure_time", b"failure_time", "guest", b"guest", "lease_expire_time", b"lease_expire_time", "lease_lost_time", b"lease_lost_time", "message", b"message", "next_restart_time", b"next_restart_time", "nics", b"nics", "node", b"node", "observed_generation", b"observed_generation", "operation", b"operation", "reason", b"reason", "restart_count", b"restart_count", "state", b"state", "stderr_tail", b"stderr_tail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

@@ -408,6 +408,7 @@ class Machine(_message.Message):
     CLOUD_INIT_FIELD_NUMBER: _builtins.int
     CLOUD_INIT_DETAIL_FIELD_NUMBER: _builtins.int
     TROUBLES_FIELD_NUMBER: _builtins.int
+    CLOUD_INIT_STATUS_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.str
     phase: Global___MachinePhase.ValueType
     run_state: _builtins.str
@@ -458,6 +459,10 @@ class Machine(_message.Message):
     def troubles(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConsoleTrouble]:
         """What the console has told of in this boot, each kind once."""
 
+    @_builtins.property
+    def cloud_init_status(self) -> _instance_pb2.CloudInitStatus:
+        """What it tells of itself; absent while nothing is known in this boot."""
+
     def __init__(
         self,
         *,
@@ -483,10 +488,11 @@ class Machine(_message.Message):
         cloud_init: _builtins.str = ...,
         cloud_init_detail: _builtins.str = ...,
         troubles: _abc.Iterable[Global___ConsoleTrouble] | None = ...,
+        cloud_init_status: _instance_pb2.CloudInitStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "boot_time", b"boot_time", "exit", b"exit", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "boot_time", b"boot_time", "cloud_init_status", b"cloud_init_status", "exit", b"exit", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "agent", b"agent", "boot_phases", b"boot_phases", "boot_time", b"boot_time", "boots", b"boots", "cloud_init", b"cloud_init", "cloud_init_detail", b"cloud_init_detail", "exit", b"exit", "fence", b"fence", "incarnation", b"incarnation", "io_error", b"io_error", "machine_id", b"machine_id", "network_fault", b"network_fault", "nics", b"nics", "panicked", b"panicked", "phase", b"phase", "probes", b"probes", "revision", b"revision", "run_state", b"run_state", "spec", b"spec", "start_time", b"start_time", "troubles", b"troubles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "agent", b"agent", "boot_phases", b"boot_phases", "boot_time", b"boot_time", "boots", b"boots", "cloud_init", b"cloud_init", "cloud_init_detail", b"cloud_init_detail", "cloud_init_status", b"cloud_init_status", "exit", b"exit", "fence", b"fence", "incarnation", b"incarnation", "io_error", b"io_error", "machine_id", b"machine_id", "network_fault", b"network_fault", "nics", b"nics", "panicked", b"panicked", "phase", b"phase", "probes", b"probes", "revision", b"revision", "run_state", b"run_state", "spec", b"spec", "start_time", b"start_time", "troubles", b"troubles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -132,6 +132,7 @@ class ControllerSettings(_message.Message):
     CAPACITY_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
     FETCH_DEADLINE_FIELD_NUMBER: _builtins.int
+    SECRET_KEY_FILE_FIELD_NUMBER: _builtins.int
     database_url: _builtins.str
     """SQLAlchemy URL; "sqlite:////path/controller.db"."""
     image_store: _builtins.str
@@ -143,6 +144,10 @@ class ControllerSettings(_message.Message):
     """Operations worked on at once; 0: 8."""
     fetch_deadline: _builtins.str
     """Longest time that fetching an image may take; a launch from a URL has it besides its own deadline. Empty: "2h"."""
+    secret_key_file: _builtins.str
+    """File with the keys that secrets are sealed with where they are stored: a line each, base64 of 32 bytes; the first
+    seals, all open (docs/secrets.md). Empty: they are stored as they are.
+    """
     @_builtins.property
     def listen(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """gRPC addresses of the public services: "unix:/path", "127.0.0.1:8009"."""
@@ -173,10 +178,11 @@ class ControllerSettings(_message.Message):
         capacity: Global___CapacitySettings | None = ...,
         retention: Global___RetentionSettings | None = ...,
         fetch_deadline: _builtins.str = ...,
+        secret_key_file: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "policies", b"policies", "retention", b"retention", "telemetry", b"telemetry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "database_url", b"database_url", "fetch_deadline", b"fetch_deadline", "image_store", b"image_store", "listen", b"listen", "operation_deadline", b"operation_deadline", "operation_slots", b"operation_slots", "policies", b"policies", "readiness_deadline", b"readiness_deadline", "retention", b"retention", "runners", b"runners", "stop_timeout", b"stop_timeout", "telemetry", b"telemetry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "database_url", b"database_url", "fetch_deadline", b"fetch_deadline", "image_store", b"image_store", "listen", b"listen", "operation_deadline", b"operation_deadline", "operation_slots", b"operation_slots", "policies", b"policies", "readiness_deadline", b"readiness_deadline", "retention", b"retention", "runners", b"runners", "secret_key_file", b"secret_key_file", "stop_timeout", b"stop_timeout", "telemetry", b"telemetry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

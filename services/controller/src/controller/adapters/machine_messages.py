@@ -12,6 +12,8 @@ from controller.domain.machine import (
     Address,
     BootPhase,
     CloudInit,
+    CloudInitStage,
+    CloudInitStatus,
     Guest,
     GuestInterface,
     GuestOs,
@@ -65,6 +67,9 @@ def machine_of(message: runner_pb2.Machine) -> Machine:
         cloud_init_detail=message.cloud_init_detail,
         troubles=tuple(
             Trouble(one.kind, one.line, one.count, _time(one, "time")) for one in message.troubles
+        ),
+        cloud_init_status=(
+            _cloud_init_status(message.cloud_init_status) if message.HasField("cloud_init_status") else None
         ),
     )
 
@@ -176,6 +181,27 @@ def _cloud_init(word: str) -> CloudInit:
     return CloudInit(word) if word in set(CloudInit) else CloudInit.UNSEEN
 
 
+def _cloud_init_status(message: instance_pb2.CloudInitStatus) -> CloudInitStatus:
+    return CloudInitStatus(
+        message.state,
+        message.datasource,
+        tuple(
+            CloudInitStage(
+                stage.name,
+                _time(stage, "start_time"),
+                _time(stage, "finish_time"),
+                tuple(stage.errors),
+                tuple(stage.warnings),
+            )
+            for stage in message.stages
+        ),
+        tuple(message.errors),
+        tuple(message.failed_modules),
+        tuple(message.warnings),
+        tuple(message.schema_errors),
+    )
+
+
 def _node_state(value: host_pb2.NodeState.ValueType) -> NodeState:
     name = host_pb2.NodeState.Name(value).removeprefix(_NODE_PREFIX)
     return NodeState(name) if name in NodeState.__members__ else NodeState.READY
@@ -227,7 +253,8 @@ def _time(
     | host_pb2.Leak
     | host_pb2.Dependency
     | host_pb2.VmHost
-    | instance_pb2.BootPhase,
+    | instance_pb2.BootPhase
+    | instance_pb2.CloudInitStage,
     name: str,
 ) -> datetime | None:
     if not message.HasField(name):  # type: ignore[arg-type]  # each of them has its own literal names

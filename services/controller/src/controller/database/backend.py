@@ -3,7 +3,7 @@
 A backend owns its connections' settings and must never know what the tables mean.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -41,6 +41,13 @@ class Backend(Protocol):
 
     def before_commit(self, conn: Connection) -> None:
         """Add to a write transaction what tells other processes of it."""
+
+    def rewrite(self, tables: Sequence[str]) -> None:
+        """Have nothing be left in the files of what these tables held before. Blocks; outside transactions.
+
+        Raises:
+            DatabaseUnavailable: A reader still needs it.
+        """
 
     async def told_by_others(self, told: Callable[[], None]) -> None:
         """Call `told` when another process may have committed something, for ever."""

@@ -6,11 +6,11 @@ the backend's.
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, Engine
 
@@ -31,10 +31,15 @@ class Database:
             names = await database.read(lambda conn: conn.execute(select(t.c.name)).scalars().all())
     """
 
-    def __init__(self, target: Target) -> None:
-        """Use the SQLite file of a path, or the PostgreSQL database of a URL."""
+    def __init__(self, target: Target, options: Mapping[str, Any] | None = None) -> None:
+        """Use the SQLite file of a path, or the PostgreSQL database of a URL.
+
+        `options` are execution options that every connection has (`Connection.get_execution_options`).
+        """
         self._target = target
         self._backend = backend_of(target)
+        for engine in (self._backend.write_engine, self._backend.read_engine, self._backend.beat_engine):
+            engine.update_execution_options(**options or {})
         self._readers: ThreadPoolExecutor | None = None
         self._heart: ThreadPoolExecutor | None = None
         self._writer: Writer | None = None
@@ -105,6 +110,17 @@ class Database:
         """
         return await self._in_thread(self._heart, self._backend.beat_engine, work)
 
+    async def rewrite(self, tables: Sequence[str]) -> None:
+        """Have the files hold what these tables hold now and nothing that they held before.
+
+        To be asked while nothing else works on the database here.
+
+        Raises:
+            DatabaseFull: There is no room for a copy.
+            DatabaseUnavailable: Somebody else is reading what was there before.
+        """
+        await asyncio.to_thread(self._rewrite, tables)
+
     def on_commit(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` on the running loop after every group of writes; the result unsubscribes it.
 
@@ -140,6 +156,14 @@ class Database:
         self._heart = ThreadPoolExecutor(1, thread_name_prefix="database-heart")
         self._writer = Writer(self._backend, self._committed)
         self._writer.start()
+
+    def _rewrite(self, tables: Sequence[str]) -> None:
+        try:
+            self._backend.rewrite(tables)
+        except Exception as exc:
+            if (translated := translate(exc)) is not None and translated is not exc:
+                raise translated from exc
+            raise
 
     def _close(self) -> None:
         if self._writer is not None:

@@ -8,7 +8,7 @@ time-outs, so that a process that froze in the middle of a transaction holds nob
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -84,6 +84,17 @@ class PostgresBackend:
 
     def before_commit(self, conn: Connection) -> None:
         conn.execute(_NOTIFY)
+
+    def rewrite(self, tables: Sequence[str]) -> None:
+        # Other controllers wait for the table meanwhile, and it for them.
+        engine = _engine(self._url, 1, statement_timeout="0", lock_timeout="10s")
+        try:
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+                for table in tables:
+                    # A new file; the old one is removed (https://www.postgresql.org/docs/current/sql-vacuum.html).
+                    conn.exec_driver_sql(f'VACUUM (FULL) "{table}"')
+        finally:
+            engine.dispose()
 
     async def told_by_others(self, told: Callable[[], None]) -> None:
         failures = 0

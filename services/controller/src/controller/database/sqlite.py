@@ -4,13 +4,14 @@ It owns the file's lock and the pragmas. Nothing else opens the file.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
+from controller.database.errors import DatabaseUnavailable
 from controller.database.lock import FileLock
 from controller.database.migrate import migrate
 
@@ -44,6 +45,23 @@ class SqliteBackend:
     def before_commit(self, conn: Connection) -> None:
         del conn
 
+    def rewrite(self, tables: Sequence[str]) -> None:
+        # The whole file, since pages that were freed long ago belong to no table.
+        del tables
+        connection = self.write_engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            # Beside the file, where there is room for a copy; /tmp may be small. The directory is the
+            # process's own until it is said otherwise.
+            cursor.execute(f"PRAGMA temp_store_directory='{_quoted(self._path.parent)}'")
+            cursor.execute("VACUUM")
+            (busy, _, _) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            cursor.close()
+        finally:
+            connection.close()
+        if busy:
+            raise DatabaseUnavailable("the log of the database is still being read")
+
     async def told_by_others(self, told: Callable[[], None]) -> None:
         del told
         await asyncio.get_running_loop().create_future()
@@ -52,6 +70,10 @@ class SqliteBackend:
     def log_bytes(self) -> int:
         wal = self._path.with_name(f"{self._path.name}-wal")
         return wal.stat().st_size if wal.exists() else 0
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
 
 
 def _engine(path: Path, *, read_only: bool) -> Engine:

@@ -6,7 +6,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from controller.domain.machine import IO_ERROR, KNOWN_BEFORE_BOOT, CloudInit, Machine, MachinePhase, NicView
+from controller.domain.machine import (
+    IO_ERROR,
+    KNOWN_BEFORE_BOOT,
+    CloudInit,
+    CloudInitStatus,
+    Machine,
+    MachinePhase,
+    NicView,
+)
 from controller.domain.readiness import Readiness
 
 RUNNER_UNREACHABLE: Final = "RUNNER_UNREACHABLE"
@@ -156,9 +164,12 @@ def _cloud_init_done(machine: Machine | None) -> _Finding:
         return _Finding(_FALSE, "MachineNotRunning")
     match machine.cloud_init:
         case CloudInit.DONE:
-            return _Finding(_TRUE, "CloudInitFinished")
+            return _Finding(_TRUE, "CloudInitFinished", _cloud_init_remarks(machine.cloud_init_status))
         case CloudInit.ERROR:
-            return _Finding(_FALSE, "CLOUD_INIT_FAILED", machine.cloud_init_detail)
+            modules = machine.cloud_init_status.failed_modules if machine.cloud_init_status else ()
+            failed = f"Failed modules: {', '.join(modules)}." if modules else ""
+            told = " ".join(filter(None, (failed, machine.cloud_init_detail)))
+            return _Finding(_FALSE, "CLOUD_INIT_FAILED", told)
         case CloudInit.UNSEEN:
             # The image may have none.
             return _Finding(_UNKNOWN, "NotSeen", "Neither console nor agent has told that cloud-init ended.")
@@ -187,6 +198,14 @@ def _troubles(machine: Machine) -> str:
         for trouble in machine.troubles
     ]
     return "; ".join(told)[:_MAX_EVIDENCE]
+
+
+def _cloud_init_remarks(status: CloudInitStatus | None) -> str:
+    if status is None or not (status.warnings or status.schema_errors):
+        return ""
+    if status.schema_errors:
+        return f"Not as the schema wants it: {'; '.join(status.schema_errors)}."[:_MAX_EVIDENCE]
+    return f"Finished with {len(status.warnings)} warnings."
 
 
 def _ready(view: View, now: datetime) -> _Finding:

@@ -165,6 +165,35 @@ class CloudInit(StrEnum):
     ERROR = "error"
 
 
+@dataclass(frozen=True, slots=True)
+class CloudInitStage:
+    """One stage; its times are of the guest's clock."""
+
+    name: str
+    start_time: datetime | None = None
+    finish_time: datetime | None = None
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CloudInitStatus:
+    """What the guest's cloud-init tells of itself in this boot.
+
+    Attributes:
+        state: "running", "done" or "error".
+        schema_errors: Where user-data is not as its schema wants it; without values.
+    """
+
+    state: str
+    datasource: str = ""
+    stages: tuple[CloudInitStage, ...] = ()
+    errors: tuple[str, ...] = ()
+    failed_modules: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    schema_errors: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """One observation.
@@ -212,6 +241,7 @@ class Machine:
     cloud_init: CloudInit = CloudInit.UNSEEN
     cloud_init_detail: str = ""
     troubles: tuple[Trouble, ...] = ()
+    cloud_init_status: CloudInitStatus | None = None
 
     @property
     def running(self) -> bool:

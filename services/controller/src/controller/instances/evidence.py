@@ -15,7 +15,7 @@ from servicekit.telemetry import trace_id_of
 from controller.database import Database
 from controller.domain.instance import Instance
 from controller.domain.redaction import Redaction
-from controller.errors import ControllerError, PeerError
+from controller.errors import ControllerError, PeerError, SecretUnreadable
 from controller.instances.fleet import Fleet
 from controller.operations import Problem, StepContext
 from controller.records import instance_rows
@@ -55,7 +55,11 @@ class Evidence:
         findings.add("problem.json", json_bytes(problem.to_json()))
         if findings.missing:
             findings.add("missing.json", json_bytes(findings.missing))
-        redaction = await self.redaction(instance.id)
+        try:
+            redaction = await self.redaction(instance.id)
+        except SecretUnreadable as exc:
+            # What cannot be cleaned is not kept.
+            return {"missing.json": json_bytes({"everything": str(exc)})}
         return await asyncio.to_thread(cleaned, findings.parts, redaction)
 
     async def of_instance(self, instance: Instance, trace_id: str) -> Findings:

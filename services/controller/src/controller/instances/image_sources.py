@@ -11,6 +11,7 @@ from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
 from controller.operations import LostLease, Permanent, Problem, StepContext, active_operation
 from controller.operations.store import find as find_operation
+from controller.plans.translation import step_errors
 from controller.ports import StoreImage
 from controller.records import image_sources, instance_rows
 
@@ -27,9 +28,10 @@ class ImageSources:
         """Return the URL that is kept for an operation's subject.
 
         Raises:
-            Permanent: There is none.
+            Permanent: There is none, or it cannot be opened.
         """
-        url = await self._database.read(lambda conn: image_sources.find(conn, subject))
+        with step_errors():
+            url = await self._database.read(lambda conn: image_sources.find(conn, subject))
         if url is None:
             raise Permanent(Problem("IMAGE_NOT_FOUND", "The URL of the image is not known any more."))
         return url

@@ -2,7 +2,8 @@
 
 The names: `claim.after_commit`; `step.<step>.before_look`, `.before_enter`, `.before_do`, `.after_do`;
 `undo.before_commit`, `undo.after_commit`, `undo.<step>.before`, `.after`; `settle.before_commit`,
-`settle.after_commit`. Nothing happens there unless the composition root hands in a hook.
+`settle.after_commit`; `sealing.page`, between two pages of secrets that are sealed anew. Nothing happens
+there unless the composition root hands in a hook.
 """
 
 from collections.abc import Callable

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     text,
+    true,
 )
 
 from controller.database.types import UtcDateTime
@@ -209,5 +210,7 @@ meta = Table(
     Column("events_floor", BigInteger, nullable=False),
     Column("cluster_id", String(32), nullable=False, server_default=""),
     Column("events_floor_xid", BigInteger, nullable=False, server_default="0"),
+    # Whether the database's files may hold secrets that were stored in plain.
+    Column("plain_remains", Boolean, nullable=False, server_default=true()),
     CheckConstraint("id = 1", name="one_row"),
 )

@@ -11,6 +11,7 @@ from controller.errors import (
     NodeNotFound,
     PeerAway,
     PeerRefused,
+    SecretUnreadable,
     StaleFence,
 )
 from controller.operations import NotYet, PeerUnavailable, Permanent, Problem, Retryable, ShutOut
@@ -58,6 +59,8 @@ def step_errors() -> Iterator[None]:
         raise Permanent(Problem("IMAGE_DIGEST_MISMATCH", str(exc), metadata)) from exc
     except NodeNotFound as exc:
         raise PeerUnavailable(Problem("RUNNER_UNAVAILABLE", str(exc))) from exc
+    except SecretUnreadable as exc:
+        raise Permanent(Problem("SECRET_UNREADABLE", str(exc))) from exc
     except ControllerError as exc:
         raise Retryable(Problem("INTERNAL", "Internal error.")) from exc
 

@@ -15,6 +15,7 @@ from controller.instances.image_sources import ImageSources
 from controller.instances.observations import Observations
 from controller.operations import LostLease, Permanent, Problem, StepContext, active_operation
 from controller.operations.store import find as find_operation
+from controller.plans.translation import step_errors
 from controller.ports import Fencing, ImageStore, Runner
 from controller.records import instance_rows
 from controller.records.instance_record import record_of
@@ -88,7 +89,8 @@ class Workbench:
 
     async def spec(self, instance: Instance) -> MachineSpec:
         """Return what the runner is to make, secrets included."""
-        secrets = await self._database.read(lambda conn: instance_rows.secrets_of(conn, instance.id))
+        with step_errors():
+            secrets = await self._database.read(lambda conn: instance_rows.secrets_of(conn, instance.id))
         return machine_spec(instance, secrets, self.cluster_id)
 
     async def boot(self, ctx: StepContext) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from controller.domain.condition import Condition
 from controller.domain.instance import Failure, Instance
 from controller.domain.lifecycle import InstanceState
-from controller.domain.machine import Address, BootPhase, Guest, NicView
+from controller.domain.machine import Address, BootPhase, CloudInitStage, CloudInitStatus, Guest, NicView
 from controller.domain.node import Node, VmHost
 from controller.records.readiness_documents import duration_text, readiness_document
 
@@ -101,6 +101,8 @@ def _status(instance: Instance) -> Document:
             status["leaseLostTime"] = time_text(instance.lease.lost_time)
     if machine is not None and machine.guest is not None:
         status["guest"] = _guest(machine.guest)
+    if machine is not None and machine.cloud_init_status is not None:
+        status["cloudInit"] = _cloud_init(machine.cloud_init_status)
     if machine is not None and machine.boot_time is not None:
         status["bootTime"] = time_text(machine.boot_time)
     if instance.state is InstanceState.FAILED and instance.failure is not None:
@@ -188,6 +190,27 @@ def _guest(guest: Guest) -> Document:
         {"name": one.name, "mac": one.mac, "addresses": [_address(item) for item in one.addresses]}
         for one in guest.interfaces
     ]
+    return document
+
+
+def _cloud_init(found: CloudInitStatus) -> Document:
+    return {
+        "state": found.state,
+        "datasource": found.datasource,
+        "stages": [_cloud_init_stage(stage) for stage in found.stages],
+        "errors": list(found.errors),
+        "failedModules": list(found.failed_modules),
+        "warnings": list(found.warnings),
+        "schemaErrors": list(found.schema_errors),
+    }
+
+
+def _cloud_init_stage(stage: CloudInitStage) -> Document:
+    document: Document = {"name": stage.name, "errors": list(stage.errors), "warnings": list(stage.warnings)}
+    if stage.start_time is not None:
+        document["startTime"] = time_text(stage.start_time)
+    if stage.finish_time is not None:
+        document["finishTime"] = time_text(stage.finish_time)
     return document
 
 

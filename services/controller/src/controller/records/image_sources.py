@@ -3,18 +3,19 @@
 from sqlalchemy import Connection, delete, insert, select
 
 from controller.records.schema import image_sources
+from controller.records.sealed_rows import IMAGE_SOURCES, opened, sealed
 
 
 def keep(conn: Connection, subject: str, url: str) -> None:
     """Keep the URL for the steps that work on `subject`."""
     forget(conn, subject)
-    conn.execute(insert(image_sources).values(subject=subject, url=url.encode()))
+    conn.execute(insert(image_sources).values(sealed(conn, IMAGE_SOURCES, subject, {"url": url.encode()})))
 
 
 def find(conn: Connection, subject: str) -> str | None:
     """Return the URL; None if there is none any more."""
-    row = conn.execute(select(image_sources.c.url).where(image_sources.c.subject == subject)).one_or_none()
-    return None if row is None else bytes(row.url).decode()
+    row = conn.execute(select(image_sources).where(image_sources.c.subject == subject)).one_or_none()
+    return None if row is None else opened(conn, IMAGE_SOURCES, row)["url"].decode()
 
 
 def forget(conn: Connection, subject: str) -> None:

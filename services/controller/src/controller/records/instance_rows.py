@@ -3,7 +3,7 @@
 Every change raises the revision; a state comes out of the lifecycle's table alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from controller.records.schema import (
     instance_secrets_wanted,
     instances,
 )
+from controller.records.sealed_rows import INSTANCE_SECRETS, WANTED_SECRETS, opened, sealed
 from controller.records.stored_json import from_stored, to_stored
 
 _LEASE: Final = (
@@ -178,11 +179,7 @@ def add(conn: Connection, instance: Instance, secrets: Secrets) -> None:
     if not secrets.known:
         return
     conn.execute(
-        insert(instance_secrets).values(
-            instance_id=instance.id,
-            user_data=secrets.user_data,
-            network_config=secrets.network_config.encode(),
-        )
+        insert(instance_secrets).values(sealed(conn, INSTANCE_SECRETS, instance.id, _columns_of(secrets)))
     )
 
 
@@ -234,7 +231,7 @@ def secrets_of(conn: Connection, instance_id: str) -> Secrets:
     ).one_or_none()
     if row is None:
         return Secrets(b"", "", known=False)
-    return Secrets(bytes(row.user_data), row.network_config.decode())
+    return _secrets_in(opened(conn, INSTANCE_SECRETS, row))
 
 
 def want_secrets(conn: Connection, instance_id: str, secrets: Secrets) -> None:
@@ -242,27 +239,21 @@ def want_secrets(conn: Connection, instance_id: str, secrets: Secrets) -> None:
     drop_wanted_secrets(conn, instance_id)
     conn.execute(
         insert(instance_secrets_wanted).values(
-            instance_id=instance_id,
-            user_data=secrets.user_data,
-            network_config=secrets.network_config.encode(),
+            sealed(conn, WANTED_SECRETS, instance_id, _columns_of(secrets))
         )
     )
 
 
 def take_wanted_secrets(conn: Connection, instance_id: str) -> None:
     """Put what an update brought in the place of what held; harmless if it is there already."""
-    wanted = instance_secrets_wanted.c
     row = conn.execute(
-        select(wanted.user_data, wanted.network_config).where(wanted.instance_id == instance_id)
+        select(instance_secrets_wanted).where(instance_secrets_wanted.c.instance_id == instance_id)
     ).one_or_none()
     if row is not None:
         # An imported instance has none that hold.
         conn.execute(delete(instance_secrets).where(instance_secrets.c.instance_id == instance_id))
-        conn.execute(
-            insert(instance_secrets).values(
-                instance_id=instance_id, user_data=row.user_data, network_config=row.network_config
-            )
-        )
+        # As it is sealed: the key need not be there.
+        conn.execute(insert(instance_secrets).values(dict(row._mapping)))  # noqa: SLF001 - its documented name
         drop_wanted_secrets(conn, instance_id)
 
 
@@ -274,11 +265,23 @@ def drop_wanted_secrets(conn: Connection, instance_id: str) -> None:
 def all_secrets_of(conn: Connection, instance_id: str) -> tuple[str, ...]:
     """Return every secret text of an instance, those to come included."""
     texts: list[str] = []
-    for table in (instance_secrets, instance_secrets_wanted):
-        for row in conn.execute(select(table).where(table.c.instance_id == instance_id)):
-            texts += (readable(bytes(row.user_data)), row.network_config.decode())
+    for table in (INSTANCE_SECRETS, WANTED_SECRETS):
+        for row in conn.execute(select(table.table).where(table.owner == instance_id)):
+            found = _secrets_in(opened(conn, table, row))
+            texts += (readable(found.user_data), found.network_config)
     texts.append(image_sources.find(conn, instance_id) or "")
     return tuple(text for text in texts if text)
+
+
+def _columns_of(secrets: Secrets) -> dict[str, bytes]:
+    return {
+        "user_data": secrets.user_data,
+        "network_config": secrets.network_config.encode(),
+    }
+
+
+def _secrets_in(columns: Mapping[str, bytes]) -> Secrets:
+    return Secrets(columns["user_data"], columns["network_config"].decode())
 
 
 def _write_labels(conn: Connection, instance: Instance) -> None:

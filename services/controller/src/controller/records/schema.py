@@ -88,6 +88,9 @@ instance_secrets = Table(
     Column("instance_id", String(36), ForeignKey("instances.id", ondelete="CASCADE"), primary_key=True),
     Column("user_data", LargeBinary, nullable=False),
     Column("network_config", LargeBinary, nullable=False),
+    # Here and below: the key that sealed the row (`sealed_rows`); empty: none did.
+    Column("key_id", String(32), nullable=False, server_default=""),
+    Index("ix_instance_secrets_key_id_instance_id", "key_id", "instance_id"),
 )
 
 # Beside the instance's row: a heartbeat writes here alone.
@@ -108,6 +111,8 @@ instance_secrets_wanted = Table(
     Column("instance_id", String(36), ForeignKey("instances.id", ondelete="CASCADE"), primary_key=True),
     Column("user_data", LargeBinary, nullable=False),
     Column("network_config", LargeBinary, nullable=False),
+    Column("key_id", String(32), nullable=False, server_default=""),
+    Index("ix_instance_secrets_wanted_key_id_instance_id", "key_id", "instance_id"),
 )
 
 # URLs of images that are still to be fetched, by what their operation works on; they may hold secrets.
@@ -116,6 +121,8 @@ image_sources = Table(
     metadata,
     Column("subject", String(128), primary_key=True),
     Column("url", LargeBinary, nullable=False),
+    Column("key_id", String(32), nullable=False, server_default=""),
+    Index("ix_image_sources_key_id_subject", "key_id", "subject"),
 )
 
 # How far another service's outbox has been taken into the one log.

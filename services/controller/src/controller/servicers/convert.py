@@ -9,7 +9,7 @@ from qcontroller.controller.v1 import host_pb2, instance_pb2
 from controller.domain.console import ConsoleChunk
 from controller.domain.instance import Instance
 from controller.domain.lifecycle import InstanceState
-from controller.domain.machine import Address, BootPhase, Guest, NicView
+from controller.domain.machine import Address, BootPhase, CloudInitStatus, Guest, NicView
 from controller.domain.node import Check, Dependency, Leak, Node
 from controller.domain.orphan import Orphan
 from controller.domain.readiness import Readiness
@@ -166,6 +166,8 @@ def _status(instance: Instance) -> instance_pb2.InstanceStatus:
     )
     if machine is not None and machine.boot_time is not None:
         status.boot_time.CopyFrom(time_message(machine.boot_time))
+    if machine is not None and machine.cloud_init_status is not None:
+        status.cloud_init.CopyFrom(_cloud_init(machine.cloud_init_status))
     if failure is not None:
         status.stderr_tail = failure.stderr_tail
         status.console_tail = failure.console_tail
@@ -221,6 +223,27 @@ def _guest(guest: Guest) -> instance_pb2.GuestInfo:
         message.time_zone.name = guest.time_zone.name
         message.time_zone.offset_seconds = guest.time_zone.offset_s
     return message
+
+
+def _cloud_init(found: CloudInitStatus) -> instance_pb2.CloudInitStatus:
+    return instance_pb2.CloudInitStatus(
+        state=found.state,
+        datasource=found.datasource,
+        stages=[
+            instance_pb2.CloudInitStage(
+                name=stage.name,
+                start_time=_optional_time(stage.start_time),
+                finish_time=_optional_time(stage.finish_time),
+                errors=stage.errors,
+                warnings=stage.warnings,
+            )
+            for stage in found.stages
+        ],
+        errors=found.errors,
+        failed_modules=found.failed_modules,
+        warnings=found.warnings,
+        schema_errors=found.schema_errors,
+    )
 
 
 def _address(address: Address) -> instance_pb2.NicAddress:

@@ -77,6 +77,11 @@ class Milestone:
         """Whether the guest's network is up by now."""
         return self.name in {NETWORK, _NETWORK_IS_UP}
 
+    @property
+    def is_cloud_init_stage(self) -> bool:
+        """Whether a stage of cloud-init has begun."""
+        return self.name in _STAGES.values()
+
 
 @dataclass(frozen=True, slots=True)
 class ReachedPhase:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from qemu_runner.domain.boot import ReachedPhase
+from qemu_runner.domain.cloud_init import CloudInitReport
 from qemu_runner.domain.machine import MachineId, MachinePhase, MachineSpec, Nic
 from qemu_runner.domain.probe import CloudInitState, ProbeResult
 from qemu_runner.domain.record import MachineExit
@@ -107,6 +108,7 @@ class Observation:
     probes: tuple[ProbeResult, ...] = ()
     cloud_init: CloudInitState = field(default_factory=CloudInitState)
     troubles: tuple[Trouble, ...] = ()
+    cloud_init_report: CloudInitReport | None = None
 
     @property
     def guest_runs(self) -> bool:

@@ -8,10 +8,11 @@ need not see it again.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from qemu_runner.domain.cloud_init import DONE, ERROR, RUNNING, CloudInitReport
 from qemu_runner.domain.probe import (
     ATTEMPTED,
     FOLLOWING,
@@ -23,12 +24,16 @@ from qemu_runner.domain.probe import (
     ProbeResult,
 )
 from qemu_runner.readiness.attempts import Agent, Seen, Target, answers, cloud_init_result, connects, exits
+from qemu_runner.readiness.cloud_init import cloud_init_report, schema_errors
 from qemu_runner.readiness.serial_match import SerialMatch
 
 _LEAST_PAUSE_S: Final = 0.1
 _FIRST_PAUSE_S: Final = 0.1
 _GROWTH: Final = 1.5
 _LONGEST_PAUSE_S: Final = 2.0
+# Whom a wakeup is for, besides the probes by their numbers.
+_RESULT: Final = -1
+_REPORT: Final = -2
 _ALREADY: Final = "held before the runner was restarted"
 _NO_WAY: Final = "no address of the guest, and no published port, leads there"
 
@@ -75,6 +80,7 @@ class Probing:
             for n in range(len(probes))
         ]
         self.cloud_init = CloudInitState()
+        self.report: CloudInitReport | None = None
         self._target = target
         self._changed = changed
         self._record = record
@@ -87,6 +93,7 @@ class Probing:
         self._standing = Standing(False, None, ())
         self._boot = 0
         self._finished_on_console: CloudInitState | None = None
+        self._reported = False
         self._news = asyncio.Event()
         self._woken: dict[int, asyncio.Event] = {}
 
@@ -125,12 +132,19 @@ class Probing:
         )
         self.nudge()
 
+    def cloud_init_runs(self) -> None:
+        """Take the console's word that a stage of cloud-init has begun."""
+        if self.report is None:
+            self.report = CloudInitReport(RUNNING)
+            self._changed()
+
     def begin_anew(self) -> None:
         """Forget everything: the guest boots again."""
         self._boot += 1
         self.results = [ProbeResult() for _ in self.probes]
         self.cloud_init = CloudInitState()
         self._finished_on_console = None
+        self.report, self._reported = None, False
         self._matches = {
             n: SerialMatch(probe.match)
             for n, probe in enumerate(self.probes)
@@ -146,6 +160,7 @@ class Probing:
                 if probe.kind in ATTEMPTED:
                     group.create_task(self._try(number, probe))
             group.create_task(self._learn_cloud_init())
+            group.create_task(self._learn_report())
             group.create_task(self._keep())
 
     # -- what is tried ---------------------------------------------------------------------------------------
@@ -194,7 +209,7 @@ class Probing:
     async def _learn_cloud_init(self) -> None:
         """Ask the guest for cloud-init's result once the console tells that there is one, or a probe asks."""
         wanted = any(probe.kind is ProbeKind.CLOUD_INIT for probe in self.probes)
-        pause = _Pause(self._wakeup(-1))
+        pause = _Pause(self._wakeup(_RESULT))
         while True:
             agent, word = self._standing.agent, self._finished_on_console
             settled = self.cloud_init.result is not CloudInit.UNSEEN
@@ -212,8 +227,39 @@ class Probing:
                 continue
             self._settle(state)
 
+    async def _learn_report(self) -> None:
+        """Ask the guest what cloud-init tells of itself, once it has ended and an agent answers.
+
+        One answer is enough. A guest whose answer makes no sense is asked again when an agent connects again.
+        """
+        woken = self._wakeup(_REPORT)
+        asked: Agent | None = None
+        while True:
+            agent = self._standing.agent
+            ended = self.cloud_init.result is not CloudInit.UNSEEN
+            if self._reported or not ended or agent is None or agent is asked or not self._standing.running:
+                asked = asked if agent is not None else None
+                await woken.wait()
+                woken.clear()
+                continue
+            boot, asked = self._boot, agent
+            report = await cloud_init_report(agent)
+            if boot != self._boot:
+                asked = None
+            elif report is not None:
+                self._reported, self.report = True, report
+                self._changed()
+                if report.doubts_schema and (faults := await schema_errors(agent)) and boot == self._boot:
+                    self.report = replace(report, schema_errors=faults)
+                    self._changed()
+
     def _settle(self, state: CloudInitState) -> None:
         self.cloud_init = state
+        if not self._reported:
+            # As far as that tells; the agent may tell more.
+            word = DONE if state.result is CloudInit.DONE else ERROR
+            self.report = CloudInitReport(word, errors=(state.detail,) if state.detail else ())
+        self._wakeup(_REPORT).set()
         done = state.result is CloudInit.DONE
         for number, probe in enumerate(self.probes):
             if probe.kind is ProbeKind.CLOUD_INIT:

@@ -175,6 +175,8 @@ class Boot:
             # Whatever the kernel before it said last: another one runs.
             self._panic = False
         await self._record(self._clock.reached(milestone, datetime.now(UTC)))
+        if milestone.is_cloud_init_stage:
+            self._probing.cloud_init_runs()
         if milestone.name == CLOUD_INIT:
             self._probing.cloud_init_finished(failed=milestone.failed)
         if milestone.is_network or milestone.name == CLOUD_INIT:

@@ -46,6 +46,7 @@ def observe(
         probes=() if probing is None else tuple(_probes(probing, nics, agent)),
         cloud_init=CloudInitState() if probing is None else probing.cloud_init,
         troubles=run.troubles if run is not None else (),
+        cloud_init_report=None if probing is None else probing.report,
     )
 
 

@@ -18,6 +18,7 @@ import controller_fakes
 import pytest
 import pytest_asyncio
 from controller.adapters.runner_client import RunnerClient
+from controller.domain.console import ConsoleWish
 from controller.domain.machine import (
     ExecRequest,
     Machine,
@@ -371,9 +372,9 @@ async def test_after_a_quiesce_nothing_of_a_lower_fence_begins(bench: Bench) -> 
 async def test_the_console_is_read_from_the_end(bench: Bench) -> None:
     machine_id = await bench.started()
     await bench.until(machine_id, lambda machine: machine.agent_connected)
-    whole = b"".join([chunk.chunk async for chunk in bench.runner.read_console(machine_id, 0, 0)])
+    whole = b"".join([chunk.chunk async for chunk in bench.runner.read_console(machine_id, ConsoleWish())])
     assert b"Linux version" in whole
-    (tail,) = [chunk async for chunk in bench.runner.read_console(machine_id, -4, 4)]
+    (tail,) = [chunk async for chunk in bench.runner.read_console(machine_id, ConsoleWish(-4, 4))]
     assert len(tail.chunk) == 4
     await bench.runner.delete(bench.ask(machine_id))
 

@@ -1,8 +1,9 @@
 """A runner and an image store in memory, and the service before them on a real socket."""
 
 import asyncio
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -13,11 +14,11 @@ import grpc
 import pytest
 from controller.app import serve
 from controller.database import Database
+from controller.domain.console import ConsoleChunk, ConsoleTime, ConsoleWish
 from controller.domain.image_source import FetchWish
 from controller.domain.instance import InstanceImage
 from controller.domain.machine import (
     Address,
-    ConsoleChunk,
     ExecRequest,
     ExecResult,
     Machine,
@@ -57,6 +58,7 @@ from qcontroller.controller.v1.instance_pb2_grpc import InstanceServiceStub
 from qcontroller.controller.v1.operation_pb2_grpc import OperationServiceStub
 
 DIGEST = "sha256:" + "ab" * 32
+CONSOLE_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
 NODE = Node(
     name="node-1",
@@ -107,6 +109,7 @@ class FakeRunner:
     reached: dict[str, asyncio.Event] = field(default_factory=dict)
     away: bool = False
     console: bytes = b"login: "
+    grown: asyncio.Event = field(default_factory=asyncio.Event)
     watchers: set["asyncio.Queue[Any]"] = field(default_factory=set)
     watched: asyncio.Event = field(default_factory=asyncio.Event)
     after: dict[str, Callable[[], None]] = field(default_factory=dict)
@@ -142,6 +145,7 @@ class FakeRunner:
     def break_off(self) -> None:
         """Be away: streams end and calls fail."""
         self.away = True
+        self.grown.set()
         for queue in self.watchers:
             queue.put_nowait(PeerAway("RUNNER_UNAVAILABLE", "gone"))
 
@@ -240,6 +244,7 @@ class FakeRunner:
             self.directories.discard(fencing.machine_id)
             self.specs.pop(fencing.machine_id, None)
             self.resets.pop(fencing.machine_id, None)
+            self.grown.set()
             if self.machines.pop(fencing.machine_id, None) is not None:
                 self._tell(replace(self._seen(fencing.machine_id), revision=self._next()))
 
@@ -272,12 +277,31 @@ class FakeRunner:
         finally:
             self.watchers.discard(queue)
 
-    async def read_console(self, machine_id: str, offset: int, length: int) -> AsyncIterator[ConsoleChunk]:
+    async def read_console(self, machine_id: str, wish: ConsoleWish) -> AsyncGenerator[ConsoleChunk, None]:
         await self._enter("console")
-        total = len(self.console)
-        begin = max(0, total + offset) if offset < 0 else offset
-        chunk = self.console[begin : begin + length if length else total]
-        yield ConsoleChunk(chunk, begin, total)
+        if machine_id not in self.machines:
+            raise refusal("MACHINE_NOT_FOUND")
+        begin = max(0, len(self.console) + wish.offset) if wish.offset < 0 else wish.offset
+        until = begin + wish.length if wish.length else sys.maxsize
+        while True:
+            self.grown.clear()
+            total = len(self.console)
+            chunk = self.console[begin : min(until, total)]
+            times = (ConsoleTime(total, CONSOLE_TIME, approximate=False),) if wish.timestamps else ()
+            yield ConsoleChunk(chunk, begin, total, 0, times)
+            begin += len(chunk)
+            if not wish.follow or begin >= until:
+                return
+            await self.grown.wait()
+            if self.away:
+                raise PeerAway("RUNNER_UNAVAILABLE", "It has broken off.")
+            if machine_id not in self.machines:
+                return
+
+    def prints(self, text: bytes) -> None:
+        """Have the guests print something more."""
+        self.console += text
+        self.grown.set()
 
     async def evidence(self, machine_id: str, trace_id: str) -> AsyncIterator[EvidencePart]:
         await self._enter("evidence")

@@ -197,6 +197,10 @@ class FakeController(
     requests: list[Any] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
     console: bytes = b"Linux\nlogin: "
+    console_kept: int = 0
+    skipped: int = 0
+    printed: "asyncio.Queue[bytes | Exception | None]" = field(default_factory=asyncio.Queue)
+    readers_gone: asyncio.Event = field(default_factory=asyncio.Event)
     events: "asyncio.Queue[Event | None]" = field(default_factory=asyncio.Queue)
     watchers_gone: asyncio.Event = field(default_factory=asyncio.Event)
     lease_ends: "asyncio.Queue[Exception | None]" = field(default_factory=asyncio.Queue)
@@ -368,13 +372,33 @@ class FakeController(
         self.requests.append(request)
         if request.name == "absent":
             raise not_found(request.name)
-        total = len(self.console)
+        if isinstance(refusal := self.answers.get("ReadConsole"), Exception):
+            raise refusal
+        total, kept = len(self.console), self.console_kept
         start = request.offset if request.offset >= 0 else max(total + request.offset, 0)
-        end = start + request.length if request.length else total
-        for at in range(start, min(end, total), 4):
-            yield instance_pb2.ReadConsoleResponse(
-                chunk=self.console[at : min(at + 4, end)], offset=at, total_bytes=total
-            )
+        end = min(start + request.length if request.length else total, total)
+        start = max(min(start, total), kept)
+        told: dict[str, Any] = {"total_bytes": total, "first_kept": kept}
+        if request.timestamps:
+            told["times"] = [
+                instance_pb2.ConsoleTime(end=6, time=NOW),
+                instance_pb2.ConsoleTime(end=99, time=NOW, approximate=True),
+            ]
+        try:
+            for at in range(start, end, 4):
+                yield instance_pb2.ReadConsoleResponse(
+                    chunk=self.console[at : min(at + 4, end)], offset=at, **told
+                )
+            if start >= end:
+                yield instance_pb2.ReadConsoleResponse(offset=start, **told)
+            while request.follow and (more := await self.printed.get()) is not None:
+                if isinstance(more, Exception):
+                    raise more
+                end += self.skipped
+                yield instance_pb2.ReadConsoleResponse(chunk=more, offset=end, **told)
+                end += len(more)
+        finally:
+            self.readers_gone.set()
 
     async def RenewLease(self, request: Any, context: Any) -> Any:
         term = instance_pb2.RenewLeaseResponse(lease="60s", expire_time=NOW)

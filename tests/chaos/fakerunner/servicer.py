@@ -193,13 +193,23 @@ class FakeMachineServicer(runner_pb2_grpc.MachineServiceServicer):
     async def ReadMachineConsole(
         self, request: pb.ReadMachineConsoleRequest, _context: Any
     ) -> AsyncIterator[pb.ReadMachineConsoleResponse]:
-        machine = _known(self._life(), convert.machine_id_of(request.machine_id))
+        life, machine_id = self._life(), convert.machine_id_of(request.machine_id)
+        machine = _known(life, machine_id)
         console = _CONSOLE if machine.incarnation else b""
         begin = max(0, len(console) + request.offset) if request.offset < 0 else request.offset
         end = begin + request.length if request.length else len(console)
-        chunk = console[begin:end]
-        if chunk:
-            yield pb.ReadMachineConsoleResponse(chunk=chunk, offset=begin, total_bytes=len(console))
+        piece = pb.ReadMachineConsoleResponse(
+            chunk=console[begin:end], offset=begin, total_bytes=len(console)
+        )
+        if request.timestamps:
+            piece.times.add(end=end, time=machine.start_time)
+        yield piece
+        if request.follow and console and not request.length:
+            # Its guests say nothing more; the log is gone with the machine.
+            async for _ in life.watch():
+                if life.host.find(machine_id) is None:
+                    return
+                yield pb.ReadMachineConsoleResponse(offset=end, total_bytes=len(console))
 
     async def ReadMachineEvidence(
         self, request: pb.ReadMachineEvidenceRequest, _context: Any

@@ -66,7 +66,7 @@ class Console:
         return found
 
     def run(self, command: str) -> bytes:
-        """Type a command; return what it printed."""
+        """Type a command; return what it printed, and what the guest's kernel did meanwhile."""
         one, two = uuid.uuid4().hex[:8], uuid.uuid4().hex[:8]
         # In the echo of what is typed the marks stand apart.
         self.type(f"echo {one}''{two}; {command}; echo {two}''{one}\n")

@@ -26,6 +26,7 @@ from controller.database import Database
 from controller.instances.bundles import Bundles
 from controller.instances.capacity import Capacity
 from controller.instances.changes import Changes
+from controller.instances.console_reading import ConsoleReading
 from controller.instances.consoles import Consoles
 from controller.instances.deadlines import Deadlines
 from controller.instances.evidence import Evidence
@@ -172,6 +173,7 @@ async def serve(
         updating=Updating(database, fleet, changes, capacity, submitting, identity, clock, rules),
         guests=Guests(queries, fleet),
         consoles=Consoles(queries, fleet),
+        console_reading=ConsoleReading(queries, fleet, clock),
         leases=leases,
         stop_timeout_s=settings.stop_timeout_s,
         readiness_deadline_s=settings.readiness_deadline_s,

@@ -3,11 +3,12 @@
 Each has two implementations: the gRPC client in `adapters` and the fake of the unit tests.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from controller.domain.console import ConsoleChunk, ConsoleWish
 from controller.domain.console_talk import ConsoleCommand, ConsoleEnd, ConsoleNews, ConsoleViewer
 from controller.domain.guest import (
     ExecEnd,
@@ -21,7 +22,6 @@ from controller.domain.guest import (
 from controller.domain.image_source import FetchWish
 from controller.domain.instance import InstanceImage
 from controller.domain.machine import (
-    ConsoleChunk,
     ExecRequest,
     ExecResult,
     Machine,
@@ -157,8 +157,12 @@ class Runner(Protocol):
     def evidence(self, machine_id: str, trace_id: str) -> AsyncIterator[EvidencePart]:
         """Yield what the host knows of a machine, and the runner's log lines of a trace."""
 
-    def read_console(self, machine_id: str, offset: int, length: int) -> AsyncIterator[ConsoleChunk]:
-        """Yield the console log from `offset` (negative: from the end); `length` 0 is all."""
+    def read_console(self, machine_id: str, wish: ConsoleWish) -> AsyncGenerator[ConsoleChunk, None]:
+        """Yield what is wanted of the console log.
+
+        One that follows gets an empty chunk every few seconds, and ends when there is nothing to follow (any
+        more).
+        """
 
     async def execute(self, machine_id: str, request: ExecRequest) -> ExecResult:
         """Run a program in the guest."""

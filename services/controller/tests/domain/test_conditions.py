@@ -9,9 +9,11 @@ from controller.domain.machine import (
     CloudInit,
     CloudInitStatus,
     Machine,
+    MachineExit,
     MachinePhase,
     NicView,
     ProbeView,
+    Trouble,
 )
 from controller.domain.probe import AGENT, Probe, ProbeKind
 from controller.domain.readiness import Readiness
@@ -107,6 +109,48 @@ def test_cloud_init_is_done_or_has_failed_once_that_was_seen() -> None:
     warned = replace(done, cloud_init_status=CloudInitStatus("done", warnings=("one", "two")))
     assert message_of(warned) == "Finished with 2 warnings."
     assert statuses(derive(view(failed), (), NOW))["CloudInitDone"] == ("FALSE", "CLOUD_INIT_FAILED")
+
+
+OOPS = Trouble("KERNEL_OOPS", "[   20.1] BUG: kernel NULL pointer dereference, address: 0000000000000008", 1)
+OOM = Trouble("OUT_OF_MEMORY", "[   33.5] Out of memory: Killed process 412 (lua)", 3)
+
+
+def healthy(machine: Machine | None) -> tuple[str, str, str]:
+    (found,) = (one for one in derive(view(machine), (), NOW) if one.type == "GuestHealthy")
+    return found.status.value, found.reason, found.message
+
+
+def test_a_guest_is_healthy_until_its_console_tells_of_trouble() -> None:
+    assert healthy(RUNNING)[:2] == ("TRUE", "NoTroubleSeen")
+    status, reason, message = healthy(replace(RUNNING, troubles=(OOPS, OOM)))
+    assert (status, reason) == ("FALSE", "KERNEL_OOPS")
+    assert message == f"KERNEL_OOPS: {OOPS.line}; OUT_OF_MEMORY (3 times): {OOM.line}"
+
+
+def test_a_panic_is_trouble_whoever_tells_of_it() -> None:
+    assert healthy(replace(RUNNING, panicked=True)) == (
+        "FALSE",
+        "KERNEL_PANIC",
+        "The guest's kernel panicked.",
+    )
+    ended = replace(RUNNING, phase=MachinePhase.EXITED, run_state="", exit=MachineExit("KERNEL_PANIC"))
+    assert healthy(ended)[:2] == ("FALSE", "KERNEL_PANIC")
+
+
+def test_a_machine_that_ended_keeps_the_trouble_of_its_last_boot_and_without_it_nobody_knows() -> None:
+    ended = replace(RUNNING, phase=MachinePhase.EXITED, run_state="", exit=MachineExit("STOPPED"))
+    assert healthy(ended)[:2] == ("UNKNOWN", "MachineNotRunning")
+    assert healthy(replace(ended, troubles=(OOM,)))[:2] == ("FALSE", "OUT_OF_MEMORY")
+    assert healthy(None)[:2] == ("UNKNOWN", "NotStarted")
+
+
+def test_ready_tells_of_trouble_only_while_something_is_missing() -> None:
+    shell = Trouble("EMERGENCY_SHELL", "You are in emergency mode.", 1)
+    stuck = replace(RUNNING, troubles=(shell,))
+    (ready,) = (one for one in derive(view(stuck), (), NOW) if one.type == "Ready")
+    assert ready.message.endswith("The console tells of EMERGENCY_SHELL: You are in emergency mode.")
+    answering = replace(stuck, agent_connected=True)
+    assert statuses(derive(view(answering), (), NOW))["Ready"] == ("TRUE", "ProbesHold")
 
 
 def test_a_lost_network_is_told_while_the_machine_runs() -> None:

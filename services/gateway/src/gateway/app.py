@@ -20,6 +20,7 @@ from gateway.access import AccessRule
 from gateway.backends import Backends, backends
 from gateway.boundary import Boundary
 from gateway.calls import Call
+from gateway.console_logs import ConsoleLogs
 from gateway.console_page import console_page_routes
 from gateway.console_sockets import ConsoleSockets
 from gateway.console_tickets import ConsoleTickets
@@ -82,6 +83,7 @@ def rest_app(
 
     handlers = _handlers(
         instances,
+        ConsoleLogs(peers, closing),
         Images(peers),
         ImageImports(peers, mutations),
         operations,
@@ -129,6 +131,7 @@ async def _hand_on(request: Request, error: Exception) -> Response:
 
 def _handlers(
     instances: Instances,
+    console_logs: ConsoleLogs,
     images: Images,
     image_imports: ImageImports,
     operations: Operations,
@@ -155,9 +158,9 @@ def _handlers(
         "resetInstance": instances.reset,
         "waitInstance": instances.wait,
         "getOperationBundle": operations.bundle,
-        "readConsole": instances.console,
         "attachConsole": consoles.attach,
         "createConsoleTicket": consoles.issue,
+        "readConsole": console_logs.read,
         "execInstance": instances.execute,
         "getGuest": guests.report,
         "streamExec": guests.stream_exec,

@@ -24,6 +24,7 @@ Exception tree::
     ├── ConsoleTicketsExhaustedError   so many of them wait to be used already
     ├── PreconditionFailedError      If-Match names another generation
     ├── PeerUnavailableError         the controller or the image store is away or too slow
+    ├── ConsoleGapError              a part of a log was given back before it was read
     ├── RemoteError                  what a service answered, passed on
     ├── OperationFailedError         the operation that the client waited for has failed
     └── InternalError                anything unforeseen; its cause stands in the log only
@@ -125,11 +126,15 @@ class NotAcceptableError(InputError):
 class RangeError(InputError):
     """The range lies outside of what there is."""
 
-    def __init__(self, total_bytes: int) -> None:
+    def __init__(self, total_bytes: int, first_byte: int = 0) -> None:
+        gone = f" Bytes before {first_byte} have been given back." if first_byte else ""
         super().__init__(
             "RANGE_NOT_SATISFIABLE",
-            f"There are {total_bytes} bytes; the range lies outside.",
-            metadata={"totalBytes": str(total_bytes)},
+            f"There are {total_bytes} bytes; the range lies outside.{gone}",
+            metadata={
+                "totalBytes": str(total_bytes),
+                **({"firstByte": str(first_byte)} if first_byte else {}),
+            },
             headers={"Content-Range": f"bytes */{total_bytes}"},
         )
 
@@ -242,6 +247,16 @@ class PeerUnavailableError(GatewayError):
     def __init__(self, reason: str, peer: str, said: str) -> None:
         super().__init__(reason, f"The {peer} does not answer.", metadata={"peer": peer})
         self.said = said
+
+
+class ConsoleGapError(GatewayError):
+    """A part of a console's log was given back before its reader had come so far."""
+
+    def __init__(self, expected: int, offset: int) -> None:
+        super().__init__(
+            "UNAVAILABLE",
+            f"The console's bytes {expected} to {offset} were given back before they were read.",
+        )
 
 
 class RemoteError(GatewayError):

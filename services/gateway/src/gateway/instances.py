@@ -1,24 +1,22 @@
 """Handlers of /v1/instances."""
 
-from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 from qcontroller.controller.v1 import instance_pb2 as pb
 from servicekit.quantities import parse_duration_s
 from starlette.responses import Response
 
-from gateway.answers import StreamedBytes, json_response, output_document
-from gateway.backends import CONTROLLER, DEADLINE_S, Backends, ask, next_of
+from gateway.answers import json_response, output_document
+from gateway.backends import CONTROLLER, DEADLINE_S, Backends, ask
 from gateway.calls import Call
 from gateway.convert import enum_value, to_json
 from gateway.errors import Fault, PreconditionFailedError, RequestInvalidError
 from gateway.mutations import Mutations
-from gateway.preferences import MAX_WAIT_S, is_fresh, range_of
+from gateway.preferences import MAX_WAIT_S, is_fresh
 from gateway.requests import exec_request, launch_request, options_of, update_request
 
 _EXEC_TIMEOUT_S: Final = 30.0
 _WAIT_TIMEOUT: Final = "60"
-_STREAM_IDLE_S: Final = 30.0
 
 
 class Instances:
@@ -149,63 +147,9 @@ class Instances:
         document |= output_document("stdout", answer.stdout) | output_document("stderr", answer.stderr)
         return json_response({**document, "truncated": answer.truncated})
 
-    async def console(self, call: Call) -> Response:
-        """GET …/console: the whole log as it is now, its tail, or one range of it."""
-        tail = call.query.get("tail", 0)
-        wanted = call.request.headers.get("range", "")
-        if wanted and not tail:
-            # The size is needed before the range has a meaning; one byte tells it.
-            probe = await self._console_size(call.name)
-            span = range_of(wanted, probe)
-            if span is not None:
-                request = pb.ReadConsoleRequest(name=call.name, offset=span.first, length=span.length)
-                source = self._console_bytes(await self._open_console(request))
-                return StreamedBytes(
-                    source,
-                    status=206,
-                    media_type="text/plain",
-                    headers={"Content-Range": span.content_range, "Accept-Ranges": "bytes"},
-                    length=span.length,
-                )
-        opened = await self._open_console(pb.ReadConsoleRequest(name=call.name, offset=-tail))
-        return StreamedBytes(
-            self._console_bytes(opened),
-            status=200,
-            media_type="text/plain",
-            headers={"Accept-Ranges": "bytes"},
-            length=None,
-        )
-
     async def _get(self, name: str) -> pb.Instance:
         answer = await ask(CONTROLLER, self._stub.GetInstance, pb.GetInstanceRequest(name=name))
         return answer.instance
 
     async def _answer(self, call: Call, answer: Any) -> Response:
         return await self._mutations.answer(call, answer.mutation)
-
-    async def _console_size(self, name: str) -> int:
-        stream = self._stub.ReadConsole(pb.ReadConsoleRequest(name=name, offset=-1))
-        try:
-            first = await next_of(CONTROLLER, stream, idle_s=_STREAM_IDLE_S)
-            return first.total_bytes if first is not None else 0
-        finally:
-            stream.cancel()
-
-    async def _open_console(
-        self, request: pb.ReadConsoleRequest
-    ) -> tuple[Any, pb.ReadConsoleResponse | None]:
-        """Return the stream and its first message, so that a refusal comes before the answer's head."""
-        stream = self._stub.ReadConsole(request)
-        return stream, await next_of(CONTROLLER, stream, idle_s=_STREAM_IDLE_S)
-
-    async def _console_bytes(
-        self, opened: tuple[Any, pb.ReadConsoleResponse | None]
-    ) -> AsyncGenerator[bytes, None]:
-        stream, message = opened
-        try:
-            while message is not None:
-                if message.chunk:
-                    yield message.chunk
-                message = await next_of(CONTROLLER, stream, idle_s=_STREAM_IDLE_S)
-        finally:
-            stream.cancel()

@@ -38,7 +38,9 @@ REASONS: Final[dict[str, Reason]] = {
         406, "No acceptable form of the answer", "Widen Accept to one of `metadata.offered`."
     ),
     "RANGE_NOT_SATISFIABLE": Reason(
-        416, "The range lies outside", "Ask for bytes below `metadata.totalBytes`."
+        416,
+        "The range lies outside",
+        "Ask for bytes below `metadata.totalBytes`; of a console, from `metadata.firstByte` on.",
     ),
     "PATH_NOT_FOUND": Reason(404, "There is no such path", "See /openapi.yaml for the paths."),
     "METHOD_NOT_ALLOWED": Reason(405, "The method is not allowed here", "Use one of the Allow header."),
@@ -153,6 +155,9 @@ REASONS: Final[dict[str, Reason]] = {
         409,
         "The address is another instance's",
         "Choose another; `metadata.holder` has this one until it is deleted.",
+    ),
+    "CONSOLE_FOLLOWERS_EXHAUSTED": Reason(
+        503, "Too many follow consoles", "End one that follows; `metadata.limit` is how many may.", 5
     ),
     "GUEST_AGENT_UNAVAILABLE": Reason(
         409, "The guest agent does not answer", "Wait for AgentConnected; the image needs qemu-guest-agent."

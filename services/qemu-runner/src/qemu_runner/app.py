@@ -32,6 +32,7 @@ from qemu_runner.service.boot import PhaseSink
 from qemu_runner.service.capacity import Capacity
 from qemu_runner.service.console_sessions import ConsoleSessions
 from qemu_runner.service.console_sizes import ConsoleSizes
+from qemu_runner.service.consoles import Consoles
 from qemu_runner.service.doctor import Doctor
 from qemu_runner.service.ending import Ending
 from qemu_runner.service.evidence import Evidence
@@ -169,12 +170,12 @@ async def running_core(
         async def monitor_lost(machine: Machine) -> None:
             await adoption.monitor_lost(machine)
 
+        consoles = Consoles(files, growth, configuration.console_limit_bytes)
         watching = Watching(
             machines,
             files,
-            growth,
+            consoles,
             sink,
-            configuration.console_limit_bytes,
             probe_target,
             monitor_lost,
             tasks,
@@ -213,8 +214,8 @@ async def running_core(
             power=Power(machines),
             removal=Removal(machines, files, images, networking, ending),
             quarantine=Quarantine(machines, store),
-            watching=watching,
-            console_sessions=ConsoleSessions(machines, files, watching, growth, ConsoleSizes(guests)),
+            console_sessions=ConsoleSessions(machines, files, consoles, growth, ConsoleSizes(guests)),
+            consoles=consoles,
             guests=guests,
             guest_reports=GuestReports(machines, guests),
             guest_transfers=GuestTransfers(guests),

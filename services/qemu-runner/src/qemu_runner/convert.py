@@ -7,6 +7,7 @@ from typing import Final
 from qcontroller.controller.v1 import host_pb2, instance_pb2
 from qcontroller.runner.v1 import runner_pb2
 
+from qemu_runner.console_messages import trouble_message
 from qemu_runner.domain.boot import ReachedPhase
 from qemu_runner.domain.cloud_init import CloudInitReport
 from qemu_runner.domain.fencing import Fencing
@@ -170,6 +171,7 @@ def machine_message(seen: Observation) -> runner_pb2.Machine:
         probes=[_probe_result(result) for result in seen.probes],
         cloud_init=seen.cloud_init.result,
         cloud_init_detail=seen.cloud_init.detail,
+        troubles=[trouble_message(trouble) for trouble in seen.troubles],
     )
     if seen.cloud_init_report is not None:
         message.cloud_init_status.CopyFrom(cloud_init_message(seen.cloud_init_report))

@@ -29,6 +29,7 @@ CODES: Final[Mapping[type[errors.RunnerError], tuple[StatusCode, str]]] = {
     errors.QemuStartError: (StatusCode.INTERNAL, "QEMU_START_FAILED"),
     errors.MonitorError: (StatusCode.UNAVAILABLE, "QEMU_UNRESPONSIVE"),
     errors.MachineStuckError: (StatusCode.DEADLINE_EXCEEDED, "MACHINE_STUCK"),
+    errors.ConsoleFollowersError: (StatusCode.RESOURCE_EXHAUSTED, "CONSOLE_FOLLOWERS_EXHAUSTED"),
     errors.GuestAgentUnavailableError: (StatusCode.FAILED_PRECONDITION, "GUEST_AGENT_UNAVAILABLE"),
     errors.GuestAgentRefusedError: (StatusCode.FAILED_PRECONDITION, "GUEST_AGENT_REFUSED"),
     errors.GuestProgramNotFoundError: (StatusCode.INVALID_ARGUMENT, "GUEST_PROGRAM_NOT_FOUND"),
@@ -62,7 +63,7 @@ def _metadata(exc: Exception) -> dict[str, str]:
             return {"address": address, "holder": holder}
         case errors.HostCapacityError(resource=resource, wanted=wanted, available=available):
             return {"resource": resource, "wanted": str(wanted), "available": str(available)}
-        case errors.ConsoleFullError(limit=limit):
+        case errors.ConsoleFullError(limit=limit) | errors.ConsoleFollowersError(limit=limit):
             return {"limit": str(limit)}
         case errors.QemuStartError(stderr_tail=tail):
             return {"stderrTail": tail[-1024:]}

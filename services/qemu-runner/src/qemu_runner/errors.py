@@ -23,6 +23,7 @@ Tree::
     ├── QemuStartError               QEMU ended, or was silent, before the machine ran
     ├── MonitorError                 QEMU's monitor refused a command, broke off or was silent
     ├── MachineStuckError            the machine did not end though everything was tried
+    ├── ConsoleFollowersError        as many follow consoles as may
     └── GuestError
         ├── GuestAgentUnavailableError   no agent answers in this guest
         ├── GuestAgentRefusedError       the agent answered with an error
@@ -222,6 +223,15 @@ class MachineStuckError(RunnerError):
     def __init__(self, machine_id: str) -> None:
         self.machine_id = machine_id
         super().__init__(f"The process of machine {machine_id} has not ended after SIGKILL.")
+
+
+class ConsoleFollowersError(RunnerError):
+    """As many follow the console of a machine, or of all machines of this host, as may."""
+
+    def __init__(self, machine_id: str, limit: int) -> None:
+        self.limit = limit
+        whose = f"the console of machine {machine_id}" if machine_id else "consoles of this host"
+        super().__init__(f"{limit} follow {whose} already.")
 
 
 class GuestError(RunnerError):

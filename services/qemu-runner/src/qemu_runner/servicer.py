@@ -9,11 +9,13 @@ from qcontroller.runner.v1 import runner_pb2, runner_pb2_grpc
 from servicekit.telemetry import current_traceparent
 
 from qemu_runner import convert
+from qemu_runner.console_messages import console_message, reading_of
 from qemu_runner.domain.machine import MachineId
 from qemu_runner.domain.observation import Observation
 from qemu_runner.errors import MachineNotFoundError
 from qemu_runner.service.actions import Actions, Emit
 from qemu_runner.service.console_sessions import ConsoleSessions
+from qemu_runner.service.consoles import Consoles
 from qemu_runner.service.doctor import Doctor
 from qemu_runner.service.ending import Ending
 from qemu_runner.service.evidence import Evidence
@@ -31,7 +33,6 @@ from qemu_runner.service.preparation import Preparation
 from qemu_runner.service.quarantine import Quarantine
 from qemu_runner.service.removal import Removal
 from qemu_runner.service.starting import Starting
-from qemu_runner.service.watching import Watching
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,8 @@ class Services:
     power: Power
     removal: Removal
     quarantine: Quarantine
-    watching: Watching
     console_sessions: ConsoleSessions
+    consoles: Consoles
     guests: Guests
     guest_reports: GuestReports
     guest_transfers: GuestTransfers
@@ -220,11 +221,11 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
         self, request: runner_pb2.ReadMachineConsoleRequest, _context: Any
     ) -> AsyncIterator[runner_pb2.ReadMachineConsoleResponse]:
         machine = self._known(convert.machine_id_of(request.machine_id))
-        console = self._services.watching.console(machine)
-        async for chunk in console.read(request.offset, request.length):
-            yield runner_pb2.ReadMachineConsoleResponse(
-                chunk=chunk.data, offset=chunk.offset, total_bytes=chunk.total_bytes
-            )
+        pieces = self._services.consoles.of(machine.machine_id).read(reading_of(request))
+        # Closed at once when the caller hangs up: who follows has a place that another may want.
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield console_message(piece)
 
     async def ReadMachineEvidence(
         self, request: runner_pb2.ReadMachineEvidenceRequest, _context: Any

@@ -451,7 +451,7 @@ class Condition(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     LAST_TRANSITION_TIME_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """MachineRunning, AddressAssigned, AgentConnected, CloudInitDone, Ready."""
+    """MachineRunning, AddressAssigned, AgentConnected, CloudInitDone, GuestHealthy, Ready."""
     status: Global___ConditionStatus.ValueType
     reason: _builtins.str
     message: _builtins.str
@@ -2284,25 +2284,67 @@ class ReadConsoleRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     LENGTH_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    TIMESTAMPS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     offset: _builtins.int
     """Byte offset in the log; negative: from the end."""
     length: _builtins.int
-    """0: to the end as it is now."""
+    """0: to the end as it is now; with `follow`, without end."""
+    follow: _builtins.bool
+    """Go on with what comes: over reboots, stops and starts, until the caller hangs up or the instance is deleted.
+    An empty message every few seconds says that the stream lives.
+    """
+    timestamps: _builtins.bool
+    """Tell when the bytes came, in `times`."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         offset: _builtins.int = ...,
         length: _builtins.int = ...,
+        follow: _builtins.bool = ...,
+        timestamps: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "name", b"name", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "length", b"length", "name", b"name", "offset", b"offset", "timestamps", b"timestamps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadConsoleRequest: _TypeAlias = ReadConsoleRequest  # noqa: Y015
+
+@_typing.final
+class ConsoleTime(_message.Message):
+    """ConsoleTime says when the bytes up to `end`, and from the one before on, were there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    END_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    APPROXIMATE_FIELD_NUMBER: _builtins.int
+    end: _builtins.int
+    """Offset behind the last of them."""
+    approximate: _builtins.bool
+    """Nobody watched, or it was long ago: they came then or before."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When the log was seen to have grown so far: at most 0.1 s late."""
+
+    def __init__(
+        self,
+        *,
+        end: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        approximate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approximate", b"approximate", "end", b"end", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsoleTime: _TypeAlias = ConsoleTime  # noqa: Y015
 
 @_typing.final
 class ReadConsoleResponse(_message.Message):
@@ -2311,20 +2353,32 @@ class ReadConsoleResponse(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    FIRST_KEPT_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     offset: _builtins.int
-    """Offset of the chunk's first byte and size of the whole log at that moment."""
+    """Offset of the chunk's first byte and size of the whole log at that moment. An offset beyond the end of the
+    chunk before: what lay between has been given back.
+    """
     total_bytes: _builtins.int
+    first_kept: _builtins.int
+    """Offset of the first byte that the log still holds."""
+    @_builtins.property
+    def times(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConsoleTime]:
+        """With `timestamps`: of the bytes of the chunk, in order; the last one covers its end."""
+
     def __init__(
         self,
         *,
         chunk: _builtins.bytes = ...,
         offset: _builtins.int = ...,
         total_bytes: _builtins.int = ...,
+        first_kept: _builtins.int = ...,
+        times: _abc.Iterable[Global___ConsoleTime] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "offset", b"offset", "total_bytes", b"total_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "first_kept", b"first_kept", "offset", b"offset", "times", b"times", "total_bytes", b"total_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -407,6 +407,7 @@ class Machine(_message.Message):
     PROBES_FIELD_NUMBER: _builtins.int
     CLOUD_INIT_FIELD_NUMBER: _builtins.int
     CLOUD_INIT_DETAIL_FIELD_NUMBER: _builtins.int
+    TROUBLES_FIELD_NUMBER: _builtins.int
     CLOUD_INIT_STATUS_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.str
     phase: Global___MachinePhase.ValueType
@@ -455,6 +456,10 @@ class Machine(_message.Message):
         """In the order of the spec's; empty while nothing is watched."""
 
     @_builtins.property
+    def troubles(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConsoleTrouble]:
+        """What the console has told of in this boot, each kind once."""
+
+    @_builtins.property
     def cloud_init_status(self) -> _instance_pb2.CloudInitStatus:
         """What it tells of itself; absent while nothing is known in this boot."""
 
@@ -482,15 +487,52 @@ class Machine(_message.Message):
         probes: _abc.Iterable[Global___ProbeResult] | None = ...,
         cloud_init: _builtins.str = ...,
         cloud_init_detail: _builtins.str = ...,
+        troubles: _abc.Iterable[Global___ConsoleTrouble] | None = ...,
         cloud_init_status: _instance_pb2.CloudInitStatus | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "boot_time", b"boot_time", "cloud_init_status", b"cloud_init_status", "exit", b"exit", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "agent", b"agent", "boot_phases", b"boot_phases", "boot_time", b"boot_time", "boots", b"boots", "cloud_init", b"cloud_init", "cloud_init_detail", b"cloud_init_detail", "cloud_init_status", b"cloud_init_status", "exit", b"exit", "fence", b"fence", "incarnation", b"incarnation", "io_error", b"io_error", "machine_id", b"machine_id", "network_fault", b"network_fault", "nics", b"nics", "panicked", b"panicked", "phase", b"phase", "probes", b"probes", "revision", b"revision", "run_state", b"run_state", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "agent", b"agent", "boot_phases", b"boot_phases", "boot_time", b"boot_time", "boots", b"boots", "cloud_init", b"cloud_init", "cloud_init_detail", b"cloud_init_detail", "cloud_init_status", b"cloud_init_status", "exit", b"exit", "fence", b"fence", "incarnation", b"incarnation", "io_error", b"io_error", "machine_id", b"machine_id", "network_fault", b"network_fault", "nics", b"nics", "panicked", b"panicked", "phase", b"phase", "probes", b"probes", "revision", b"revision", "run_state", b"run_state", "spec", b"spec", "start_time", b"start_time", "troubles", b"troubles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Machine: _TypeAlias = Machine  # noqa: Y015
+
+@_typing.final
+class ConsoleTrouble(_message.Message):
+    """ConsoleTrouble is the guest's own word, which anybody in the guest can print."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """KERNEL_PANIC, EMERGENCY_SHELL, KERNEL_OOPS or OUT_OF_MEMORY."""
+    line: _builtins.str
+    """The first line that told of it: printable, 200 characters at most."""
+    count: _builtins.int
+    """How often, exact up to 16, then rounded down to a power of two."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When the first was seen."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        line: _builtins.str = ...,
+        count: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "kind", b"kind", "line", b"line", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsoleTrouble: _TypeAlias = ConsoleTrouble  # noqa: Y015
 
 @_typing.final
 class Transfer(_message.Message):
@@ -1083,20 +1125,29 @@ class ReadMachineConsoleRequest(_message.Message):
     MACHINE_ID_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     LENGTH_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    TIMESTAMPS_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.str
     offset: _builtins.int
     """Negative: from the end."""
     length: _builtins.int
+    follow: _builtins.bool
+    """Go on with what comes until the machine is deleted; a machine that was never started has nothing to follow,
+    and the stream ends at once.
+    """
+    timestamps: _builtins.bool
     def __init__(
         self,
         *,
         machine_id: _builtins.str = ...,
         offset: _builtins.int = ...,
         length: _builtins.int = ...,
+        follow: _builtins.bool = ...,
+        timestamps: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "machine_id", b"machine_id", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "length", b"length", "machine_id", b"machine_id", "offset", b"offset", "timestamps", b"timestamps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1109,19 +1160,26 @@ class ReadMachineConsoleResponse(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    FIRST_KEPT_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     offset: _builtins.int
     total_bytes: _builtins.int
+    first_kept: _builtins.int
+    @_builtins.property
+    def times(self) -> _containers.RepeatedCompositeFieldContainer[_instance_pb2.ConsoleTime]: ...
     def __init__(
         self,
         *,
         chunk: _builtins.bytes = ...,
         offset: _builtins.int = ...,
         total_bytes: _builtins.int = ...,
+        first_kept: _builtins.int = ...,
+        times: _abc.Iterable[_instance_pb2.ConsoleTime] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "offset", b"offset", "total_bytes", b"total_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "first_kept", b"first_kept", "offset", b"offset", "times", b"times", "total_bytes", b"total_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

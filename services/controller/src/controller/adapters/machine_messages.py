@@ -25,6 +25,7 @@ from controller.domain.machine import (
     NicView,
     Port,
     ProbeView,
+    Trouble,
 )
 from controller.domain.node import Accelerator, Check, CheckStatus, Dependency, Leak, Node, NodeState, VmHost
 from controller.domain.orphan import Unclaimed
@@ -64,6 +65,9 @@ def machine_of(message: runner_pb2.Machine) -> Machine:
         probes=tuple(ProbeView(one.holds, one.evidence, _time(one, "since")) for one in message.probes),
         cloud_init=_cloud_init(message.cloud_init),
         cloud_init_detail=message.cloud_init_detail,
+        troubles=tuple(
+            Trouble(one.kind, one.line, one.count, _time(one, "time")) for one in message.troubles
+        ),
         cloud_init_status=(
             _cloud_init_status(message.cloud_init_status) if message.HasField("cloud_init_status") else None
         ),
@@ -245,6 +249,7 @@ def _time(
     | runner_pb2.MachineExit
     | runner_pb2.UnclaimedMachine
     | runner_pb2.ProbeResult
+    | runner_pb2.ConsoleTrouble
     | host_pb2.Leak
     | host_pb2.Dependency
     | host_pb2.VmHost

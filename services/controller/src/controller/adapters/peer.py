@@ -1,7 +1,7 @@
 """One service behind the controller: its errors translated once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -54,7 +54,7 @@ class Peer:
         call: "grpc.aio.UnaryStreamCall[Any, MessageT] | grpc.aio.StreamStreamCall[Any, MessageT]",
         *,
         idle_s: float | None,
-    ) -> AsyncIterator[MessageT]:
+    ) -> AsyncGenerator[MessageT, None]:
         """Yield the messages of a stream, at most `idle_s` apart; the call ends with the iteration."""
         try:
             stream = call.__aiter__()

@@ -1,6 +1,7 @@
 """A runner over gRPC. Every call has a deadline."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+from contextlib import aclosing
 from typing import Final
 
 import grpc
@@ -8,6 +9,7 @@ from qcontroller.runner.v1 import runner_pb2 as pb
 from qcontroller.runner.v1.runner_pb2_grpc import HostServiceStub, MachineServiceStub
 
 from controller.adapters.console_client import ConsoleClient
+from controller.adapters.console_messages import console_chunk_of
 from controller.adapters.guest_client import GuestClient
 from controller.adapters.machine_messages import (
     check_of,
@@ -19,8 +21,8 @@ from controller.adapters.machine_messages import (
     unclaimed_of,
 )
 from controller.adapters.peer import MessageT, Peer
+from controller.domain.console import ConsoleChunk, ConsoleWish
 from controller.domain.machine import (
-    ConsoleChunk,
     ExecRequest,
     ExecResult,
     Machine,
@@ -164,11 +166,22 @@ class RunnerClient:
                 case None:
                     continue
 
-    async def read_console(self, machine_id: str, offset: int, length: int) -> AsyncIterator[ConsoleChunk]:
-        request = pb.ReadMachineConsoleRequest(machine_id=machine_id, offset=offset, length=length)
-        call = self._machines.ReadMachineConsole(request, timeout=_MOST_S)
-        async for message in self._peer.messages(call, idle_s=_CONSOLE_IDLE_S):
-            yield ConsoleChunk(message.chunk, message.offset, message.total_bytes)
+    async def read_console(self, machine_id: str, wish: ConsoleWish) -> AsyncGenerator[ConsoleChunk, None]:
+        request = pb.ReadMachineConsoleRequest(
+            machine_id=machine_id,
+            offset=wish.offset,
+            length=wish.length,
+            follow=wish.follow,
+            timestamps=wish.timestamps,
+        )
+        timeout_s, idle_s = (None, _WATCH_IDLE_S) if wish.follow else (_MOST_S, _CONSOLE_IDLE_S)
+        messages = self._peer.messages(
+            self._machines.ReadMachineConsole(request, timeout=timeout_s), idle_s=idle_s
+        )
+        # Closed at once when nobody wants more: the runner counts who follows.
+        async with aclosing(messages):
+            async for message in messages:
+                yield console_chunk_of(message)
 
     async def evidence(self, machine_id: str, trace_id: str) -> AsyncIterator[EvidencePart]:
         request = pb.ReadMachineEvidenceRequest(machine_id=machine_id, trace_id=trace_id)

@@ -19,6 +19,7 @@ from controller.domain.readiness import Readiness
 
 RUNNER_UNREACHABLE: Final = "RUNNER_UNREACHABLE"
 READINESS_TIMEOUT: Final = "READINESS_TIMEOUT"
+KERNEL_PANIC: Final = "KERNEL_PANIC"
 
 
 class ConditionStatus(StrEnum):
@@ -36,6 +37,7 @@ class ConditionType(StrEnum):
     ADDRESS_ASSIGNED = "AddressAssigned"
     AGENT_CONNECTED = "AgentConnected"
     CLOUD_INIT_DONE = "CloudInitDone"
+    GUEST_HEALTHY = "GuestHealthy"
     READY = "Ready"
 
 
@@ -61,6 +63,7 @@ class _Finding:
 _MAX_EVIDENCE: Final = 1000
 
 _TRUE, _FALSE, _UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
+_NOT_BOOTED: Final = _Finding(_UNKNOWN, "NotStarted", "The machine has not been started.")
 _NOT_STARTED: Final = _Finding(_FALSE, "NotStarted", "The machine has not been started.")
 _UNREACHABLE: Final = _Finding(
     _UNKNOWN, RUNNER_UNREACHABLE, "The runner of the node cannot be reached; the machine may well run."
@@ -101,6 +104,7 @@ def _findings(view: View, now: datetime) -> dict[ConditionType, _Finding]:
         ConditionType.ADDRESS_ASSIGNED: _address_assigned(view),
         ConditionType.AGENT_CONNECTED: _agent_connected(view.machine),
         ConditionType.CLOUD_INIT_DONE: _cloud_init_done(view.machine),
+        ConditionType.GUEST_HEALTHY: _guest_healthy(view.machine),
         ConditionType.READY: _ready(view, now),
     }
 
@@ -171,6 +175,31 @@ def _cloud_init_done(machine: Machine | None) -> _Finding:
             return _Finding(_UNKNOWN, "NotSeen", "Neither console nor agent has told that cloud-init ended.")
 
 
+def _guest_healthy(machine: Machine | None) -> _Finding:
+    """Return what the console tells of the guest's kernel and of how it booted; the worst is the reason."""
+    if machine is None or machine.phase not in {MachinePhase.ACTIVE, MachinePhase.EXITED}:
+        return _NOT_BOOTED
+    told = _troubles(machine)
+    exit_ = machine.exit if machine.phase is MachinePhase.EXITED else None
+    if machine.panicked or (exit_ is not None and exit_.reason == KERNEL_PANIC):
+        return _Finding(_FALSE, KERNEL_PANIC, told or "The guest's kernel panicked.")
+    if machine.troubles:
+        # Of a machine that has ended: of its last boot.
+        return _Finding(_FALSE, machine.troubles[0].kind, told)
+    if machine.phase is MachinePhase.EXITED:
+        return _Finding(_UNKNOWN, "MachineNotRunning")
+    return _Finding(_TRUE, "NoTroubleSeen")
+
+
+def _troubles(machine: Machine) -> str:
+    """Return what the console has told of, in words; empty: of nothing."""
+    told = [
+        f"{trouble.kind}{'' if trouble.count == 1 else f' ({trouble.count} times)'}: {trouble.line}"
+        for trouble in machine.troubles
+    ]
+    return "; ".join(told)[:_MAX_EVIDENCE]
+
+
 def _cloud_init_remarks(status: CloudInitStatus | None) -> str:
     if status is None or not (status.warnings or status.schema_errors):
         return ""
@@ -191,9 +220,10 @@ def _ready(view: View, now: datetime) -> _Finding:
         return _Finding(_TRUE, "ProbesHold")
     names = ", ".join(missing)[:_MAX_EVIDENCE]
     give_up = view.readiness.gives_up_at(machine, view.speed_factor)
+    trouble = f" The console tells of {_troubles(machine)}" if machine.troubles else ""
     if give_up is not None and now >= give_up:
-        return _Finding(_FALSE, READINESS_TIMEOUT, f"Not in time: {names}.")
-    return _Finding(_FALSE, "ProbesMissing", f"Still missing: {names}.")
+        return _Finding(_FALSE, READINESS_TIMEOUT, f"Not in time: {names}.{trouble}")
+    return _Finding(_FALSE, "ProbesMissing", f"Still missing: {names}.{trouble}")
 
 
 def _turned(before: Condition | None, kind: ConditionType, finding: _Finding, now: datetime) -> Condition:

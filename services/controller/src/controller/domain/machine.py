@@ -140,6 +140,23 @@ class ProbeView:
     since: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What the guest's console has told of in this boot: the guest's word, and no proof.
+
+    Attributes:
+        kind: KERNEL_PANIC, EMERGENCY_SHELL, KERNEL_OOPS or OUT_OF_MEMORY.
+        line: The first line that told of it.
+        count: How often, at least.
+        time: When the first was seen.
+    """
+
+    kind: str
+    line: str
+    count: int
+    time: datetime | None = None
+
+
 class CloudInit(StrEnum):
     """How the guest's cloud-init has ended in this boot."""
 
@@ -197,6 +214,7 @@ class Machine:
         io_error: What QEMU told of the disk that it stopped the guest for.
         probes: In the order of the contract that it was prepared with.
         cloud_init_detail: What cloud-init gave as its errors.
+        troubles: What the console has told of in this boot, worst first.
     """
 
     id: str
@@ -222,6 +240,7 @@ class Machine:
     probes: tuple[ProbeView, ...] = ()
     cloud_init: CloudInit = CloudInit.UNSEEN
     cloud_init_detail: str = ""
+    troubles: tuple[Trouble, ...] = ()
     cloud_init_status: CloudInitStatus | None = None
 
     @property
@@ -346,12 +365,3 @@ class ExecRequest:
     env: Mapping[str, str]
     stdin: bytes
     timeout_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class ConsoleChunk:
-    """A piece of the console log: where it begins, and how long the log was at that moment."""
-
-    chunk: bytes
-    offset: int
-    total_bytes: int

@@ -16,7 +16,7 @@ from controller.domain.guest import (
 )
 from controller.domain.instance import Instance
 from controller.domain.lifecycle import InstanceState
-from controller.domain.machine import ConsoleChunk, ExecRequest, ExecResult
+from controller.domain.machine import ExecRequest, ExecResult
 from controller.errors import AgentUnavailable, PeerRefused, RequestInvalid
 from controller.instances.fleet import Fleet
 from controller.instances.queries import Queries
@@ -135,18 +135,6 @@ class Guests:
         machine_id, guests = await self._guest(name, "Thawing the guest's filesystems")
         with _agent_of(name):
             return await guests.thaw(machine_id)
-
-    async def read_console(self, name: str, offset: int, length: int) -> AsyncIterator[ConsoleChunk]:
-        """Yield the console log; of a machine that was never started, nothing.
-
-        Raises:
-            InstanceNotFound: There is no such instance.
-            PeerError: The runner is away or refuses.
-        """
-        instance = await self._queries.get(name)
-        runner = self._fleet.reachable_runner(instance.node)
-        async for chunk in runner.read_console(instance.id, offset, length):
-            yield chunk
 
     async def _guest(self, name: str, what: str) -> tuple[str, GuestAccess]:
         instance = await self._queries.get(name)

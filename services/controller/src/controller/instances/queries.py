@@ -7,6 +7,7 @@ from typing import Final
 
 from controller.database import Database
 from controller.domain.condition import ConditionStatus, ConditionType
+from controller.domain.console import ConsoleWish
 from controller.domain.fault import Fault
 from controller.domain.instance import Instance
 from controller.domain.lifecycle import InstanceState
@@ -66,7 +67,7 @@ class Queries:
             known = ", ".join(ConditionType)
             raise RequestInvalid([Fault("/query/condition", f"must be one of {known}")])
         give_up_at = self._clock.monotonic() + timeout_s
-        with self._waiter(instance.id) as told:
+        with self.news_of(instance.id) as told:
             while True:
                 # Cleared before the read: a change that the read misses sets it again.
                 told.clear()
@@ -85,11 +86,24 @@ class Queries:
         try:
             async with asyncio.timeout(_CONSOLE_S):
                 runner = self._fleet.reachable_runner(instance.node)
-                console = runner.read_console(instance.id, -_CONSOLE_TAIL_BYTES, 0)
+                console = runner.read_console(instance.id, ConsoleWish(-_CONSOLE_TAIL_BYTES))
                 chunks = [chunk.chunk async for chunk in console]
         except (PeerError, TimeoutError):
             return ""
         return b"".join(chunks).decode("utf-8", "replace")
+
+    @contextmanager
+    def news_of(self, instance_id: str) -> Iterator[asyncio.Event]:
+        """Yield what is set whenever the instance has changed; its reader clears it."""
+        told = asyncio.Event()
+        waiting = self._waiters.setdefault(instance_id, set())
+        waiting.add(told)
+        try:
+            yield told
+        finally:
+            waiting.discard(told)
+            if not waiting and self._waiters.get(instance_id) is waiting:
+                del self._waiters[instance_id]
 
     async def _timed_out(self, instance: Instance, kind: str) -> WaitTimeout:
         condition = instance.condition(kind)
@@ -103,18 +117,6 @@ class Queries:
         finally:
             for task in tasks:
                 task.cancel()
-
-    @contextmanager
-    def _waiter(self, instance_id: str) -> Iterator[asyncio.Event]:
-        told = asyncio.Event()
-        waiting = self._waiters.setdefault(instance_id, set())
-        waiting.add(told)
-        try:
-            yield told
-        finally:
-            waiting.discard(told)
-            if not waiting and self._waiters.get(instance_id) is waiting:
-                del self._waiters[instance_id]
 
     def _changed(self, event: Event) -> None:
         for told in self._waiters.get(event.subject or "", ()):

@@ -6,6 +6,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 from qcontroller.controller.v1 import host_pb2, instance_pb2
 
+from controller.domain.console import ConsoleChunk
 from controller.domain.instance import Instance
 from controller.domain.lifecycle import InstanceState
 from controller.domain.machine import Address, BootPhase, CloudInitStatus, Guest, NicView
@@ -252,3 +253,17 @@ def _address(address: Address) -> instance_pb2.NicAddress:
 def _phase(phase: BootPhase) -> instance_pb2.BootPhase:
     start = None if phase.start_time is None else time_message(phase.start_time)
     return instance_pb2.BootPhase(name=phase.name, start_time=start, duration_ms=phase.duration_ms)
+
+
+def console_message(chunk: ConsoleChunk) -> instance_pb2.ReadConsoleResponse:
+    """Return a piece of a console's log."""
+    return instance_pb2.ReadConsoleResponse(
+        chunk=chunk.chunk,
+        offset=chunk.offset,
+        total_bytes=chunk.total_bytes,
+        first_kept=chunk.first_kept,
+        times=[
+            instance_pb2.ConsoleTime(end=one.end, time=time_message(one.time), approximate=one.approximate)
+            for one in chunk.times
+        ],
+    )

@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
 from qcontroller.controller.v1 import instance_pb2 as pb
 
 from controller.domain.condition import ConditionType
+from controller.domain.console import ConsoleWish
 from controller.domain.lifecycle import Verb
+from controller.instances.console_reading import ConsoleReading
 from controller.instances.consoles import Consoles
 from controller.instances.guests import Guests
 from controller.instances.importing import Importing
@@ -18,7 +21,7 @@ from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs, command, delete_verb, stop_verb
 from controller.policies.leases import Leases
 from controller.records.readiness_documents import duration_text
-from controller.servicers.convert import instance_message, time_message
+from controller.servicers.convert import console_message, instance_message, time_message
 from controller.servicers.guest_calls import GuestCalls
 from controller.servicers.operation_messages import mutation_message
 from controller.servicers.requests import (
@@ -45,6 +48,7 @@ class InstanceParts:
     updating: Updating
     guests: Guests
     consoles: Consoles
+    console_reading: ConsoleReading
     leases: Leases
     stop_timeout_s: float
     readiness_deadline_s: float
@@ -143,10 +147,13 @@ class InstanceServicer(GuestCalls):
     async def ReadConsole(
         self, request: pb.ReadConsoleRequest, context: Any
     ) -> AsyncIterator[pb.ReadConsoleResponse]:
-        async for piece in self._parts.guests.read_console(request.name, request.offset, request.length):
-            yield pb.ReadConsoleResponse(
-                chunk=piece.chunk, offset=piece.offset, total_bytes=piece.total_bytes
-            )
+        wish = ConsoleWish(
+            request.offset, request.length, follow=request.follow, timestamps=request.timestamps
+        )
+        # Closed at once when the caller hangs up: the runner counts who follows.
+        async with aclosing(self._parts.console_reading.read(request.name, wish)) as pieces:
+            async for piece in pieces:
+                yield console_message(piece)
 
     async def ExecInstance(self, request: pb.ExecInstanceRequest, context: Any) -> pb.ExecInstanceResponse:
         wanted, faults = exec_request(request)

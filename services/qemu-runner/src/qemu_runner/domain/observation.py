@@ -8,6 +8,7 @@ from qemu_runner.domain.cloud_init import CloudInitReport
 from qemu_runner.domain.machine import MachineId, MachinePhase, MachineSpec, Nic
 from qemu_runner.domain.probe import CloudInitState, ProbeResult
 from qemu_runner.domain.record import MachineExit
+from qemu_runner.domain.trouble import Trouble
 
 PASST_EXITED = "PASST_EXITED"
 """The network fault of a machine whose passt has ended."""
@@ -106,6 +107,7 @@ class Observation:
     io_error: str = ""
     probes: tuple[ProbeResult, ...] = ()
     cloud_init: CloudInitState = field(default_factory=CloudInitState)
+    troubles: tuple[Trouble, ...] = ()
     cloud_init_report: CloudInitReport | None = None
 
     @property

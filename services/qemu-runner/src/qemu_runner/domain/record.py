@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from qemu_runner.domain.boot import ReachedPhase
 from qemu_runner.domain.machine import Layer, MachineId, MachinePhase, MachineSpec
+from qemu_runner.domain.trouble import Trouble
 
 
 class ExitReason(StrEnum):
@@ -76,6 +77,7 @@ class Run:
         phases: Phases of the present boot so far.
         held: Numbers of the spec's probes that have held in the present boot.
         extra_arguments: What the operator's settings added to its argument list.
+        troubles: What the console has told of in the present boot.
     """
 
     incarnation: int
@@ -102,11 +104,18 @@ class Run:
     phases: tuple[ReachedPhase, ...] = ()
     held: tuple[int, ...] = ()
     extra_arguments: tuple[str, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
 
     def begun_anew(self, console_offset: int) -> "Run":
         """Return the run after its guest has begun to boot again, its output beginning there."""
         return replace(
-            self, panicked=False, boot_offset=console_offset, kernel_start=None, phases=(), held=()
+            self,
+            panicked=False,
+            boot_offset=console_offset,
+            kernel_start=None,
+            phases=(),
+            held=(),
+            troubles=(),
         )
 
 

@@ -1,7 +1,9 @@
-"""Follows a guest's boot on its console and records each phase once, with the guest's own times."""
+"""Follows a guest's boot on its console: phases with the guest's own times, and trouble that it tells of."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -16,15 +18,14 @@ from qemu_runner.domain.boot import (
     ReachedPhase,
 )
 from qemu_runner.domain.record import MachineRecord, Run
+from qemu_runner.domain.trouble import Sighting, TroubleParser, counted, is_news
 from qemu_runner.errors import RunnerError
 from qemu_runner.readiness.probing import Probing
+from qemu_runner.service.consoles import Console
 from qemu_runner.service.machines import Machine, Machines
-from qemu_runner.store.console_log import ConsoleLog
-from qemu_runner.store.file_growth import FileGrowth
 
 _LOG = logging.getLogger(__name__)
 _KERNEL_LINE: Final = b"] Linux version "
-_TRIM_EVERY_BYTES: Final = 1024 * 1024
 
 PhaseSink = Callable[[MachineRecord, Run, ReachedPhase], None]
 """Is told each phase once, when it is complete."""
@@ -37,8 +38,7 @@ class Boot:
         machines: Where phases are recorded.
         machine: Whose boot; it has a run.
         run: The run.
-        log: Its console.
-        growth: Tells when the console grows.
+        console: Its console.
         sink: Is told each phase.
         probing: Is told the console's bytes, and when cloud-init has ended.
         guest_changed: Called when the guest says that its address or its name may be another.
@@ -50,8 +50,7 @@ class Boot:
         machines: Machines,
         machine: Machine,
         run: Run,
-        log: ConsoleLog,
-        growth: FileGrowth,
+        console: Console,
         sink: PhaseSink,
         probing: Probing,
         guest_changed: Callable[[], None],
@@ -59,8 +58,7 @@ class Boot:
     ) -> None:
         self._machines = machines
         self._machine = machine
-        self._log = log
-        self._growth = growth
+        self._console = console
         self._sink = sink
         self._probing = probing
         self._guest_changed = guest_changed
@@ -76,42 +74,42 @@ class Boot:
         self._last_kernel_at = 0
         self._caught_up = False
         self._parser = ConsoleParser()
+        self._troubles = run.troubles
+        self._troubles_from = 0
+        self._trouble_parser = TroubleParser(self._offset)
         begun = record.boot_time if run.boot_offset else None
         self._clock = BootClock(begun or run.start_time, run.kernel_start, run.phases)
 
     async def follow(self) -> None:
         """Read the console as it grows, from the present boot's first byte; never returns."""
-        trimmed_at = self._offset = await self._log.first_kept(self._offset)
-        with self._growth.watching(self._log.path) as grown:
+        with self._console.growing() as grown:
+            self._offset = await self._console.resume(self._offset)
+            self._trouble_parser = TroubleParser(self._offset)
             while True:
                 grown.clear()
-                while chunk := await self._log.read_chunk(offset := self._offset):
+                while chunk := await self._console.log.read_chunk(offset := self._offset):
                     if offset != self._offset:
                         # The guest has begun to boot again meanwhile; what it said before is over.
                         continue
                     self._offset += len(chunk)
-                    self._probing.console(chunk)
-                    for milestone in self._parser.feed(chunk):
-                        if milestone.name == KERNEL:
-                            self._kernel_begins(chunk)
-                        await self._reached(milestone)
-                if self._offset - trimmed_at > _TRIM_EVERY_BYTES:
-                    trimmed_at = self._offset
-                    await self._log.trim()
+                    await self._take(chunk)
+                    await self._console.note(self._offset)
+                await self._console.trim(self._offset)
                 if not self._caught_up:
                     self._caught_up = True
                     await self._count_missed()
                 if self._panic:
                     self._panic = False
                     await self._panicked()
-                await grown.wait()
+                await self._grown(grown)
 
     async def begun_again(self) -> None:
         """Record that the guest boots again: what it prints from now on belongs to another boot."""
-        moment, offset = datetime.now(UTC), await self._log.size()
+        moment, offset = datetime.now(UTC), await self._console.log.size()
         self._offset = offset
         self._kernels, self._panic = 0, False
         self._parser = ConsoleParser()
+        self._troubles, self._trouble_parser = (), TroubleParser(offset)
         self._clock = BootClock(moment, None, ())
         self._probing.begin_anew()
         await self._update("boot", lambda record: record.booted(moment, offset))
@@ -124,6 +122,40 @@ class Boot:
         """Record that all probes hold."""
         await self._record(self._clock.ready(datetime.now(UTC)))
 
+    async def _take(self, chunk: bytes) -> None:
+        self._probing.console(chunk)
+        parser = self._trouble_parser
+        sightings = parser.feed(chunk)
+        for milestone in self._parser.feed(chunk):
+            if milestone.name == KERNEL:
+                self._kernel_begins(chunk)
+            await self._reached(milestone)
+        if sightings and parser is self._trouble_parser:
+            await self._saw_trouble([seen for seen in sightings if seen.offset >= self._troubles_from])
+
+    async def _grown(self, grown: asyncio.Event) -> None:
+        """Wait until the console has grown; what has come may have to wait for its time to be noted."""
+        while (pause_s := await self._console.note(self._offset)) is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await grown.wait()
+                    return
+        await grown.wait()
+
+    async def _saw_trouble(self, sightings: list[Sighting]) -> None:
+        before = self._troubles
+        self._troubles = now = counted(before, sightings, datetime.now(UTC))
+        if not is_news(before, now):
+            return
+
+        def change(record: MachineRecord) -> MachineRecord:
+            if record.run is None or now is not self._troubles:
+                # Of a boot that is over by now.
+                return record
+            return record.with_run(replace(record.run, troubles=now))
+
+        await self._update("trouble", change)
+
     def _kernel_begins(self, chunk: bytes) -> None:
         """Count a kernel; a second one before all was read is of a boot that nobody has told of."""
         self._kernels += 1
@@ -131,6 +163,7 @@ class Boot:
         self._last_kernel_at = self._offset - len(chunk) + begun
         if self._kernels > 1 and not self._caught_up:
             self._clock = BootClock(datetime.now(UTC), None, ())
+            self._troubles, self._troubles_from = (), self._last_kernel_at
             self._probing.begin_anew()
             self._probing.console(chunk[begun:])
 
@@ -154,14 +187,22 @@ class Boot:
         """Count the boots that nobody heard of, by the kernels that the console has seen begin."""
         last, offset, moment = self._boots + self._kernels - 1, self._last_kernel_at, datetime.now(UTC)
         phases, kernel_start = tuple(self._clock.phases), self._clock.kernel_start
+        troubles = self._troubles
 
-        def counted(record: MachineRecord) -> MachineRecord:
+        def booted(record: MachineRecord) -> MachineRecord:
             if record.run is None or record.boots >= last:
                 return record
-            run = replace(record.run, boot_offset=offset, phases=phases, kernel_start=kernel_start, held=())
+            run = replace(
+                record.run,
+                boot_offset=offset,
+                phases=phases,
+                kernel_start=kernel_start,
+                held=(),
+                troubles=troubles,
+            )
             return replace(record, boots=last, boot_time=moment, run=run)
 
-        await self._update("boots", counted)
+        await self._update("boots", booted)
 
     async def _record(self, reached: list[ReachedPhase]) -> None:
         if not reached:

@@ -7,7 +7,6 @@ One that falls far behind is moved on and told what it has missed.
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from typing import Final, Protocol
 
 from qemu_runner.domain.console_talk import (
@@ -139,8 +138,9 @@ class ConsoleSession:
 
     async def _tell(self) -> AsyncIterator[News]:
         wanted = self._wish.offset
-        first = await self._read(-_TAIL_BYTES if wanted is None else wanted, 1)
-        self._offset = first.offset
+        log = self._line.log
+        begin = log.begin(-_TAIL_BYTES if wanted is None else wanted, await log.size())
+        self._offset = await log.first_kept(begin)
         yield Opened(self._offset, self.label)
         if wanted is not None and wanted < self._offset:
             yield Gap(wanted, self._offset)
@@ -174,17 +174,11 @@ class ConsoleSession:
         return pending
 
     async def _next(self) -> ConsoleChunk:
-        chunk = await self._read(self._offset, _CHUNK_BYTES)
+        log = self._line.log
+        chunk = await log.chunk(self._offset, _CHUNK_BYTES)
         if chunk.total_bytes - chunk.offset > _MOST_BEHIND_BYTES:
-            return await self._read(chunk.total_bytes - _MOVED_TO_BYTES, _CHUNK_BYTES)
+            return await log.chunk(chunk.total_bytes - _MOVED_TO_BYTES, _CHUNK_BYTES)
         return chunk
-
-    async def _read(self, offset: int, length: int) -> ConsoleChunk:
-        async with aclosing(self._line.log.read(offset, length)) as chunks:
-            async for chunk in chunks:
-                return chunk
-        # It was cut short at this moment; the machine is being removed.
-        return ConsoleChunk(self._offset, b"", self._offset)
 
     @property
     def _is_over(self) -> bool:

@@ -24,8 +24,8 @@ from qemu_runner.errors import (
 from qemu_runner.service.console_roles import WriterRole
 from qemu_runner.service.console_session import ConsoleSession
 from qemu_runner.service.console_sizes import ConsoleSizes
+from qemu_runner.service.consoles import Consoles
 from qemu_runner.service.machines import Machine, Machines
-from qemu_runner.service.watching import Watching
 from qemu_runner.store import console_input
 from qemu_runner.store.console_log import ConsoleLog
 from qemu_runner.store.file_growth import FileGrowth
@@ -43,7 +43,7 @@ class ConsoleSessions:
     Args:
         machines: The machines.
         files: Their files, of which one is the way into the serial port.
-        watching: Has their logs.
+        consoles: Their logs.
         growth: Tells when a log grows.
         sizes: Tells guests the size of a viewer's window.
         input_s: How long a guest may take to read one input.
@@ -53,7 +53,7 @@ class ConsoleSessions:
         self,
         machines: Machines,
         files: MachineFiles,
-        watching: Watching,
+        consoles: Consoles,
         growth: FileGrowth,
         sizes: ConsoleSizes,
         *,
@@ -61,7 +61,7 @@ class ConsoleSessions:
     ) -> None:
         self._machines = machines
         self._files = files
-        self._watching = watching
+        self._consoles = consoles
         self._growth = growth
         self._sizes = sizes
         self._input_s = input_s
@@ -113,7 +113,7 @@ class ConsoleSessions:
 
     def _line(self, machine: Machine) -> "_Line":
         path = self._files.directory(machine.machine_id) / "console"
-        return _Line(machine, self._watching.console(machine), path, self._sizes, self._input_s)
+        return _Line(machine, self._consoles.of(machine.machine_id).log, path, self._sizes, self._input_s)
 
 
 class _Line:

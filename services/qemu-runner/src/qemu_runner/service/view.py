@@ -45,6 +45,7 @@ def observe(
         io_error=live.io_error if live is not None else "",
         probes=() if probing is None else tuple(_probes(probing, nics, agent)),
         cloud_init=CloudInitState() if probing is None else probing.cloud_init,
+        troubles=run.troubles if run is not None else (),
         cloud_init_report=None if probing is None else probing.report,
     )
 

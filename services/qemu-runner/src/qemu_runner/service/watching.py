@@ -20,14 +20,13 @@ from qemu_runner.readiness.attempts import Target
 from qemu_runner.readiness.probing import Probing
 from qemu_runner.service.agent_watch import AgentWatch
 from qemu_runner.service.boot import Boot, PhaseSink
+from qemu_runner.service.consoles import Consoles
 from qemu_runner.service.live import Live
 from qemu_runner.service.machines import Machine, Machines
 from qemu_runner.service.power import WAITING
 from qemu_runner.service.tasks import Tasks
-from qemu_runner.store.console_log import ConsoleLog
-from qemu_runner.store.file_growth import FileGrowth
 from qemu_runner.store.guest_ledger import LEDGER
-from qemu_runner.store.machine_files import CONSOLE_LOG, MachineFiles
+from qemu_runner.store.machine_files import MachineFiles
 from qemu_runner.user_network import STREAM_DISCONNECTED_EVENT
 
 _LOG = logging.getLogger(__name__)
@@ -47,9 +46,8 @@ class Watching:
     Args:
         machines: The machines.
         files: Their files.
-        growth: Tells when a console grows.
+        consoles: Their consoles.
         sink: Is told each phase of each boot.
-        console_limit_bytes: How much of a console log is kept.
         reach: Tells where a port of a machine's guest is reached.
         monitor_lost: Awaited when a monitor's connection ends; most often the machine has, too.
         tasks: Owner of the watches.
@@ -59,26 +57,19 @@ class Watching:
         self,
         machines: Machines,
         files: MachineFiles,
-        growth: FileGrowth,
+        consoles: Consoles,
         sink: PhaseSink,
-        console_limit_bytes: int,
         reach: Reach,
         monitor_lost: MonitorLost,
         tasks: Tasks,
     ) -> None:
         self._machines = machines
         self._files = files
-        self._growth = growth
+        self._consoles = consoles
         self._sink = sink
-        self._console_limit_bytes = console_limit_bytes
         self._reach = reach
         self._monitor_lost = monitor_lost
         self._tasks = tasks
-
-    def console(self, machine: Machine) -> ConsoleLog:
-        """Return the machine's console log."""
-        path = self._files.directory(machine.machine_id) / CONSOLE_LOG
-        return ConsoleLog(path, self._console_limit_bytes)
 
     async def begin(self, machine: Machine, run: Run, session: QmpSession) -> Live:
         """Watch a process from now on; return what is seen of it.
@@ -97,8 +88,7 @@ class Watching:
             self._machines,
             machine,
             run,
-            self.console(machine),
-            self._growth,
+            self._consoles.of(machine.machine_id),
             self._sink,
             probing,
             watch.ask_agent_again,

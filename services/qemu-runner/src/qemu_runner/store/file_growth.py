@@ -1,4 +1,4 @@
-"""Tells when files grow, by inotify: nothing polls, and nobody who is slow stalls the writer.
+"""Tells when files grow or go, by inotify: nothing polls, and nobody who is slow stalls the writer.
 
 Reading a console through its socket would stall the guest whenever this process stands still; its log
 does not.
@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
-_IN_MODIFY: Final = 0x2
+# Written to; its links, so its end, and its mode; deleted.
+_WATCHED: Final = 0x2 | 0x4 | 0x400
+_OVERFLOW: Final = 0x4000
 _EVENT: Final = struct.Struct("iIII")
 _BUFFER_BYTES: Final = 65_536
 
@@ -25,7 +27,7 @@ class FileGrowth:
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
-        # inotify has one watch a file, however many ask for it.
+        # The kernel has one watch for each file, whoever asked for it.
         self._events: dict[int, list[asyncio.Event]] = {}
         self._descriptor = -1
 
@@ -40,16 +42,17 @@ class FileGrowth:
 
     @contextmanager
     def watching(self, path: Path, event: asyncio.Event | None = None) -> Iterator[asyncio.Event]:
-        """Yield an event that is set whenever the file was written to; its reader clears it.
+        """Yield an event that is set whenever the file was written to, or removed; its reader clears it.
 
         Args:
             path: The file; any number of readers may watch it.
             event: The one to set; None: a new one.
 
         Raises:
+            FileNotFoundError: It is not there.
             OSError: The file cannot be watched.
         """
-        number = self._checked(self._libc.inotify_add_watch(self._descriptor, os.fsencode(path), _IN_MODIFY))
+        number = self._checked(self._libc.inotify_add_watch(self._descriptor, os.fsencode(path), _WATCHED))
         mine = event or asyncio.Event()
         self._events.setdefault(number, []).append(mine)
         try:
@@ -73,7 +76,8 @@ class FileGrowth:
         while offset < len(data):
             number, mask, _, length = _EVENT.unpack_from(data, offset)
             offset += _EVENT.size + length
-            if number == -1 or mask & 0x4000:  # IN_Q_OVERFLOW: any of them may have grown
+            if number == -1 and mask & _OVERFLOW:
+                # Any of them may have grown.
                 for events in self._events.values():
                     _set(events)
             else:

@@ -21,6 +21,7 @@ from qemu_runner.domain.machine import (
 )
 from qemu_runner.domain.probe import Probe, ProbeKind
 from qemu_runner.domain.record import ExitReason, Holding, MachineExit, MachineRecord, Run
+from qemu_runner.domain.trouble import Trouble, TroubleKind
 
 SCHEMA: Final = 1
 
@@ -126,6 +127,16 @@ def _run(document: dict[str, Any] | None) -> Run | None:
                 for phase in document.get("phases", ())
             ),
             "extra_arguments": tuple(document.get("extra_arguments", ())),
+            "troubles": tuple(
+                Trouble(
+                    TroubleKind(trouble["kind"]),
+                    trouble["line"],
+                    int(trouble["count"]),
+                    _time(trouble["time"]),
+                    int(trouble["last_offset"]),
+                )
+                for trouble in document.get("troubles", ())
+            ),
         }
     )
 

@@ -2,7 +2,7 @@
 
 Both are first boots: the one by hand gets an overlay as empty as the launched one was. Ready is the agent's
 first answer, which is what can be seen of a guest without our stack. Without a card, since a tap is
-the runner's; the guest waits for a network that it does not have, its agent does not.
+the runner's; on both sides the boot waits 20 s for a network that the guest does not have.
 """
 
 import argparse

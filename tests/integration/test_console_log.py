@@ -55,8 +55,8 @@ def test_a_follower_gets_every_line_over_the_death_of_the_runner(cloud: Cloud) -
 
     whole = cloud.api.get(path)
     assert whole.content.startswith(seen)
-    part = cloud.api.get(path, headers={"Range": "bytes=10-29"})
-    assert (part.status_code, part.content) == (206, seen[10:30])
+    ranged = cloud.api.get(path, headers={"Range": "bytes=10-29"})
+    assert (ranged.status_code, ranged.content) == (206, seen[10:30])
     times = [
         (datetime.fromisoformat(found[1]), found[2])
         for line in cloud.api.get(f"{path}?timestamps=true").text.splitlines()

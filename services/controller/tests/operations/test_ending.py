@@ -245,6 +245,18 @@ async def test_a_clock_that_is_set_back_does_not_keep_what_is_queued_waiting(wor
     assert done.state is State.SUCCEEDED
 
 
+async def test_a_clock_that_is_set_back_by_little_delays_nothing_either(world: World) -> None:
+    (step,) = world.make_plan(names=["a"])
+    step.faults = [NotYet(Problem("SLOW", ""))]
+    async with world.running() as engine:
+        operation = await accepted(engine)
+        pause_s = await world.clock.until_asleep_for(60)
+        world.clock.wall -= timedelta(seconds=90)
+        world.clock.advance(pause_s)
+        done = await asyncio.wait_for(engine.wait(operation, LONG_S), 10)
+    assert (done.state, len(step.attempts)) == (State.SUCCEEDED, 2)
+
+
 async def test_a_precondition_that_is_gone_at_the_start_fails_the_operation(world: World) -> None:
     def refuse(conn: object, operation: object) -> None:
         raise permanent("GONE")

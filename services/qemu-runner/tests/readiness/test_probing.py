@@ -97,11 +97,17 @@ async def probed(monkeypatch: pytest.MonkeyPatch, *probes: Probe, **more: Any) -
         await asyncio.wait({task})
 
 
+async def at_rest() -> None:
+    """Let everything run that need not wait for something."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 async def test_nothing_is_tried_before_what_events_tell_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     async with probed(monkeypatch, AGENT, SERIAL, TCP) as guest:
         guest.listens = True
         guest.now(running=True, connected=True)
-        await asyncio.sleep(0)
+        await at_rest()
         assert guest.attempts == []
         guest.probing.console(b"web-1 login: ")
         await guest.until(lambda: guest.readies == 1)
@@ -111,7 +117,7 @@ async def test_nothing_is_tried_before_what_events_tell_holds(monkeypatch: pytes
 async def test_a_guest_that_is_paused_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     async with probed(monkeypatch, TCP) as guest:
         guest.now(running=False)
-        await asyncio.sleep(0.01)
+        await at_rest()
         assert guest.attempts == []
         guest.now(running=True)
         await guest.until(lambda: bool(guest.attempts))
@@ -155,15 +161,14 @@ async def test_evidence_that_differs_each_time_hurries_no_attempt(monkeypatch: p
         monkeypatch.setattr(probing, "_FIRST_PAUSE_S", 3600.0)
         guest.now(connected=True)
         await guest.until(lambda: bool(guest.probing.results[0].evidence))
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await at_rest()
         assert guest.ran == ["/bin/true"]
 
 
 async def test_a_program_runs_only_while_the_agent_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     async with probed(monkeypatch, EXEC) as guest:
         guest.now(connected=False)
-        await asyncio.sleep(0.01)
+        await at_rest()
         assert guest.ran == []
         guest.exit_code = 0
         guest.now(connected=True)

@@ -79,6 +79,7 @@ async def test_a_guest_that_reboots_is_counted_and_its_agent_is_gone_meanwhile(s
     assert (seen.phase, seen.incarnation, seen.agent.connected) == (ACTIVE, 1, False)
     assert seen.boot_time.ToDatetime() > first.boot_time.ToDatetime()
     await stack.until_agent(machine_id)
+    assert (await stack.get(machine_id)).boots == 2, "however often its firmware resets"
 
 
 async def test_a_reboot_that_nobody_watched_is_counted_by_the_next_runner(stack: RunnerStack) -> None:

@@ -42,12 +42,20 @@ class Claims:
 
 
 def claim(
-    conn: Connection, ledger: Ledger, owner: str, limit: int, live: Collection[str], *, shared: bool = False
+    conn: Connection,
+    ledger: Ledger,
+    owner: str,
+    limit: int,
+    live: Collection[str],
+    *,
+    shared: bool = False,
+    set_back: bool = False,
 ) -> Claims:
     """Give up to `limit` due operations to `owner`; end those whose time ran out in the queue.
 
     `live` are the ids that the caller has not finished with: a run never meets itself. Where the database is
-    `shared`, what belongs to owners whose lease has run out is due too.
+    `shared`, what belongs to owners whose lease has run out is due too. Where the clock was `set_back`, all
+    that waits was written under another one, and is due.
 
     Raises:
         LostLease: The caller's own lease has run out.
@@ -58,6 +66,8 @@ def claim(
         if not lease.stands(conn, owner):
             raise LostLease(f"the lease of {owner} has run out")
     _release_strays(conn, owner, live, now)
+    if set_back:
+        conn.execute(update(operations).where(READY, operations.c.not_before > now).values(not_before=now))
     _expire(conn, ledger, now)
     known = operations.c.kind.in_(ledger.kinds)
     due_now = or_(operations.c.not_before <= now, operations.c.not_before > now + _BEYOND_ALL_WAITS)

@@ -15,6 +15,8 @@ from typing import Final, Protocol
 from controller.operations.operation import OperationId
 
 STEP_VARIABLE: Final = "QC_CLOCK_STEP_FILE"
+# A clock that is only slewed (adjtime) loses less between two looks.
+_SET_BACK_S: Final = 1.0
 
 
 class Clock(Protocol):
@@ -57,6 +59,22 @@ class SteppedClock(SystemClock):
         with suppress(FileNotFoundError):
             ahead_s = float(self._file.read_text(encoding="utf-8"))
         return super().now() + timedelta(seconds=ahead_s)
+
+
+class StepsBack:
+    """Notices that a wall clock was set back between two looks, by the monotonic clock beside it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ahead_s = self._wall_less_monotonic_s()
+
+    def noticed(self) -> bool:
+        """Tell whether it was set back since the last look."""
+        before, self._ahead_s = self._ahead_s, self._wall_less_monotonic_s()
+        return self._ahead_s < before - _SET_BACK_S
+
+    def _wall_less_monotonic_s(self) -> float:
+        return self._clock.now().timestamp() - self._clock.monotonic()
 
 
 def wall_clock_of(environ: Mapping[str, str]) -> SystemClock:

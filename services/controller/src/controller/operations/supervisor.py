@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from controller.database import Database
 from controller.operations.attempt import backoff_s
 from controller.operations.claim import Claims, claim
+from controller.operations.clock import StepsBack
 from controller.operations.failpoints import FailPoints
 from controller.operations.hold import Hold
 from controller.operations.lease import Lease
@@ -68,6 +69,8 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._abandoned: set[asyncio.Task[None]] = set()
         self._turned: dict[str, int] = {}
+        self._steps_back = StepsBack(self._clock)
+        self._set_back = False
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
         self._stopping = False
@@ -140,11 +143,21 @@ class Supervisor:
             live = frozenset(self._live)
             began = self._clock.monotonic()
             database = self._carrier.database
+            self._set_back = self._steps_back.noticed() or self._set_back
 
             def look_for_work(conn: Connection) -> Claims:
-                return claim(conn, self._carrier.ledger, owner, free, live, shared=database.shared)
+                return claim(
+                    conn,
+                    self._carrier.ledger,
+                    owner,
+                    free,
+                    live,
+                    shared=database.shared,
+                    set_back=self._set_back,
+                )
 
             claims = await database.write(look_for_work)
+            self._set_back = False
             self._metrics.claim_seconds.observe(self._clock.monotonic() - began)
             self._waits_since = claims.waits_since
             self._carrier.fail_point("claim.after_commit")

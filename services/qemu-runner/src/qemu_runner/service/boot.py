@@ -26,6 +26,8 @@ from qemu_runner.service.machines import Machine, Machines
 
 _LOG = logging.getLogger(__name__)
 _KERNEL_LINE: Final = b"] Linux version "
+# Far more than a firmware takes from its first instruction to its own reset.
+_SAME_REBOOT_S: Final = 10.0
 
 PhaseSink = Callable[[MachineRecord, Run, ReachedPhase], None]
 """Is told each phase once, when it is complete."""
@@ -64,6 +66,7 @@ class Boot:
         self._guest_changed = guest_changed
         self._panicked = panicked
         self._panic = False
+        self._reset: tuple[float, int] | None = None
         self._incarnation = run.incarnation
         # Of the boot whose output is read next; the ones before it are over.
         self._offset = max(run.console_offset, run.boot_offset)
@@ -103,9 +106,18 @@ class Boot:
                     await self._panicked()
                 await self._grown(grown)
 
-    async def begun_again(self) -> None:
-        """Record that the guest boots again: what it prints from now on belongs to another boot."""
+    async def begun_again(self, *, by_guest: bool) -> None:
+        """Record that the guest boots again: what it prints from now on belongs to another boot.
+
+        SeaBIOS that was reset finds itself in the memory of the boot before, and resets the machine once
+        more, or twice. So a reset that the guest made soon after another one, and before it has printed
+        anything or opened a port, is of the same reboot.
+        """
         moment, offset = datetime.now(UTC), await self._console.log.size()
+        before, now_s = self._reset, asyncio.get_running_loop().time()
+        if by_guest and before is not None and now_s - before[0] < _SAME_REBOOT_S and offset == before[1]:
+            return
+        self._reset = (now_s, offset)
         self._offset = offset
         self._kernels, self._panic = 0, False
         self._parser = ConsoleParser()
@@ -113,6 +125,10 @@ class Boot:
         self._clock = BootClock(moment, None, ())
         self._probing.begin_anew()
         await self._update("boot", lambda record: record.booted(moment, offset))
+
+    def port_opened(self) -> None:
+        """Take it that the guest has booted: it has opened a port, if it has printed nothing."""
+        self._reset = None
 
     async def agent_answered(self) -> None:
         """Record the agent's first answer."""

@@ -190,6 +190,8 @@ class _Watch:
         data = event.get("data", {})
         match event["event"]:
             case "VSERPORT_CHANGE" if data.get("id") == AGENT_PORT_ID:
+                if data["open"]:
+                    self.boot.port_opened()
                 self.agent.port_changed(is_open=bool(data["open"]))
             case "STOP":
                 self._stood_still = True
@@ -206,7 +208,7 @@ class _Watch:
             case "GUEST_PANICKED":
                 await self._note(lambda run: replace(run, panicked=True))
             case "RESET":
-                await self._begun_again()
+                await self._begun_again(by_guest=data.get("reason") == "guest-reset")
             case "BLOCK_IO_ERROR" if data.get("action") == "stop":
                 self._live.io_error = _disk_fault(data)
             case name if name == STREAM_DISCONNECTED_EVENT:
@@ -228,10 +230,10 @@ class _Watch:
             return
         await self._note(lambda run: replace(run, panicked=True))
 
-    async def _begun_again(self) -> None:
+    async def _begun_again(self, *, by_guest: bool) -> None:
         """Count another boot; until the guest opens its agent's port again, nobody answers there."""
         self._live.agent = replace(self._live.agent, connected=False, since=datetime.now(UTC))
-        await self.boot.begun_again()
+        await self.boot.begun_again(by_guest=by_guest)
 
     async def _note(self, change: Callable[[Run], Run]) -> None:
         """Record something of the run."""

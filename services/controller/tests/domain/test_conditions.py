@@ -3,18 +3,9 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from controller.domain.cloud_init import CloudInit, CloudInitStatus
 from controller.domain.condition import Condition, ConditionStatus, View, derive
-from controller.domain.machine import (
-    Address,
-    CloudInit,
-    CloudInitStatus,
-    Machine,
-    MachineExit,
-    MachinePhase,
-    NicView,
-    ProbeView,
-    Trouble,
-)
+from controller.domain.machine import Address, Machine, MachineExit, MachinePhase, NicView, ProbeView, Trouble
 from controller.domain.probe import AGENT, Probe, ProbeKind
 from controller.domain.readiness import Readiness
 

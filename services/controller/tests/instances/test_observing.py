@@ -10,7 +10,8 @@ from typing import Any
 import grpc
 import pytest
 from controller.database import DatabaseUnavailable
-from controller.domain.machine import CloudInit, CloudInitStage, CloudInitStatus, Guest
+from controller.domain.cloud_init import CloudInit, CloudInitStage, CloudInitStatus
+from controller.domain.machine import Guest
 from controller.instances.observations import Observations
 from controller.ports import ImageEvent
 from controller.records import instance_rows

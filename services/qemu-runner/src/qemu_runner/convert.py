@@ -1,10 +1,9 @@
 """Between the contract's messages and the domain's values. Nothing else knows the messages."""
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
-from qcontroller.controller.v1 import host_pb2, instance_pb2
+from qcontroller.controller.v1 import instance_pb2
 from qcontroller.runner.v1 import runner_pb2
 
 from qemu_runner.console_messages import trouble_message
@@ -30,15 +29,10 @@ from qemu_runner.domain.record import MachineExit
 from qemu_runner.errors import SpecFault, SpecInvalidError
 from qemu_runner.guest_messages import address_message, info_message, time_message
 from qemu_runner.probe_messages import probe_message, probe_of
-from qemu_runner.service.host import DependencyState, HostLeak, NodeState
 from qemu_runner.service.quarantine import Unclaimed
-from qemu_runner.service.vm_hosts import VmHostState
-from qemu_runner.user_network import Check, CheckStatus
 
 _SEED_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
-# What the contract's numbers hold, 4 PiB: network file systems tell of exbibytes.
-_MOST_MIB: Final = 2**32 - 1
 _PHASES: Final = {
     MachinePhase.ABSENT: runner_pb2.MACHINE_PHASE_ABSENT,
     MachinePhase.PREPARING: runner_pb2.MACHINE_PHASE_PREPARING,
@@ -46,20 +40,10 @@ _PHASES: Final = {
     MachinePhase.ACTIVE: runner_pb2.MACHINE_PHASE_ACTIVE,
     MachinePhase.EXITED: runner_pb2.MACHINE_PHASE_EXITED,
 }
-_VM_HOST_STATES: Final = {
-    VmHostState.READY: host_pb2.NODE_STATE_READY,
-    VmHostState.DRAINING: host_pb2.NODE_STATE_DRAINING,
-    VmHostState.UNREACHABLE: host_pb2.NODE_STATE_UNREACHABLE,
-}
 _STEPS: Final = {
     StopStep.POWERDOWN: runner_pb2.STOP_STEP_POWERDOWN,
     StopStep.QUIT: runner_pb2.STOP_STEP_QUIT,
     StopStep.KILL: runner_pb2.STOP_STEP_KILL,
-}
-_CHECKS: Final = {
-    CheckStatus.PASS: host_pb2.CHECK_STATUS_PASS,
-    CheckStatus.WARN: host_pb2.CHECK_STATUS_WARN,
-    CheckStatus.FAIL: host_pb2.CHECK_STATUS_FAIL,
 }
 
 
@@ -234,67 +218,6 @@ def stop_message(part: Part) -> runner_pb2.StopMachineResponse:
     if not isinstance(part, StopStep):
         raise TypeError("a stop tells of its steps only")
     return runner_pb2.StopMachineResponse(step=_STEPS[part])
-
-
-def node_message(node: NodeState) -> host_pb2.Node:
-    """Return what is told of the host."""
-    return host_pb2.Node(
-        name=node.name,
-        # It answers; what keeps it from taking machines stands in `message` and in the dependencies.
-        state=host_pb2.NODE_STATE_READY,
-        arch="x86_64",
-        qemu_version=node.qemu_version,
-        accelerators=[
-            host_pb2.Accelerator(name=a.name, usable=a.usable, reason="" if a.usable else a.reason)
-            for a in node.accelerators
-        ],
-        accelerator=node.accelerator,
-        speed_factor=node.speed_factor,
-        cpus=host_pb2.CpuCapacity(total=node.size.cpus, allocated=node.allocated.cpus),
-        memory=host_pb2.MemoryCapacity(total=node.size.memory_mib, allocated=node.allocated.memory_mib),
-        disk=host_pb2.DiskCapacity(
-            total=min(node.disk_total_mib, _MOST_MIB), free=min(node.disk_free_mib, _MOST_MIB)
-        ),
-        message=node.message,
-        vm_hosts=[
-            host_pb2.VmHost(
-                name=view.name,
-                generation=view.generation,
-                qemu_version=view.qemu_version,
-                state=_VM_HOST_STATES[view.state],
-                machines=view.machines,
-                since=time_message(view.since),
-                message=view.message,
-            )
-            for view in node.vm_hosts
-        ],
-    )
-
-
-def dependency_messages(states: Iterable[DependencyState]) -> list[host_pb2.Dependency]:
-    """Return what is told of the vm-hosts."""
-    return [
-        host_pb2.Dependency(name=s.name, up=s.up, since=time_message(s.since), detail=s.detail)
-        for s in states
-    ]
-
-
-def leak_messages(leaks: Iterable[HostLeak]) -> list[host_pb2.Leak]:
-    """Return what is told of leaks."""
-    return [
-        host_pb2.Leak(
-            kind=leak.kind,
-            name=leak.name,
-            owner=leak.owner,
-            since=None if leak.since is None else time_message(leak.since),
-        )
-        for leak in leaks
-    ]
-
-
-def check_messages(checks: Iterable[Check]) -> list[host_pb2.Check]:
-    """Return what is told of the doctor's checks."""
-    return [host_pb2.Check(name=c.name, status=_CHECKS[c.status], detail=c.detail, fix=c.fix) for c in checks]
 
 
 def _exit(exit_: MachineExit) -> runner_pb2.MachineExit:

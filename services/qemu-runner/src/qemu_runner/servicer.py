@@ -8,7 +8,7 @@ from typing import Any
 from qcontroller.runner.v1 import runner_pb2, runner_pb2_grpc
 from servicekit.telemetry import current_traceparent
 
-from qemu_runner import convert
+from qemu_runner import convert, host_messages
 from qemu_runner.console_messages import console_message, reading_of
 from qemu_runner.domain.machine import MachineId
 from qemu_runner.domain.observation import Observation
@@ -212,7 +212,7 @@ class MachineServicer(runner_pb2_grpc.MachineServiceServicer):
                 case SnapshotComplete():
                     yield runner_pb2.WatchMachinesResponse(snapshot_complete=runner_pb2.SnapshotComplete())
                 case NodeChanged():
-                    node = convert.node_message(await self._services.host.node())
+                    node = host_messages.node_message(await self._services.host.node())
                     yield runner_pb2.WatchMachinesResponse(node=node)
                 case Heartbeat():
                     yield runner_pb2.WatchMachinesResponse()
@@ -270,15 +270,15 @@ class HostServicer(runner_pb2_grpc.HostServiceServicer):
     async def GetHost(self, _request: runner_pb2.GetHostRequest, _context: Any) -> runner_pb2.GetHostResponse:
         host = self._services.host
         return runner_pb2.GetHostResponse(
-            node=convert.node_message(await host.node()),
-            dependencies=convert.dependency_messages(host.dependencies()),
+            node=host_messages.node_message(await host.node()),
+            dependencies=host_messages.dependency_messages(host.dependencies()),
         )
 
     async def ListHostLeaks(
         self, _request: runner_pb2.ListHostLeaksRequest, _context: Any
     ) -> runner_pb2.ListHostLeaksResponse:
         leaks = await self._services.host.leaks()
-        return runner_pb2.ListHostLeaksResponse(leaks=convert.leak_messages(leaks))
+        return runner_pb2.ListHostLeaksResponse(leaks=host_messages.leak_messages(leaks))
 
     async def ListUnclaimedMachines(
         self, request: runner_pb2.ListUnclaimedMachinesRequest, _context: Any
@@ -292,7 +292,7 @@ class HostServicer(runner_pb2_grpc.HostServiceServicer):
         self, _request: runner_pb2.RunHostDoctorRequest, _context: Any
     ) -> runner_pb2.RunHostDoctorResponse:
         checks = await self._services.doctor.examine()
-        return runner_pb2.RunHostDoctorResponse(checks=convert.check_messages(checks))
+        return runner_pb2.RunHostDoctorResponse(checks=host_messages.check_messages(checks))
 
 
 async def _nothing(_machine: Machine, _emit: Emit) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,13 +21,13 @@ class Guest:
         machine: Any = SimpleNamespace(require=lambda: SimpleNamespace(boots=1, boot_time=None))
         run: Any = SimpleNamespace(
             incarnation=1, console_offset=0, boot_offset=0, first_boot=1,
-            start_time=datetime.now(UTC), kernel_start=None, phases=(),
+            start_time=datetime.now(UTC), kernel_start=None, phases=(), troubles=(),
         )  # fmt: skip
         self._run = cast("Run", run)
-        log: Any = SimpleNamespace(path=Path("/nowhere"), size=self._size)
+        console: Any = SimpleNamespace(log=SimpleNamespace(size=self._size))
         machines: Any = SimpleNamespace(update=self._update)
         self.boot = Boot(
-            machines, machine, self._run, log, nothing, nothing, nothing, lambda: None, self._panicked
+            machines, machine, self._run, console, nothing, nothing, lambda: None, self._panicked
         )
 
     async def _size(self) -> int:

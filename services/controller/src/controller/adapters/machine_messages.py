@@ -8,12 +8,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from qcontroller.controller.v1 import host_pb2, instance_pb2
 from qcontroller.runner.v1 import runner_pb2
 
+from controller.domain.cloud_init import CloudInit, CloudInitStage, CloudInitStatus
 from controller.domain.machine import (
     Address,
     BootPhase,
-    CloudInit,
-    CloudInitStage,
-    CloudInitStatus,
     Guest,
     GuestInterface,
     GuestOs,

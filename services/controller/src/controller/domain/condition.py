@@ -6,15 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from controller.domain.machine import (
-    IO_ERROR,
-    KNOWN_BEFORE_BOOT,
-    CloudInit,
-    CloudInitStatus,
-    Machine,
-    MachinePhase,
-    NicView,
-)
+from controller.domain.cloud_init import CloudInit, CloudInitStatus
+from controller.domain.machine import IO_ERROR, KNOWN_BEFORE_BOOT, Machine, MachinePhase, NicView
 from controller.domain.readiness import Readiness
 
 RUNNER_UNREACHABLE: Final = "RUNNER_UNREACHABLE"

@@ -7,10 +7,11 @@ show a secret.
 from datetime import UTC, datetime
 from typing import Any
 
+from controller.domain.cloud_init import CloudInitStage, CloudInitStatus
 from controller.domain.condition import Condition
 from controller.domain.instance import Failure, Instance
 from controller.domain.lifecycle import InstanceState
-from controller.domain.machine import Address, BootPhase, CloudInitStage, CloudInitStatus, Guest, NicView
+from controller.domain.machine import Address, BootPhase, Guest, NicView
 from controller.domain.node import Node, VmHost
 from controller.records.readiness_documents import duration_text, readiness_document
 

@@ -6,10 +6,11 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 from qcontroller.controller.v1 import host_pb2, instance_pb2
 
+from controller.domain.cloud_init import CloudInitStatus
 from controller.domain.console import ConsoleChunk
 from controller.domain.instance import Instance
 from controller.domain.lifecycle import InstanceState
-from controller.domain.machine import Address, BootPhase, CloudInitStatus, Guest, NicView
+from controller.domain.machine import Address, BootPhase, Guest, NicView
 from controller.domain.node import Check, Dependency, Leak, Node
 from controller.domain.orphan import Orphan
 from controller.domain.readiness import Readiness

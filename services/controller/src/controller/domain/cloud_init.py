@@ -1,4 +1,4 @@
-"""What a guest's cloud-init tells of itself. It is the guest's own word, and decides nothing but a condition."""
+"""What a guest's cloud-init tells of itself: the guest's own word, which decides nothing but a condition."""
 
 from dataclasses import dataclass
 from datetime import datetime

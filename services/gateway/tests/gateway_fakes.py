@@ -307,7 +307,9 @@ class FakeController(
         first = await anext(request_iterator)
         self.answer("AttachConsole", first.attach, lambda: first)
         try:
-            opened = console_pb2.ConsoleOpened(offset=first.attach.viewer.offset, label="viewer 1")
+            opened = console_pb2.ConsoleOpened(
+                offset=first.attach.viewer.offset, label="viewer 1", end_offset=first.attach.viewer.offset
+            )
             yield told(opened=opened)
             yield told(role=console_pb2.ConsoleRole(writer=first.attach.viewer.write, since=NOW))
             async for request in request_iterator:

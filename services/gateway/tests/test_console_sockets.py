@@ -63,7 +63,7 @@ async def ticket(wire: ApiClient, name: str = "web-1") -> str:
 
 async def test_input_goes_in_and_output_comes_as_bytes(url: str, rest: Stand) -> None:
     async with connect(f"{url}?offset=7&write=true&force=true&viewer=ada") as socket:
-        assert (await message(socket))["opened"] == {"offset": 7, "label": "viewer 1"}
+        assert (await message(socket))["opened"] == {"offset": 7, "label": "viewer 1", "endOffset": 7}
         assert (await message(socket))["role"]["writer"]
         for sent, seen in (
             (b"\x00\xff", b"\x00\xff"),

@@ -81,6 +81,10 @@ class ConsoleLogs:
         pieces = await self._open(call, request)
         # What has been given back is left out of the range (RFC 9110, 15.3.7: a subset may be sent).
         first = max(span.first, pieces.offset)
+        if first > span.last:
+            # All of it has been given back since its size was asked for.
+            pieces.close()
+            raise RangeError(pieces.total_bytes, first_byte=pieces.first_kept)
         return StreamedBytes(
             pieces.texts(None),
             status=206,

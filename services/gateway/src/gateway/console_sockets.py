@@ -116,6 +116,8 @@ class ConsoleSockets:
         tickets: list[str] = scope.get(TICKET_KEY, [])
         if len(tickets) > 1:
             faults.append(Fault("/query/ticket", "is given more than once"))
+        if call.query.get("force") and not call.query.get("write"):
+            faults.append(Fault("/query/force", "needs write=true: it takes the role from whoever has it"))
         if faults:
             raise RequestInvalidError(faults)
         if tickets:

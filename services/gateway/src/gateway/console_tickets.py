@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from gateway.errors import ConsoleTicketError, ConsoleTicketsExhaustedError
+from gateway.errors import ConsoleTicketError
 
 VALID_S: Final = 30.0
 _MOST: Final = 1024
@@ -52,16 +52,14 @@ class ConsoleTickets:
     def issue(self, instance: str, instance_id: str) -> Ticket:
         """Return a new ticket for the console of `instance`.
 
-        Raises:
-            ConsoleTicketsExhaustedError: So many wait to be used already.
+        Where there are many, one that is over makes room, or else the oldest: a page that asks for tickets
+        without end costs others another ticket, not the console.
         """
         now = self._clock()
         self._forget(now)
         if len(self._issued) >= _MOST:
-            over = [key for key, one in self._issued.items() if one.used or one.until <= now]
-            if not over:
-                raise ConsoleTicketsExhaustedError(_MOST)
-            del self._issued[over[0]]
+            over = (key for key, one in self._issued.items() if one.used or one.until <= now)
+            del self._issued[next(over, next(iter(self._issued)))]
         value = secrets.token_urlsafe(_BYTES)
         self._issued[_digest(value)] = _Issued(instance, instance_id, now + VALID_S)
         return Ticket(value, datetime.now(UTC) + timedelta(seconds=VALID_S))

@@ -21,7 +21,6 @@ Exception tree::
     │   ├── HostNotAllowedError
     │   └── OriginNotAllowedError
     ├── ConsoleTicketError           a console's ticket is missing, used, too old or none of ours
-    ├── ConsoleTicketsExhaustedError   so many of them wait to be used already
     ├── PreconditionFailedError      If-Match names another generation
     ├── PeerUnavailableError         the controller or the image store is away or too slow
     ├── ConsoleGapError              a part of a log was given back before it was read
@@ -217,17 +216,6 @@ class OriginNotAllowedError(AccessError):
 
 class ConsoleTicketError(GatewayError):
     """A page may not attach to a console with this ticket, or with none; `reason` says which it is."""
-
-
-class ConsoleTicketsExhaustedError(GatewayError):
-    """No more tickets are issued until some are used or have expired."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(
-            "CONSOLE_TICKETS_EXHAUSTED",
-            f"{limit} tickets wait to be used; no more are issued.",
-            metadata={"limit": str(limit)},
-        )
 
 
 class PreconditionFailedError(GatewayError):

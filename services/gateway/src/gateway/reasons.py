@@ -245,7 +245,6 @@ REASONS: Final[dict[str, Reason]] = {
     "CONSOLE_VIEWERS_EXHAUSTED": Reason(
         503, "Too many look at consoles", "Detach one; `metadata.limit` is the limit.", 5
     ),
-    "CONSOLE_TICKETS_EXHAUSTED": Reason(503, "Too many tickets wait to be used", "Try again.", 30),
     "RESOURCE_EXHAUSTED": Reason(503, "A limit is reached", "Try again later.", 5),
     "DISK_FULL": Reason(503, "The disk is full", "Free space on the node or in the image store.", 5),
     "RUNNER_UNAVAILABLE": Reason(

@@ -26,6 +26,11 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _above_debug(record: logging.LogRecord) -> bool:
+    """Keep what uvicorn logs at DEBUG out: request lines with their queries, and what is typed on consoles."""
+    return record.levelno > logging.DEBUG
+
+
 @asynccontextmanager
 async def http_server(
     app: ASGIApp, listen: str, closing: asyncio.Event
@@ -38,8 +43,7 @@ async def http_server(
         AddressInUseError: The address cannot be had.
     """
     bound = _bound(listen)
-    # At DEBUG it logs request lines with their queries, and what is typed on consoles.
-    logging.getLogger("uvicorn.error").setLevel(logging.INFO)
+    logging.getLogger("uvicorn.error").addFilter(_above_debug)
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -48,7 +52,7 @@ async def http_server(
         server_header=False,
         proxy_headers=False,
         ws="websockets-sansio",
-        # Clients have nothing to say; a ping tells the dead from the silent.
+        # A ping tells the dead from the silent.
         ws_max_size=_SOCKET_MESSAGE_BYTES,
         ws_ping_interval=_PING_EVERY_S,
         ws_ping_timeout=_PONG_WITHIN_S,

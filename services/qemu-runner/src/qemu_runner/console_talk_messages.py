@@ -47,8 +47,8 @@ def command_of(message: pb.ConsoleCommand) -> Command:
 def news_message(news: News) -> pb.ConsoleNews:
     """Return what a viewer is told."""
     match news:
-        case Opened(offset=offset, label=label):
-            return pb.ConsoleNews(opened=pb.ConsoleOpened(offset=offset, label=label))
+        case Opened(offset=offset, label=label, end_offset=end):
+            return pb.ConsoleNews(opened=pb.ConsoleOpened(offset=offset, label=label, end_offset=end))
         case Output(data=data):
             return pb.ConsoleNews(output=data)
         case Gap(begin=begin, end=end):

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'qcontroller/controller/v1/console.proto\x12\x19qcontroller.controller.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\\\n\rConsoleViewer\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x06offset\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05write\x18\x03 \x01(\x08\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x42\t\n\x07_offset\"\xa4\x01\n\x0e\x43onsoleCommand\x12\x0f\n\x05input\x18\x01 \x01(\x0cH\x00\x12:\n\x06resize\x18\x02 \x01(\x0b\x32(.qcontroller.controller.v1.ConsoleResizeH\x00\x12=\n\x04role\x18\x03 \x01(\x0b\x32-.qcontroller.controller.v1.ConsoleRoleRequestH\x00\x42\x06\n\x04part\".\n\rConsoleResize\x12\x0f\n\x07\x63olumns\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x01(\r\"1\n\x12\x43onsoleRoleRequest\x12\x0c\n\x04take\x18\x01 \x01(\x08\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x8e\x03\n\x0b\x43onsoleNews\x12:\n\x06opened\x18\x01 \x01(\x0b\x32(.qcontroller.controller.v1.ConsoleOpenedH\x00\x12\x10\n\x06output\x18\x02 \x01(\x0cH\x00\x12\x34\n\x03gap\x18\x03 \x01(\x0b\x32%.qcontroller.controller.v1.ConsoleGapH\x00\x12\x36\n\x04role\x18\x04 \x01(\x0b\x32&.qcontroller.controller.v1.ConsoleRoleH\x00\x12<\n\x07resized\x18\x05 \x01(\x0b\x32).qcontroller.controller.v1.ConsoleResizedH\x00\x12G\n\rinput_refused\x18\x06 \x01(\x0b\x32..qcontroller.controller.v1.ConsoleInputRefusedH\x00\x12\x34\n\x03\x65nd\x18\x07 \x01(\x0b\x32%.qcontroller.controller.v1.ConsoleEndH\x00\x42\x06\n\x04part\".\n\rConsoleOpened\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\r\n\x05label\x18\x02 \x01(\t\"4\n\nConsoleGap\x12\x13\n\x0b\x66rom_offset\x18\x01 \x01(\x04\x12\x11\n\tto_offset\x18\x02 \x01(\x04\"w\n\x0b\x43onsoleRole\x12\x0e\n\x06writer\x18\x01 \x01(\x08\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07refused\x18\x04 \x01(\x08\x12\x0c\n\x04lost\x18\x05 \x01(\x08\"P\n\x0e\x43onsoleResized\x12\x0f\n\x07\x63olumns\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x01(\r\x12\x0f\n\x07\x61pplied\x18\x03 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"5\n\x13\x43onsoleInputRefused\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"<\n\nConsoleEnd\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'qcontroller/controller/v1/console.proto\x12\x19qcontroller.controller.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\\\n\rConsoleViewer\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x06offset\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05write\x18\x03 \x01(\x08\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x42\t\n\x07_offset\"\xa4\x01\n\x0e\x43onsoleCommand\x12\x0f\n\x05input\x18\x01 \x01(\x0cH\x00\x12:\n\x06resize\x18\x02 \x01(\x0b\x32(.qcontroller.controller.v1.ConsoleResizeH\x00\x12=\n\x04role\x18\x03 \x01(\x0b\x32-.qcontroller.controller.v1.ConsoleRoleRequestH\x00\x42\x06\n\x04part\".\n\rConsoleResize\x12\x0f\n\x07\x63olumns\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x01(\r\"1\n\x12\x43onsoleRoleRequest\x12\x0c\n\x04take\x18\x01 \x01(\x08\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x8e\x03\n\x0b\x43onsoleNews\x12:\n\x06opened\x18\x01 \x01(\x0b\x32(.qcontroller.controller.v1.ConsoleOpenedH\x00\x12\x10\n\x06output\x18\x02 \x01(\x0cH\x00\x12\x34\n\x03gap\x18\x03 \x01(\x0b\x32%.qcontroller.controller.v1.ConsoleGapH\x00\x12\x36\n\x04role\x18\x04 \x01(\x0b\x32&.qcontroller.controller.v1.ConsoleRoleH\x00\x12<\n\x07resized\x18\x05 \x01(\x0b\x32).qcontroller.controller.v1.ConsoleResizedH\x00\x12G\n\rinput_refused\x18\x06 \x01(\x0b\x32..qcontroller.controller.v1.ConsoleInputRefusedH\x00\x12\x34\n\x03\x65nd\x18\x07 \x01(\x0b\x32%.qcontroller.controller.v1.ConsoleEndH\x00\x42\x06\n\x04part\"B\n\rConsoleOpened\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\r\n\x05label\x18\x02 \x01(\t\x12\x12\n\nend_offset\x18\x03 \x01(\x04\"4\n\nConsoleGap\x12\x13\n\x0b\x66rom_offset\x18\x01 \x01(\x04\x12\x11\n\tto_offset\x18\x02 \x01(\x04\"w\n\x0b\x43onsoleRole\x12\x0e\n\x06writer\x18\x01 \x01(\x08\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07refused\x18\x04 \x01(\x08\x12\x0c\n\x04lost\x18\x05 \x01(\x08\"P\n\x0e\x43onsoleResized\x12\x0f\n\x07\x63olumns\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x01(\r\x12\x0f\n\x07\x61pplied\x18\x03 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"5\n\x13\x43onsoleInputRefused\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"<\n\nConsoleEnd\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,15 +43,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONSOLENEWS']._serialized_start=464
   _globals['_CONSOLENEWS']._serialized_end=862
   _globals['_CONSOLEOPENED']._serialized_start=864
-  _globals['_CONSOLEOPENED']._serialized_end=910
-  _globals['_CONSOLEGAP']._serialized_start=912
-  _globals['_CONSOLEGAP']._serialized_end=964
-  _globals['_CONSOLEROLE']._serialized_start=966
-  _globals['_CONSOLEROLE']._serialized_end=1085
-  _globals['_CONSOLERESIZED']._serialized_start=1087
-  _globals['_CONSOLERESIZED']._serialized_end=1167
-  _globals['_CONSOLEINPUTREFUSED']._serialized_start=1169
-  _globals['_CONSOLEINPUTREFUSED']._serialized_end=1222
-  _globals['_CONSOLEEND']._serialized_start=1224
-  _globals['_CONSOLEEND']._serialized_end=1284
+  _globals['_CONSOLEOPENED']._serialized_end=930
+  _globals['_CONSOLEGAP']._serialized_start=932
+  _globals['_CONSOLEGAP']._serialized_end=984
+  _globals['_CONSOLEROLE']._serialized_start=986
+  _globals['_CONSOLEROLE']._serialized_end=1105
+  _globals['_CONSOLERESIZED']._serialized_start=1107
+  _globals['_CONSOLERESIZED']._serialized_end=1187
+  _globals['_CONSOLEINPUTREFUSED']._serialized_start=1189
+  _globals['_CONSOLEINPUTREFUSED']._serialized_end=1242
+  _globals['_CONSOLEEND']._serialized_start=1244
+  _globals['_CONSOLEEND']._serialized_end=1304
 # @@protoc_insertion_point(module_scope)

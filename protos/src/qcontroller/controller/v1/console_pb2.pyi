@@ -189,19 +189,23 @@ class ConsoleOpened(_message.Message):
 
     OFFSET_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
+    END_OFFSET_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Of the first byte of output that follows."""
     label: _builtins.str
     """The label that others are told."""
+    end_offset: _builtins.int
+    """Length of the log then: what comes before it was written earlier, and is nothing to answer."""
     def __init__(
         self,
         *,
         offset: _builtins.int = ...,
         label: _builtins.str = ...,
+        end_offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "label", b"label", "offset", b"offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,7 +335,7 @@ class ConsoleEnd(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Why: "STOPPED", "GUEST_SHUTDOWN" and the other reasons of an end, or "DELETED"."""
+    """Why: "STOPPED", "GUEST_SHUTDOWN" and the other reasons of an end, "RESTARTED" (another run has begun) or "DELETED"."""
     detail: _builtins.str
     offset: _builtins.int
     """Of the byte that would have come next."""

@@ -19,6 +19,7 @@
 
   let socket = null;
   let offset = null; // of the next byte
+  let replayEnd = 0; // what lies before it was written before the page came: questions in it are nobody's any more
   let isWriter = false;
   let wantsToWrite = true; // a page takes the role where nobody has it
   let pauseMs = FIRST_PAUSE_MS;
@@ -78,13 +79,21 @@
     }
   }
 
+  // A terminal answers questions of the guest by itself, as if typed: not while it shows what was.
+  function listen() {
+    terminal.options.disableStdin = offset < replayEnd;
+  }
+
   function tell(message) {
     if (message.opened) {
       offset = message.opened.offset;
+      replayEnd = message.opened.endOffset;
+      listen();
       pauseMs = FIRST_PAUSE_MS;
       show("open", "connected");
     } else if (message.gap) {
       offset = message.gap.toOffset;
+      listen();
       terminal.write("\r\n[" + (message.gap.toOffset - message.gap.fromOffset) + " bytes are not shown]\r\n");
     } else if (message.role) {
       takeRole(message.role);
@@ -108,14 +117,16 @@
 
   function closed(event) {
     socket = null;
+    const last = byId("notice").textContent;
     takeRole({ writer: false, holder: "" });
     if (event.code === 1000) {
       show("ended", "ended");
-      notice(event.reason);
+      notice(last || event.reason);
     } else if (event.code === 4400 && !OTHER_TICKET.includes(event.reason)) {
       show("ended", "refused");
       notice(problem === null ? event.reason : problem.detail);
     } else {
+      notice(last);
       again();
     }
   }
@@ -160,7 +171,7 @@
         tell(JSON.parse(event.data));
       } else {
         offset += event.data.byteLength;
-        terminal.write(new Uint8Array(event.data));
+        terminal.write(new Uint8Array(event.data), listen);
       }
     };
     socket.onclose = closed;

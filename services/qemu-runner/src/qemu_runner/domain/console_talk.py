@@ -56,10 +56,11 @@ Command = Input | Resize | RoleRequest
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """First news: where the output begins, and what others call this viewer."""
+    """First news: where the output begins, what others call this viewer, and where the log ended then."""
 
     offset: int
     label: str
+    end_offset: int
 
 
 @dataclass(frozen=True, slots=True)

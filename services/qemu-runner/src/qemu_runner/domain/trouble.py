@@ -145,14 +145,12 @@ class TroubleParser:
             )
         else:
             self._begin, self._line = begin + len(text) - len(line), line
-        if _SUSPECT.search(text) is None:
-            return []
         return list(self._sightings(text, begin))
 
     def _sightings(self, text: bytes, begin: int) -> Iterator[Sighting]:
-        *lines, unended = text.split(b"\n")
-        for line in lines:
-            offset, begin = begin, begin + len(line) + 1
+        unended_at = text.rfind(b"\n") + 1
+        for at, line in _suspects(text[:unended_at]):
+            offset = begin + at
             told = _told_by(_plain(line))
             if told is None or offset == self._prompt_at:
                 continue
@@ -163,9 +161,23 @@ class TroubleParser:
                     continue
             yield Sighting(kind, _shown(words), offset)
         # Nobody ends the line of a prompt.
-        if begin != self._prompt_at and _PROMPT.search(plain := _plain(unended)):
-            self._prompt_at = begin
-            yield Sighting(TroubleKind.EMERGENCY_SHELL, _shown(plain), begin)
+        unended, offset = text[unended_at:], begin + unended_at
+        if (
+            offset != self._prompt_at
+            and _SUSPECT.search(unended)
+            and _PROMPT.search(plain := _plain(unended))
+        ):
+            self._prompt_at = offset
+            yield Sighting(TroubleKind.EMERGENCY_SHELL, _shown(plain), offset)
+
+
+def _suspects(text: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that hold a suspicious word, and where they begin; the others cost one search."""
+    at = 0
+    while (hit := _SUSPECT.search(text, at)) and (end := text.find(b"\n", hit.start())) >= 0:
+        begin = text.rfind(b"\n", 0, hit.start()) + 1
+        yield begin, text[begin:end]
+        at = end + 1
 
 
 def counted(

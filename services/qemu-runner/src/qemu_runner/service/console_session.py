@@ -139,9 +139,10 @@ class ConsoleSession:
     async def _tell(self) -> AsyncIterator[News]:
         wanted = self._wish.offset
         log = self._line.log
-        begin = log.begin(-_TAIL_BYTES if wanted is None else wanted, await log.size())
+        size = await log.size()
+        begin = log.begin(-_TAIL_BYTES if wanted is None else wanted, size)
         self._offset = await log.first_kept(begin)
-        yield Opened(self._offset, self.label)
+        yield Opened(self._offset, self.label, size)
         if wanted is not None and wanted < self._offset:
             yield Gap(wanted, self._offset)
         while True:
@@ -187,13 +188,17 @@ class ConsoleSession:
 
     def _end(self) -> End:
         record = self._line.machine.record
-        if record is None or record.exit is None:
-            return End("DELETED", "The machine is gone, or has been started anew.", self._offset)
+        if record is None:
+            return End("DELETED", "The machine is gone.", self._offset)
+        if record.exit is None:
+            return End("RESTARTED", "The machine has been started anew.", self._offset)
         return End(record.exit.reason, record.exit.message, self._offset)
 
     async def _input(self, data: bytes) -> None:
         holder = self._line.role.holder
-        if len(data) > MAX_INPUT_BYTES:
+        if self._is_over:
+            await self._post(InputRefused(Refusal.MACHINE_NOT_RUNNING, "That run of the machine has ended."))
+        elif len(data) > MAX_INPUT_BYTES:
             await self._post(
                 InputRefused(Refusal.INPUT_TOO_LARGE, f"At most {MAX_INPUT_BYTES} bytes at a time.")
             )

@@ -35,6 +35,7 @@ _LOG = logging.getLogger(__name__)
 MOST_VIEWERS_A_MACHINE: Final = 32
 MOST_VIEWERS: Final = 256
 _INPUT_S: Final = 10.0
+_IMPATIENCE_S: Final = 0.2
 
 
 class ConsoleSessions:
@@ -129,6 +130,8 @@ class _Line:
         self._path = path
         self._sizes = sizes
         self._input_s = input_s
+        # A guest that did not read is not waited for again until it does: what is behind it must not queue.
+        self._patience_s = input_s
         self._sending = asyncio.Lock()
 
     async def send(self, data: bytes) -> InputRefused | None:
@@ -137,15 +140,18 @@ class _Line:
         if state != "running":
             return InputRefused(Refusal.MACHINE_NOT_RUNNING, f"The machine's state is {state}.")
         async with self._sending:
+            patience_s = self._patience_s
             try:
-                await console_input.send(self._path, data, within_s=self._input_s)
+                await console_input.send(self._path, data, within_s=patience_s)
             except console_input.InputNotTakenError as exc:
                 _LOG.info(
                     "console input not taken", extra={"machine": self.machine.machine_id, "error": str(exc)}
                 )
+                self._patience_s = min(self._input_s, _IMPATIENCE_S)
                 return InputRefused(
-                    Refusal.INPUT_NOT_TAKEN, f"The guest did not read all of it within {self._input_s:g} s."
+                    Refusal.INPUT_NOT_TAKEN, f"The guest did not read all of it within {patience_s:g} s."
                 )
+            self._patience_s = self._input_s
         return None
 
     async def resize(self, number: int, size: Resize) -> Resized:

@@ -230,7 +230,7 @@ class Console:
 
     def _readable(self, wanted: Reading, size: int, until: int | None) -> int:
         """Return up to where a follower may read: with times, no further than they are noted."""
-        end = min(size, self._times.end) if wanted.timestamps and self._watched else size
+        end = min(size, self._times.end) if wanted.timestamps and self._watched and not self._unkept else size
         return end if until is None else min(end, until)
 
     async def _piece(self, chunk: ConsoleChunk, *, with_times: bool) -> ConsolePiece:

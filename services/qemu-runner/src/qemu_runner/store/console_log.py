@@ -21,6 +21,8 @@ _PUNCH_HOLE: Final = 0x02
 _BLOCK: Final = 4096
 _MOST_MARGIN_BYTES: Final = 1024 * 1024
 CHUNK_BYTES: Final = 256 * 1024
+# What is parsed at once, in the loop: a backlog must not keep it for long.
+_BITE_BYTES: Final = 16 * 1024
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -67,12 +69,17 @@ class ConsoleLog:
         end = min(size, wanted + length) if length else size
         if begin >= end:
             yield ConsoleChunk(begin, b"", size, self._kept_from(size))
+        told = begin >= end
         while begin < end:
             chunk = await self.chunk(begin, end - begin)
-            if not chunk.data:
+            # As long as the log was: who has been told a length gets no more, however it grows.
+            data = chunk.data[: max(0, end - chunk.offset)]
+            if data or not told:
+                yield ConsoleChunk(chunk.offset, data, size, chunk.first_kept)
+            if not data:
                 return
-            yield chunk
-            begin = chunk.offset + len(chunk.data)
+            told = True
+            begin = chunk.offset + len(data)
 
     @staticmethod
     def begin(offset: int, size: int) -> int:
@@ -85,7 +92,7 @@ class ConsoleLog:
 
     async def read_chunk(self, offset: int) -> bytes:
         """Return some bytes at `offset`; none at the end."""
-        return await in_thread(self._read, offset, CHUNK_BYTES)
+        return await in_thread(self._read, offset, _BITE_BYTES)
 
     async def size(self) -> int:
         """Return how long it is now."""

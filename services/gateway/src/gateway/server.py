@@ -27,7 +27,7 @@ class _Server(uvicorn.Server):
 
 
 def _above_debug(record: logging.LogRecord) -> bool:
-    """Keep what uvicorn logs at DEBUG out: request lines with their queries, and what is typed on consoles."""
+    """Keep out what uvicorn logs at DEBUG: request lines with their queries, what is typed on consoles."""
     return record.levelno > logging.DEBUG
 
 

@@ -250,7 +250,7 @@ class Probing:
                 self._reported, self.report = True, report
                 self._changed()
                 if report.doubts_schema and (faults := await schema_errors(agent)) and boot == self._boot:
-                    self.report = replace(report, schema_errors=faults)
+                    self.report = replace(report, schema_errors=faults).bounded()
                     self._changed()
 
     def _settle(self, state: CloudInitState) -> None:

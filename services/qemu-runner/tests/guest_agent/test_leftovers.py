@@ -159,7 +159,7 @@ async def test_handles_are_closed_before_anybody_else_has_a_way_to_the_agent_and
         task = asyncio.create_task(watch.run())
         async with asyncio.timeout(10):
             while host.commands.count("guest-exec") < 2:
-                await asyncio.sleep(0)
+                await watch.answers(within_s=1)
         task.cancel()
         await asyncio.wait({task})
     assert seen == [(1, [()])]

@@ -29,7 +29,8 @@ WHO_AM_I: Final = """\
 # -O: owned by whoever asks (dash, bash and busybox have it, POSIX has not).
 _REMOVE_PROGRAM: Final = """\
 started() { shift 19 && echo "$1"; }
-if [ -d "$1" ] && [ ! -L "$1" ] && [ -O "$1" ] && [ -O "$1/process" ] && read -r pid boot began < "$1/process" &&
+if [ -d "$1" ] && [ ! -L "$1" ] && [ -O "$1" ] && [ -O "$1/process" ] &&
+   read -r pid boot began < "$1/process" &&
    read -r now < /proc/sys/kernel/random/boot_id && [ "$boot" = "$now" ] &&
    read -r stat < "/proc/$pid/stat" && [ "$(started ${stat##*) })" = "$(started $began)" ]; then
   kill -KILL "$pid"

@@ -48,7 +48,10 @@ async def schema_errors(agent: Agent) -> tuple[str, ...]:
 
 
 async def _output(agent: Agent, *argv: str, timeout_s: float = _READ_S) -> bytes:
-    """Return what a program printed, 256 KiB at most; nothing where it cannot be had. `schema` tells by stderr and exit 1."""
+    """Return what a program printed, 256 KiB at most; nothing where it cannot be had.
+
+    `schema` tells by stderr and exit 1.
+    """
     try:
         result = await agent.execute(argv, {}, b"", timeout_s)
     except GuestError:

@@ -1,9 +1,12 @@
 """What is made of cloud-init's own files, well-meant and hostile."""
 
 import json
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from qemu_runner.convert import cloud_init_message
 from qemu_runner.domain.cloud_init import report_of, schema_errors_in, warnings_in
 
 # As cloud-init 22.4.2 (Debian 12) writes them.
@@ -26,6 +29,8 @@ STATUS: dict[str, Any] = {
 RESULT: dict[str, Any] = {
     "v1": {"datasource": "DataSourceNoCloud", "errors": STATUS["v1"]["modules-final"]["errors"]}
 }
+
+STAGES = ("init-local", "init", "modules-init", "modules-config", "modules-final")
 
 
 def dumped(document: Any) -> bytes:
@@ -184,3 +189,57 @@ def test_output_that_tells_no_schema_errors_gives_none(output: bytes) -> None:
 def test_hostile_output_of_the_schema_is_cut_in_time() -> None:
     assert len(schema_errors_in(b"Cloud config schema errors: " + b"a: '" * 100_000)) <= 16
     assert len(schema_errors_in(b"Cloud config schema errors: " + b"a: 'b\\" * 100_000)) <= 16
+
+
+@pytest.mark.parametrize("unit", [b"\\'", b"'", b'"', b"\\", b"a: '\\", b"'a\"", b'"\\\\'])
+def test_hostile_quotes_cost_no_more_than_their_length(unit: bytes) -> None:
+    began = time.process_time()
+    schema_errors_in(b"Cloud config schema errors: " + unit * (64 * 1024 // len(unit)))
+    # One pass takes milliseconds; one for each quote took eleven seconds.
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_quoted_value_is_left_out_however_long_it_is(quote: str, ended: bool) -> None:
+    value = f"{quote}{'x' * 10_001}, hunter2: y{quote if ended else ''}"
+    told = schema_errors_in(f"Cloud config schema errors: a.0: {value} is not of type 'array'".encode())
+    assert told == ("a.0: is not as the schema wants it",)
+
+
+def test_a_quote_inside_a_value_does_not_end_it() -> None:
+    told = schema_errors_in(
+        rb"Cloud config schema errors: a: 'it\'s, hunter2: y\\', b: "
+        b'"it\'s, hunter3: y", c: {} is not valid'
+    )
+    assert [fault.partition(":")[0] for fault in told] == ["a", "b", "c"]
+
+
+def test_a_report_has_room_in_16_kib_and_keeps_what_matters_most() -> None:
+    wide = "\N{CUNEIFORM SIGN A}" * 300
+    stage = {
+        "start": 1.0,
+        "finished": 2.0,
+        "errors": [f"('module-{n}', {n}) {wide}" for n in range(16)],
+        "recoverable_errors": {f"W{n}": [f"{n}{m} {wide}" for m in range(16)] for n in range(16)},
+    }
+    report = report_of(dumped({"v1": dict.fromkeys(STAGES, stage)}), dumped({"v1": {"errors": [wide]}}))
+    assert report is not None
+    assert cloud_init_message(report).ByteSize() > 128 * 1024
+    bounded = replace(report, schema_errors=(wide,) * 16).bounded()
+    assert cloud_init_message(bounded).ByteSize() <= 16 * 1024
+    assert (bounded.state, len(bounded.stages), len(bounded.failed_modules)) == ("error", 5, 16)
+    assert bounded.errors[:10] == report.errors[:10]
+
+
+def test_texts_that_stages_repeat_go_first() -> None:
+    stages = {
+        name: {"start": 1.0, "errors": [f"{name} {n} {'x' * 250}" for n in range(3)]} for name in STAGES
+    }
+    report = report_of(dumped({"v1": stages | {"init": stages["init"] | {"errors": ["w"] * 3}}}), b"")
+    assert report is not None
+    assert report.bounded() is report, "what has room stays as it is"
+    report = replace(report, warnings=tuple(f"{n} {'y' * 290}" for n in range(36)))
+    bounded = report.bounded()
+    assert (bounded.errors, bounded.warnings) == (report.errors, report.warnings)
+    assert all(stage.errors == () for stage in bounded.stages)

@@ -14,7 +14,8 @@ from qemu_runner.errors import (
     GuestExecTimeoutError,
     GuestProgramNotFoundError,
 )
-from scripted_agent import Answer, agent, channel, client, echo, port, refusing, reply
+from qemu_runner.guest_messages import info_message
+from scripted_agent import Answer, agent, channel, client, echo, port, refusing, reply, telling
 
 SHORT_S = 0.3
 
@@ -278,3 +279,32 @@ async def test_a_process_id_that_is_none_is_no_answer(tmp_path: Path, pid: objec
     async with agent(tmp_path, started) as path, client(path) as it:
         with pytest.raises(GuestAgentUnavailableError):
             await it.execute(("/bin/true",), {}, b"", 5)
+
+
+async def test_what_a_guest_tells_of_itself_has_room_in_16_kib(tmp_path: Path) -> None:
+    wide = "\N{CUNEIFORM SIGN A}" * 256
+    scoped = [{"ip-address": f"fe80::{n}%{wide}"} for n in range(64)]
+    plain = {
+        "name": "eth0",
+        "hardware-address": "52:54:00:00:00:01",
+        "ip-addresses": [{"ip-address": "10.0.0.2"}],
+    }
+    cards = [
+        plain,
+        *(
+            {"name": wide, "hardware-address": f"52:54:00:00:01:{n:02x}", "ip-addresses": scoped}
+            for n in range(63)
+        ),
+    ]
+    answers = {
+        "guest-get-host-name": {"host-name": wide},
+        "guest-get-osinfo": dict.fromkeys(
+            ("id", "name", "pretty-name", "version", "kernel-release", "machine"), wide
+        ),
+        "guest-network-get-interfaces": cards,
+        "guest-get-timezone": {"zone": wide, "offset": 0},
+    }
+    async with agent(tmp_path, telling(answers)) as path, client(path) as guest:
+        info = await guest.info()
+    assert info_message(info).ByteSize() <= 16 * 1024
+    assert (info.hostname, info.interfaces[0].addresses[0].address) == (wide, "10.0.0.2")

@@ -3,16 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from local_agent import LocalAgent
 from qemu_runner.domain.guest_file import FileEnd, FileWish
 from qemu_runner.domain.guest_program import Program
 from qemu_runner.domain.leftover import Leftover, leftover_in, leftover_of
+from qemu_runner.domain.observation import AgentState
 from qemu_runner.errors import GuestAgentRefusedError, GuestError
 from qemu_runner.guest_agent import files, leftovers
 from qemu_runner.guest_agent.client import GuestAgent
 from qemu_runner.guest_agent.streaming import run
+from qemu_runner.service.agent_watch import AgentWatch
+from qemu_runner.service.live import Live
 from qemu_runner.store.guest_ledger import GuestLedger
 from scripted_agent import agent, client
 
@@ -34,6 +39,7 @@ async def next_life(guest: GuestAgent, tmp_path: Path) -> tuple[Leftover, ...]:
     ledger = GuestLedger(tmp_path / "in-guest", lambda: None)
     found = await ledger.left()
     for leftover in found:
+        await leftovers.close(guest, leftover)
         await leftovers.remove(guest, leftover)
         await ledger.forget(leftover)
     assert await ledger.left() == ()
@@ -99,7 +105,7 @@ async def test_a_process_that_only_has_the_same_number_is_not_ended(
         stat = Path(f"/proc/{sleeper.pid}/stat").read_text().rpartition(") ")[2].split()
         for directory, moment, of in (("a", str(int(stat[19]) - 1), boot), ("b", stat[19], "another-boot")):
             (tmp_path / directory).mkdir()
-            left = leftover_in(str(tmp_path / directory))
+            left = leftover_in(str(tmp_path / directory), is_program=True)
             Path(left.path).mkdir()
             began = " ".join([*stat[:19], moment, *stat[20:]])
             Path(left.path, "process").write_text(f"{sleeper.pid} {of} {began}\n")
@@ -112,6 +118,54 @@ async def test_a_process_that_only_has_the_same_number_is_not_ended(
         await sleeper.wait()
 
 
+@pytest.mark.parametrize("way", ["a file's place", "a link"])
+async def test_a_directory_that_somebody_put_there_ends_no_process(
+    guest: GuestAgent, tmp_path: Path, way: str
+) -> None:
+    sleeper = await asyncio.create_subprocess_exec("sleep", "60")
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        stat = Path(f"/proc/{sleeper.pid}/stat").read_text().rpartition(") ")[2]
+        left = leftover_in(str(tmp_path), is_program=way == "a link")
+        theirs = tmp_path / "theirs" if left.is_program else Path(left.path)
+        theirs.mkdir()
+        (theirs / "process").write_text(f"{sleeper.pid} {boot} {stat}\n")
+        if left.is_program:
+            Path(left.path).symlink_to(theirs)
+        await leftovers.remove(guest, left)
+        assert (theirs / "process").exists(), "what is not ours stays"
+        assert Path(f"/proc/{sleeper.pid}/cmdline").read_bytes() == b"sleep\x0060\0"
+    finally:
+        sleeper.kill()
+        await sleeper.wait()
+
+
+async def test_handles_are_closed_before_anybody_else_has_a_way_to_the_agent_and_once(
+    host: LocalAgent, tmp_path: Path
+) -> None:
+    ledger = GuestLedger(tmp_path / "in-guest", lambda: None)
+    async with ledger.entry(str(tmp_path)) as entry:
+        await entry.opened(1000)
+    live = cast("Live", SimpleNamespace(frozen=None, guest=None, agent=AgentState(), run_state="running"))
+    seen: list[object] = []
+    host.broken = {"guest-exec": "not allowed"}
+
+    async def answered() -> None:
+        seen.append((host.commands.count("guest-file-close"), [one.handles for one in await ledger.left()]))
+
+    async with agent(tmp_path, host) as path:
+        watch = AgentWatch(path, tmp_path / "in-guest", live, ("a",), lambda: None, answered)
+        watch.port_changed(is_open=True)
+        task = asyncio.create_task(watch.run())
+        async with asyncio.timeout(10):
+            while host.commands.count("guest-exec") < 2:
+                await watch.answers(within_s=1)
+        task.cancel()
+        await asyncio.wait({task})
+    assert seen == [(1, [()])]
+    assert host.commands.count("guest-file-close") == 1
+
+
 async def test_a_program_gets_the_environment_that_it_was_given(guest: GuestAgent) -> None:
     env = {"boot": "1", "stat": "2", "directory": "3", "code": "4"}
     parts = run(guest, Program(("/usr/bin/env",), env, b"", 20))
@@ -122,7 +176,10 @@ async def test_a_program_gets_the_environment_that_it_was_given(guest: GuestAgen
 async def test_a_leftover_of_a_guest_that_has_it_no_more_is_no_fault(
     guest: GuestAgent, tmp_path: Path
 ) -> None:
-    await leftovers.remove(guest, Leftover(leftover_in(str(tmp_path / "no such")).path, (4711,)))
+    for is_program in (False, True):
+        left = Leftover(leftover_in(str(tmp_path / "no such")).path, (4711,), is_program)
+        await leftovers.close(guest, left)
+        await leftovers.remove(guest, left)
 
 
 async def test_a_guest_that_runs_nothing_says_so(guest: GuestAgent, host: LocalAgent, tmp_path: Path) -> None:
@@ -153,14 +210,15 @@ def test_what_is_written_down_is_read_again() -> None:
         "",
         "{",
         "[]",
-        '{"path": "/etc/passwd", "handles": []}',
-        '{"path": "/tmp/.qcontroller-0123", "handles": []}',
-        '{"path": "tmp/.qcontroller-0123456789abcdef", "handles": []}',
-        '{"path": "/tmp/.qcontroller-0123456789abcdef/..", "handles": []}',
-        '{"path": "/tmp/.qcontroller-0123456789abcdef", "handles": ["1"]}',
-        '{"path": "/tmp/.qcontroller-0123456789abcdef", "handles": [true]}',
-        '{"path": "/tmp/.qcontroller-0123456789abcdef", "handles": [0, 1, 2, 3, 4, 5, 6, 7, 8]}',
-        '{"path": 1, "handles": []}',
+        '{"path": "/etc/passwd", "handles": [], "isProgram": false}',
+        '{"path": "/tmp/.qcontroller-0123", "handles": [], "isProgram": false}',
+        '{"path": "tmp/.qcontroller-0123456789abcdef", "handles": [], "isProgram": false}',
+        '{"path": "/tmp/.qcontroller-0123456789abcdef/..", "handles": [], "isProgram": false}',
+        '{"path": "/tmp/.qcontroller-0123456789abcdef", "handles": ["1"], "isProgram": false}',
+        '{"path": "/tmp/.qcontroller-0123456789abcdef", "handles": [true], "isProgram": false}',
+        '{"path": "/tmp/.qcontroller-0123456789abcdef", "isProgram": false, "handles": [0,1,2,3,4,5,6,7,8]}',
+        '{"path": "/tmp/.qcontroller-0123456789abcdef", "handles": [], "isProgram": 1}',
+        '{"path": 1, "handles": [], "isProgram": false}',
     ],
 )
 def test_what_was_not_written_by_us_is_nothing(text: str) -> None:

@@ -4,9 +4,11 @@ import asyncio
 import json
 from collections.abc import Mapping
 
-from qemu_runner.domain.probe import ProbeResult
+import pytest
+from qemu_runner.domain.probe import CloudInit, ProbeResult
 from qemu_runner.errors import GuestAgentUnavailableError
 from qemu_runner.guest_agent.client import ExecResult
+from qemu_runner.readiness import probing
 from qemu_runner.readiness.cloud_init import cloud_init_report, schema_errors
 from qemu_runner.readiness.probing import Probing, Standing
 
@@ -148,7 +150,10 @@ async def test_without_an_agent_the_consoles_word_is_what_there_is_until_one_ans
     await asyncio.wait({task})
 
 
-async def test_a_guest_that_answers_nonsense_is_asked_again_by_its_next_connection_alone() -> None:
+async def test_a_guest_that_answers_nonsense_is_asked_again_by_its_next_connection_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(probing, "_WRITES_WITHIN_S", 0)
     watched, nonsense, better = Watched(), Files({"status.json": b"\xff"}), Files(FINE)
     task = asyncio.create_task(watched.probing.run())
     watched.agent(nonsense)
@@ -180,5 +185,55 @@ async def test_another_boot_knows_nothing_of_the_one_before() -> None:
     await watched.state("done")
     watched.probing.begin_anew()
     assert watched.probing.report is None
+    task.cancel()
+    await asyncio.wait({task})
+
+
+class Late(Files):
+    """A guest whose cloud-init writes its result after it has printed that it has finished."""
+
+    def __init__(self, files: Mapping[str, object], at_read: int) -> None:
+        super().__init__(files)
+        self._at_read = at_read
+
+    async def execute(
+        self, argv: tuple[str, ...], env: dict[str, str], stdin: bytes, timeout_s: float
+    ) -> ExecResult:
+        if argv[-1].endswith("result.json") and self.asked.count("result.json") + 1 < self._at_read:
+            self.asked.append("result.json")
+            return ExecResult(1, b"", b"No such file", truncated=False)
+        return await super().execute(argv, env, stdin, timeout_s)
+
+
+async def test_a_result_that_comes_after_the_consoles_word_is_waited_for() -> None:
+    failed = {"v1": {"errors": ["('scripts-user', RuntimeError('no'))"]}}
+    watched, agent = Watched(), Late({"status.json": {"v1": {"init": STAGE}}, "result.json": failed}, 3)
+    task = asyncio.create_task(watched.probing.run())
+    watched.agent(agent)
+    watched.probing.cloud_init_finished(failed=False)
+    async with asyncio.timeout(5):
+        while watched.probing.report is None or not watched.probing.report.stages:
+            watched.changes.clear()
+            await watched.changes.wait()
+    assert watched.probing.cloud_init.result is CloudInit.ERROR
+    assert watched.probing.report.state == "error"
+    assert watched.probing.report.failed_modules == ("scripts-user",)
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_a_result_that_never_comes_leaves_the_consoles_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "_WRITES_WITHIN_S", 0.3)
+    watched, agent = Watched(), Files({"status.json": {"v1": {"init": STAGE}}})
+    task = asyncio.create_task(watched.probing.run())
+    watched.agent(agent)
+    watched.probing.cloud_init_finished(failed=False)
+    async with asyncio.timeout(5):
+        while watched.probing.report is None or not watched.probing.report.stages:
+            watched.changes.clear()
+            await watched.changes.wait()
+    assert agent.asked.count("result.json") > 2
+    assert watched.probing.cloud_init.result is CloudInit.DONE
+    assert watched.probing.report.state == "done"
     task.cancel()
     await asyncio.wait({task})

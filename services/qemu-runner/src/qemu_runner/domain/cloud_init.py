@@ -9,9 +9,11 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
+
+from qemu_runner.domain.room import Room, size_of
 
 RUNNING: Final = "running"
 DONE: Final = "done"
@@ -21,6 +23,10 @@ _STAGES: Final = ("init-local", "init", "modules-init", "modules-config", "modul
 _MAX_ITEMS: Final = 16
 _MAX_TEXT: Final = 300
 _MAX_NAME: Final = 100
+_REPORT_BYTES: Final = 16 * 1024
+# Names and times of all stages, the state.
+_BESIDE_TEXTS_BYTES: Final = 512
+_SCHEMA_BYTES: Final = 64 * 1024
 # 2100-01-01: what a guest's clock says later is no time.
 _MAX_EPOCH_S: Final = 4_102_444_800.0
 # An error of a module is told as the repr of (name, exception).
@@ -32,7 +38,12 @@ _UNEXPECTED: Final = re.compile(
     r"Additional properties are not allowed \("
     r"((?:'[\w.-]{1,64}'(?:, )?){1,16}) (?:was|were) unexpected\)"
 )
-_QUOTED: Final = re.compile(r"'(?:[^'\\]|\\.){0,10000}'|\"(?:[^\"\\]|\\.){0,10000}\"")
+_QUOTE: Final = re.compile(r"['\"]")
+# The rest of a quoted value: possessive, so that one without an end is gone through once.
+_REST: Final = {
+    "'": re.compile(r"(?:[^'\\]++|\\.)*+'", re.DOTALL),
+    '"': re.compile(r'(?:[^"\\]++|\\.)*+"', re.DOTALL),
+}
 _FAULT: Final = re.compile(r"(?:^|, )([A-Za-z_][\w.-]{0,99}): (?:unexpected <([^>]{1,1000})>)?")
 
 
@@ -73,6 +84,34 @@ class CloudInitReport:
         """Whether a warning says that the user-data is not as the schema wants it."""
         return any(_SCHEMA.search(warning) for warning in self.warnings)
 
+    def bounded(self) -> "CloudInitReport":
+        """Return as much of it as has room in 16 KiB.
+
+        What stages repeat goes first, then what stages tell alone, then warnings, then the rest.
+        """
+        told = (self.datasource, *self.failed_modules, *self.errors, *self.schema_errors, *self.warnings)
+        of_stages = (text for stage in self.stages for text in (*stage.errors, *stage.warnings))
+        if sum(map(size_of, (*told, *of_stages))) <= _REPORT_BYTES - _BESIDE_TEXTS_BYTES:
+            return self
+        room = Room(_REPORT_BYTES - _BESIDE_TEXTS_BYTES)
+        kept = replace(
+            self,
+            datasource=self.datasource if room.takes(self.datasource) else "",
+            failed_modules=room.fitting(self.failed_modules),
+            errors=room.fitting(self.errors),
+            schema_errors=room.fitting(self.schema_errors),
+            warnings=room.fitting(self.warnings),
+        )
+        stages = tuple(
+            replace(
+                stage,
+                errors=room.fitting(text for text in stage.errors if text not in kept.errors),
+                warnings=room.fitting(text for text in stage.warnings if text not in kept.warnings),
+            )
+            for stage in self.stages
+        )
+        return replace(kept, stages=stages)
+
 
 def report_of(status: bytes, result: bytes) -> CloudInitReport | None:
     """Return what the two files tell; None where neither makes sense."""
@@ -106,16 +145,28 @@ def warnings_in(log: bytes) -> tuple[str, ...]:
 
 def schema_errors_in(output: bytes) -> tuple[str, ...]:
     """Return what `cloud-init schema --system` finds wrong: places and names of keys, never a value."""
-    text = output[: 64 * 1024].decode("utf-8", "replace")
+    text = output[:_SCHEMA_BYTES].decode("utf-8", "replace")
     found = _SCHEMA_ERRORS.search(text)
     if found is None:
         return ()
     told = _UNEXPECTED.sub(lambda m: f"unexpected <{m[1].replace(chr(39), '')}>", found[1])
     faults = []
-    for match in _FAULT.finditer(_QUOTED.sub("", told)):
+    for match in _FAULT.finditer(_unquoted(told)):
         what = f"unexpected {match[2]}" if match[2] else "is not as the schema wants it"
         faults.append(printable(f"{match[1]}: {what}"))
     return tuple(dict.fromkeys(faults))[:_MAX_ITEMS]
+
+
+def _unquoted(text: str) -> str:
+    """Return it without quoted values; without all that follows a quote that has no end."""
+    kept, at = [], 0
+    while (quote := _QUOTE.search(text, at)) is not None:
+        kept.append(text[at : quote.start()])
+        rest = _REST[quote[0]].match(text, quote.end())
+        if rest is None:
+            return "".join(kept)
+        at = rest.end()
+    return "".join((*kept, text[at:]))
 
 
 def printable(text: str, most: int = _MAX_TEXT) -> str:

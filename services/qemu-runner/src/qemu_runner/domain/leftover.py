@@ -18,10 +18,12 @@ class Leftover:
     Attributes:
         path: Where it is; its name is nobody else's.
         handles: The agent's, which keep its bytes for as long as they are open.
+        is_program: Whether it is the directory of a streamed program, which ends with it.
     """
 
     path: str
     handles: tuple[int, ...] = ()
+    is_program: bool = False
 
     @property
     def token(self) -> str:
@@ -30,12 +32,12 @@ class Leftover:
 
     def text(self) -> str:
         """Return it as `leftover_of` reads it."""
-        return json.dumps({"path": self.path, "handles": self.handles})
+        return json.dumps({"path": self.path, "handles": self.handles, "isProgram": self.is_program})
 
 
-def leftover_in(directory: str) -> Leftover:
+def leftover_in(directory: str, *, is_program: bool = False) -> Leftover:
     """Return one with a new name in a directory of the guest; "" is its root."""
-    return Leftover(f"{directory}/.qcontroller-{secrets.token_hex(8)}")
+    return Leftover(f"{directory}/.qcontroller-{secrets.token_hex(8)}", is_program=is_program)
 
 
 def leftover_of(text: str) -> Leftover | None:
@@ -45,10 +47,12 @@ def leftover_of(text: str) -> Leftover | None:
     except ValueError:
         return None
     match read:
-        case {"path": str(path), "handles": [*handles]} if _PATH.fullmatch(path):
+        case {"path": str(path), "handles": [*handles], "isProgram": bool(is_program)} if _PATH.fullmatch(
+            path
+        ):
             pass
         case _:
             return None
     if len(handles) > _MAX_HANDLES or not all(type(one) is int and abs(one) < _MAX_HANDLE for one in handles):
         return None
-    return Leftover(path, tuple(handles))
+    return Leftover(path, tuple(handles), is_program)

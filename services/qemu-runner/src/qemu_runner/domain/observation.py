@@ -1,17 +1,21 @@
 """What is seen of a machine now. An observation decides nothing by itself."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 
 from qemu_runner.domain.boot import ReachedPhase
 from qemu_runner.domain.cloud_init import CloudInitReport
 from qemu_runner.domain.machine import MachineId, MachinePhase, MachineSpec, Nic
 from qemu_runner.domain.probe import CloudInitState, ProbeResult
 from qemu_runner.domain.record import MachineExit
+from qemu_runner.domain.room import Room
 from qemu_runner.domain.trouble import Trouble
 
 PASST_EXITED = "PASST_EXITED"
 """The network fault of a machine whose passt has ended."""
+
+_INFO_BYTES: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,21 @@ class GuestInfo:
     interfaces: tuple[GuestInterface, ...] = ()
     time_zone: GuestTimeZone | None = None
 
+    def bounded(self) -> "GuestInfo":
+        """Return as much of it as has room in 16 KiB: the names, then interfaces as they come."""
+        room = Room(_INFO_BYTES)
+        os, zone = self.os, self.time_zone
+        room.takes(self.hostname, os.id, os.name, os.pretty_name, os.version, os.kernel_release, os.machine)
+        room.takes("" if zone is None else zone.name)
+        return replace(
+            self,
+            interfaces=tuple(
+                replace(one, addresses=tuple(a for a in one.addresses if _has_room(room, a)))
+                for one in self.interfaces
+                if room.takes(one.mac, one.name)
+            ),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class AgentState:
@@ -114,3 +133,7 @@ class Observation:
     def guest_runs(self) -> bool:
         """Whether QEMU says that the guest's CPUs run, and its kernel has not given up."""
         return self.run_state == "running" and not self.panicked
+
+
+def _has_room(room: Room, address: Address) -> bool:
+    return room.takes(address.address, address.family, address.source)

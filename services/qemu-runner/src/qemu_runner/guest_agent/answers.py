@@ -93,7 +93,8 @@ def content(value: object, most: int) -> bytes:
     if not isinstance(value, str):
         return b""
     try:
-        return base64.b64decode(value)[:most]
+        # Whole groups of four characters: what is beyond is not decoded to be thrown away.
+        return base64.b64decode(value[: (most + 2) // 3 * 4])[:most]
     except (ValueError, binascii.Error):
         return b""
 

@@ -129,7 +129,7 @@ class GuestAgent:
                 "guest-get-timezone",
             )
         ]
-        return GuestInfo(
+        known = GuestInfo(
             hostname=text(name, "host-name"),
             os=GuestOs(
                 id=text(system, "id"),
@@ -142,6 +142,7 @@ class GuestAgent:
             interfaces=interfaces(cards),
             time_zone=_time_zone(zone),
         )
+        return known.bounded()
 
     async def execute(
         self, argv: tuple[str, ...], env: Mapping[str, str], stdin: bytes, timeout_s: float

@@ -23,7 +23,7 @@ from qemu_runner.errors import (
 )
 from qemu_runner.guest_agent.answers import content, handle, member, process_id
 from qemu_runner.guest_agent.client import GuestAgent, exit_code_of
-from qemu_runner.guest_agent.leftovers import WHO_AM_I, remove_at
+from qemu_runner.guest_agent.leftovers import WHO_AM_I, remove_program
 from qemu_runner.store.guest_ledger import Entry
 
 MAX_OUTPUT_BYTES: Final = 64 * 1024 * 1024
@@ -73,7 +73,7 @@ async def run(
     """
     # The guest's /tmp.
     async with (
-        agent.ledger.entry("/tmp") as entry,  # noqa: S108
+        agent.ledger.entry("/tmp", is_program=True) as entry,  # noqa: S108
         contextlib.aclosing(_run(agent, program, most_bytes, entry)) as parts,
     ):
         async for part in parts:
@@ -131,7 +131,7 @@ async def _run(
             await file.close()
         if not entry.gone:
             with contextlib.suppress(GuestError):
-                await remove_at(agent, directory)
+                await remove_program(agent, directory)
                 entry.gone = True
 
 

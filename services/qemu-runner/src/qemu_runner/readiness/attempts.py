@@ -24,6 +24,7 @@ _READ_S: Final = 5.0
 # passt accepts before it asks the guest, and resets once the guest has not answered for ten seconds.
 _FORWARDED_SILENCE_S: Final = 11.0
 _STATUS_LINE_BYTES: Final = 1024
+_RESULT_BYTES: Final = 64 * 1024
 _MAX_ERRORS: Final = 16
 _MAX_TEXT: Final = 200
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: |\r?\n|$)")
@@ -118,7 +119,7 @@ async def cloud_init_result(agent: Agent) -> CloudInitState | None:
     if result.exit_code:
         return None
     try:
-        document = json.loads(result.stdout)
+        document = json.loads(result.stdout[:_RESULT_BYTES])
     except (ValueError, RecursionError):
         return None
     errors = _errors(document)

@@ -7,6 +7,7 @@ need not see it again.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -31,6 +32,9 @@ _LEAST_PAUSE_S: Final = 0.1
 _FIRST_PAUSE_S: Final = 0.1
 _GROWTH: Final = 1.5
 _LONGEST_PAUSE_S: Final = 2.0
+# cloud-init prints that it has finished before it writes its result: how long the console's word alone is not
+# believed while an agent answers. An emulated guest takes seconds.
+_WRITES_WITHIN_S: Final = 30.0
 # Whom a wakeup is for, besides the probes by their numbers.
 _RESULT: Final = -1
 _REPORT: Final = -2
@@ -93,6 +97,7 @@ class Probing:
         self._standing = Standing(False, None, ())
         self._boot = 0
         self._finished_on_console: CloudInitState | None = None
+        self._written_by = 0.0
         self._reported = False
         self._news = asyncio.Event()
         self._woken: dict[int, asyncio.Event] = {}
@@ -126,6 +131,7 @@ class Probing:
 
     def cloud_init_finished(self, *, failed: bool) -> None:
         """Take the console's word that cloud-init has ended."""
+        self._written_by = time.monotonic() + _WRITES_WITHIN_S
         self._finished_on_console = CloudInitState(
             CloudInit.ERROR if failed else CloudInit.DONE,
             "The guest's console says that it ended with an error." if failed else "",
@@ -219,9 +225,10 @@ class Probing:
                 continue
             boot = self._boot
             state = None if agent is None else await cloud_init_result(agent)
-            state = state or word
             if boot != self._boot:
                 continue
+            if state is None and (self._standing.agent is None or self._is_written()):
+                state = word
             if state is None:
                 await pause.grown()
                 continue
@@ -233,6 +240,7 @@ class Probing:
         One answer is enough. A guest whose answer makes no sense is asked again when an agent connects again.
         """
         woken = self._wakeup(_REPORT)
+        pause = _Pause(woken)
         asked: Agent | None = None
         while True:
             agent = self._standing.agent
@@ -246,19 +254,30 @@ class Probing:
             report = await cloud_init_report(agent)
             if boot != self._boot:
                 asked = None
+            elif report is not None and report.state == RUNNING and not self._is_written():
+                asked = None
+                await pause.grown()
             elif report is not None:
+                if report.state == RUNNING:
+                    report = replace(report, state=self._word())
                 self._reported, self.report = True, report
                 self._changed()
                 if report.doubts_schema and (faults := await schema_errors(agent)) and boot == self._boot:
-                    self.report = replace(report, schema_errors=faults)
+                    self.report = replace(report, schema_errors=faults).bounded()
                     self._changed()
+
+    def _is_written(self) -> bool:
+        """Tell whether what is not there now does not come any more."""
+        return time.monotonic() >= self._written_by
+
+    def _word(self) -> str:
+        return DONE if self.cloud_init.result is CloudInit.DONE else ERROR
 
     def _settle(self, state: CloudInitState) -> None:
         self.cloud_init = state
         if not self._reported:
             # As far as that tells; the agent may tell more.
-            word = DONE if state.result is CloudInit.DONE else ERROR
-            self.report = CloudInitReport(word, errors=(state.detail,) if state.detail else ())
+            self.report = CloudInitReport(self._word(), errors=(state.detail,) if state.detail else ())
         self._wakeup(_REPORT).set()
         done = state.result is CloudInit.DONE
         for number, probe in enumerate(self.probes):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from qemu_runner.domain.observation import AgentState, GuestInfo
-from qemu_runner.errors import GuestAgentRefusedError, GuestAgentUnavailableError, GuestError
+from qemu_runner.errors import DiskFullError, GuestAgentRefusedError, GuestAgentUnavailableError, GuestError
 from qemu_runner.guest_agent import leftovers
 from qemu_runner.guest_agent.client import GuestAgent
 from qemu_runner.service.freezing import thaw
@@ -114,6 +114,9 @@ class AgentWatch:
         guest = await GuestAgent.connect(self._path, self._ledger)
         try:
             await self._first_answer(guest)
+            if self._live.frozen is None:
+                # Before anybody else has a way to it: the handles of a new life may be those of the last.
+                await self._tidy(guest)
             self._live.guest = guest
             self._connected.set()
             self._live.agent = AgentState(True, datetime.now(UTC), self._live.agent.info)
@@ -162,10 +165,13 @@ class AgentWatch:
         """Remove what transfers and programs have left in the guest that were cut off."""
         for leftover in await self._ledger.left():
             try:
+                await leftovers.close(guest, leftover)
+                if leftover.handles:
+                    await self._ledger.closed(leftover)
                 await leftovers.remove(guest, leftover)
             except GuestAgentUnavailableError:
                 raise
-            except GuestError as exc:
+            except (GuestError, DiskFullError) as exc:
                 _LOG.warning("a leftover stays for now", extra={"path": leftover.path, "error": str(exc)})
             else:
                 _LOG.info("a leftover is removed", extra={"path": leftover.path})

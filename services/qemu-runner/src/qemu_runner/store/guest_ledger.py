@@ -6,6 +6,7 @@ host or the guest, leaves it, and the next life of both removes what it names (A
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +41,7 @@ class Entry:
         Raises:
             DiskFullError: There is no room to write it down.
         """
-        self._leftover = Leftover(self._leftover.path, (*self._leftover.handles, handle))
+        self._leftover = replace(self._leftover, handles=(*self._leftover.handles, handle))
         await in_thread(_write, self._directory, self._leftover)
 
 
@@ -58,15 +59,19 @@ class GuestLedger:
         self._busy: set[str] = set()
 
     @asynccontextmanager
-    async def entry(self, directory: str) -> AsyncIterator[Entry]:
+    async def entry(self, directory: str, *, is_program: bool = False) -> AsyncIterator[Entry]:
         """Yield a new entry in a directory of the guest; it is written down when this begins.
 
         It is forgotten at the end if it is `gone` then.
 
+        Args:
+            directory: Of the guest.
+            is_program: Whether it is of a streamed program.
+
         Raises:
             DiskFullError: There is no room to write it down.
         """
-        leftover = leftover_in(directory)
+        leftover = leftover_in(directory, is_program=is_program)
         self._busy.add(leftover.token)
         entry = Entry(self._directory, leftover)
         try:
@@ -82,6 +87,14 @@ class GuestLedger:
     async def left(self) -> tuple[Leftover, ...]:
         """Return what nobody works with any more and may lie in the guest."""
         return tuple(one for one in await in_thread(_read, self._directory) if one.token not in self._busy)
+
+    async def closed(self, leftover: Leftover) -> None:
+        """Write down that none of its handles is its own any more.
+
+        Raises:
+            DiskFullError: There is no room to write it down.
+        """
+        await in_thread(_write, self._directory, replace(leftover, handles=()))
 
     async def forget(self, leftover: Leftover) -> None:
         """Strike an entry out."""

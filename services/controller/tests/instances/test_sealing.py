@@ -181,6 +181,25 @@ async def test_rows_that_were_swapped_open_nothing(tmp_path: Path, target: Targe
         assert (await cloud.verb("Start", "first")).status.state == pb.INSTANCE_STATE_RUNNING
 
 
+async def test_an_instance_whose_secrets_do_not_open_is_mended_by_giving_both_halves(
+    tmp_path: Path, target: Target
+) -> None:
+    async with running_cloud(tmp_path, database=target, keys=ONE) as cloud:
+        kept = await cloud.launch(start=False, cloud_init=SECRET)
+        await cloud.database.write(
+            lambda conn: conn.execute(update(instance_secrets).values(user_data=b"spoilt"))
+        )
+        half = pb.UpdateInstanceRequest(name="web-1", cloud_init=pb.CloudInitPatch(userdata="#!/bin/true"))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await cloud.instances.UpdateInstance(half, timeout=10)
+        assert reason_of(refused.value)[0] == "SECRET_UNREADABLE"
+        both = pb.CloudInitPatch(userdata="#!/bin/true", network_config="version: 2\n")
+        request = pb.UpdateInstanceRequest(name="web-1", cloud_init=both)
+        await cloud.done((await cloud.instances.UpdateInstance(request, timeout=10)).mutation)
+        await cloud.verb("Start")
+        assert cloud.runner.specs[kept.id].user_data == b"#!/bin/true"
+
+
 def test_a_step_whose_secret_does_not_open_fails_for_good() -> None:
     with pytest.raises(Permanent) as failed, step_errors():
         raise SecretUnreadable("instance i user_data", "no key")

@@ -105,9 +105,7 @@ class InstanceServicer(GuestCalls):
     ) -> pb.UpdateInstanceResponse:
         patch = await asyncio.to_thread(patch_of, request)
         mutated = await self._parts.updating.update(patch, options_of(request, request.options))
-        return pb.UpdateInstanceResponse(
-            mutation=mutation_message(mutated), notes=patch.notes(mutated.instance)
-        )
+        return pb.UpdateInstanceResponse(mutation=mutation_message(mutated), notes=patch.notes(mutated))
 
     async def StartInstance(self, request: pb.StartInstanceRequest, context: Any) -> pb.StartInstanceResponse:
         return pb.StartInstanceResponse(mutation=await self._simple(request, Verb.START))

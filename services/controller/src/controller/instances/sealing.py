@@ -23,7 +23,7 @@ _AT_ONCE: Final = 50
 
 
 async def bring_in_step(database: Database, keys: Keyring, fail_points: FailPoints = no_fail_points) -> None:
-    """Seal by the first key what is plain or under an older one, then clean the files of what was there before.
+    """Seal by the first key what is plain or under an older one, then clean the files of what was before.
 
     Resumable: each row says what it is sealed by, and the database whether its files are still to be cleaned.
 

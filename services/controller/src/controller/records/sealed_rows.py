@@ -58,7 +58,7 @@ TABLES: Final = (INSTANCE_SECRETS, WANTED_SECRETS, IMAGE_SOURCES)
 
 
 def sealed(conn: Connection, table: SealedTable, owner: str, secrets: Mapping[str, bytes]) -> dict[str, Any]:
-    """Return a row of `table` with these columns sealed, to be inserted; without keys it is noted as plain."""
+    """Return a row of `table` with these columns sealed, to be inserted; a plain one is noted."""
     keys = _keys(conn)
     if keys.sealing_id == PLAIN:
         note_old_remains(conn)

@@ -27,6 +27,9 @@ def told(text: str) -> list[str]:
     return [fault.detail for fault in faults]
 
 
+NONE_OF_ITS_TAG = ("bool foo", 'int ""', "int '-'", "float ''", "timestamp foo", "int 0x")
+
+
 ALIASES = """\
 version: 2
 ethernets:
@@ -122,6 +125,8 @@ def test_what_cloud_init_reads_is_taken(text: str) -> None:
         ("a: &a [*a]", "has an alias of what is not complete"),
         ("!!python/object/apply:os.system [id]", "is not YAML"),
         ("version: !!timestamp 2001-99-99", "holds a value that its form does not allow"),
+        *((f"version: !!{value}", "holds a value that its form does not allow") for value in NONE_OF_ITS_TAG),
+        ("version: " + "1:" * 30_000 + "1", "has a number of more than 256 characters (line 1, column 10)"),
         ("? {a: b}\n: c", "is not YAML"),
         ("version: \x01", "characters that are none in YAML"),
         ("[" * 1000, "nested at most"),
@@ -197,6 +202,8 @@ def test_nothing_is_remarked_where_nothing_is_wrong(data: bytes) -> None:
         (b"\x00\xff", "ignored"),
         (b"#cloud-config\nCANARY: [\n", "is not YAML (line 3, column 1)"),
         (b"#cloud-config\nCANARY: \xff\n", "is not UTF-8"),
+        (b"#cloud-config\nCANARY: !!bool CANARY\n", "holds a value that its form does not allow"),
+        (b"#cloud-config\nCANARY: " + b"1:" * 200_000 + b"1\n", "has a number of more than 256 characters"),
         (b"#cloud-config\n- CANARY\n", "is no mapping"),
         (b"#cloud-config\nCANARY: 1\nCANARY: 2\n", "gives a key twice (line 3, column 1)"),
         (b"#cloud-config\npackages: [CANARY]\n", "packages of its own"),

@@ -1,7 +1,9 @@
 """Secrets go, in whatever form they were printed; JSON stays JSON."""
 
+import base64
 import gzip
 import json
+from collections.abc import Callable
 
 import pytest
 from controller.domain.redaction import REMOVED, Redaction, readable
@@ -94,12 +96,56 @@ def test_a_named_secret_within_a_string_of_json_goes_and_the_json_stays() -> Non
         (b"plain \xff", "plain \N{REPLACEMENT CHARACTER}"),
         (gzip.compress(b"packed"), "packed"),
         (gzip.compress(b"packed") + b"\0 and more", "packed"),
+        (gzip.compress(b"first ") + gzip.compress(b"second"), "first second"),
+        (gzip.compress(b"first") + b"\x1f\x8bno gzip", "first"),
         (b"\x1f\x8b", ""),
         (b"\x1f\x8bno gzip", "\x1f\N{REPLACEMENT CHARACTER}no gzip"),
     ],
 )
 def test_of_a_secret_in_a_gzip_its_content_is_what_can_be_printed(data: bytes, text: str) -> None:
     assert readable(data) == text
+
+
+@pytest.mark.parametrize("packed", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("part", [bytes, gzip.compress], ids=["text", "gzip"])
+@pytest.mark.parametrize("head", ["Content-Type", "content-type", "\nMIME-Version: 1.0\nContent-Type"])
+def test_what_stands_in_parts_of_mime_is_removed(
+    head: str, part: Callable[[bytes], bytes], packed: Callable[[bytes], bytes]
+) -> None:
+    inner = base64.encodebytes(part(USER_DATA.encode())).decode()
+    message = (
+        f'{head}: multipart/mixed; boundary="b"\n\n--b\nContent-Type: text/cloud-config\n'
+        f"Content-Transfer-Encoding: base64\n\n{inner}\n--b--\n"
+    )
+    clean = Redaction([readable(packed(message.encode()))]).clean(b"printed CANARY-77 and Corr3ct-horse")
+    assert clean == f"printed {REMOVED} and {REMOVED}".encode()
+
+
+def test_what_stands_quoted_printable_is_removed_too() -> None:
+    head = b"Content-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+    message = head + b"secret=3DCAN=\r\nARY-77"
+    assert Redaction([readable(message)]).clean(b"CANARY-77") == REMOVED.encode()
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "".join(f"Content-Type: multipart/mixed; boundary=b{n}\n\n--b{n}\n" for n in range(9000)),
+        "\n" * LONG,
+        "--\n" * (LONG // 3),
+        "Content-Transfer-Encoding: base64\n\nA" + "\n" * LONG,
+    ],
+    ids=["nested", "empty lines", "boundaries", "an odd digit"],
+)
+def test_hostile_mime_is_read_in_time_that_grows_with_it(inside: str) -> None:
+    assert readable(b"Content-Type: multipart/mixed; boundary=b\n" + inside.encode())
+
+
+def test_parts_of_mime_are_read_within_one_bound() -> None:
+    part = "--b\nContent-Transfer-Encoding: base64\n\n{}\n"
+    bomb = base64.b64encode(gzip.compress(bytes(8 * 2**20))).decode()
+    message = "Content-Type: multipart/mixed; boundary=b\n\n" + part.format(bomb) * 8 + "--b--\n"
+    assert len(readable(message.encode())) < 2**20 + 2 * len(message)
 
 
 def test_a_gzip_that_unpacks_without_end_is_read_within_bounds() -> None:

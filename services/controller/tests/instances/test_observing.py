@@ -16,11 +16,12 @@ from controller.instances.observations import Observations
 from controller.ports import ImageEvent
 from controller.records import instance_rows
 from controller.records.documents import instance_document
+from controller.records.schema import instances
 from controller_fakes import Cloud, FakeRunner, FakeStore, ended, reason_of, running_cloud
 from google.protobuf import json_format
 from qcontroller.controller.v1 import host_pb2, operation_pb2
 from qcontroller.controller.v1 import instance_pb2 as pb
-from sqlalchemy import Connection, MetaData, select
+from sqlalchemy import Connection, MetaData, select, update
 
 
 def condition(instance: pb.Instance, kind: str) -> pb.Condition:
@@ -221,6 +222,20 @@ async def test_lists_filter_by_label_and_state_and_page_by_name(cloud: Cloud) ->
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await names(page_token=token, labels=["team=x"])
     assert reason_of(caught.value)[0] == "PAGE_TOKEN_INVALID"
+
+
+async def test_a_page_ends_early_where_guests_told_so_much_that_no_client_would_take_it(cloud: Cloud) -> None:
+    for name in "abcd":
+        await cloud.launch(name, start=False)
+    told = update(instances).values(message="x" * 1_500_000)
+    await cloud.database.write(lambda conn: conn.execute(told))
+    seen, token = [], ""
+    while not seen or token:
+        request = pb.ListInstancesRequest(page_token=token)
+        answer = await cloud.instances.ListInstances(request, timeout=10)
+        seen.append([instance.name for instance in answer.instances])
+        token = answer.next_page_token
+    assert seen == [["a"], ["b"], ["c"], ["d"]]
 
 
 async def test_secrets_are_in_their_table_and_nowhere_else(

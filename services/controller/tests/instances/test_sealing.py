@@ -44,7 +44,11 @@ def runner() -> FakeRunner:
 
 def files_with(folder: Path, words: str) -> list[str]:
     """Return which files of a SQLite database hold these words."""
-    return [file.name for file in folder.glob("controller.db*") if words.encode() in file.read_bytes()]
+    return files_holding(folder, words.encode())
+
+
+def files_holding(folder: Path, content: bytes) -> list[str]:
+    return [file.name for file in folder.glob("controller.db*") if content in file.read_bytes()]
 
 
 def rows_of(conn: Connection, table: Table) -> list[tuple[Any, ...]]:
@@ -120,8 +124,13 @@ async def test_the_key_is_rotated_by_putting_another_before_it(
 ) -> None:
     async with running_cloud(tmp_path, runner, database=target, keys=ONE) as cloud:
         kept = await cloud.launch(start=False, cloud_init=SECRET)
+        row = await cloud.database.read(partial(rows_of, table=instance_secrets))
+        old = next(value for value in row[0] if isinstance(value, bytes))
+        # Nothing can be found where PostgreSQL has the files.
+        assert bool(files_holding(tmp_path, old)) is isinstance(target, Path)
     async with running_cloud(tmp_path, runner, database=target, keys=BOTH) as cloud:
         assert await sealed_by(cloud) == {TWO.sealing_id}
+        assert files_holding(tmp_path, old) == []
     # The old one is not needed any more.
     async with running_cloud(tmp_path, runner, database=target, keys=TWO) as cloud:
         assert await user_data(cloud, kept.id) == SECRET.userdata
@@ -172,6 +181,25 @@ async def test_rows_that_were_swapped_open_nothing(tmp_path: Path, target: Targe
         assert (await cloud.verb("Start", "first")).status.state == pb.INSTANCE_STATE_RUNNING
 
 
+async def test_an_instance_whose_secrets_do_not_open_is_mended_by_giving_both_halves(
+    tmp_path: Path, target: Target
+) -> None:
+    async with running_cloud(tmp_path, database=target, keys=ONE) as cloud:
+        kept = await cloud.launch(start=False, cloud_init=SECRET)
+        await cloud.database.write(
+            lambda conn: conn.execute(update(instance_secrets).values(user_data=b"spoilt"))
+        )
+        half = pb.UpdateInstanceRequest(name="web-1", cloud_init=pb.CloudInitPatch(userdata="#!/bin/true"))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await cloud.instances.UpdateInstance(half, timeout=10)
+        assert reason_of(refused.value)[0] == "SECRET_UNREADABLE"
+        both = pb.CloudInitPatch(userdata="#!/bin/true", network_config="version: 2\n")
+        request = pb.UpdateInstanceRequest(name="web-1", cloud_init=both)
+        await cloud.done((await cloud.instances.UpdateInstance(request, timeout=10)).mutation)
+        await cloud.verb("Start")
+        assert cloud.runner.specs[kept.id].user_data == b"#!/bin/true"
+
+
 def test_a_step_whose_secret_does_not_open_fails_for_good() -> None:
     with pytest.raises(Permanent) as failed, step_errors():
         raise SecretUnreadable("instance i user_data", "no key")
@@ -200,7 +228,14 @@ async def test_a_controller_without_keys_notes_that_plain_secrets_come_in(tmp_pa
     async with running_cloud(tmp_path, keys=ONE) as cloud:
         assert not await noted(cloud)
     async with running_cloud(tmp_path) as cloud:
+        assert not await noted(cloud)
+        # As another controller does that has started long ago and still has no key.
+        await cloud.launch(start=False, cloud_init=SECRET)
         assert await noted(cloud)
+        await cloud.done(await cloud.ask("Delete"))
+    async with running_cloud(tmp_path, keys=ONE) as cloud:
+        assert files_with(tmp_path, CANARY) == []
+        assert not await noted(cloud)
 
 
 async def test_sealed_rows_of_an_update_pass_on_without_their_key(tmp_path: Path, target: Target) -> None:

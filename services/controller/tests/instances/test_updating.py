@@ -103,6 +103,17 @@ async def test_the_answer_tells_what_takes_effect_at_the_next_start(cloud: Cloud
     assert list((await patched(cloud, labels={"a": "c"})).notes) == []
 
 
+async def test_what_stays_as_it_was_is_not_said_to_take_effect_later(cloud: Cloud) -> None:
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICnvNSUtMI4qBdkDs++uRNCRBb8ELEmU1gwqD/zv5S+J"
+    await cloud.launch(start=False, ssh_keys=[key])
+    keys, cpus = pb.StringList(items=[key]), 1
+    assert list((await patched(cloud, ssh_keys=keys, cpus=cpus)).notes) == []
+    labelled = await patched(cloud, ssh_keys=keys, cpus=cpus, labels={"a": "b"})
+    assert list(labelled.notes) == []
+    await cloud.done(labelled.mutation)
+    assert list((await patched(cloud, ssh_keys=pb.StringList(), cpus=cpus)).notes) == [SEED_NOTE]
+
+
 async def test_a_change_that_fails_takes_its_cloud_init_back_too(cloud: Cloud) -> None:
     instance = await cloud.launch(start=False, cloud_init=OLD)
     cloud.runner.faults["prepare"] = [refusal("DISK_UNSAFE")]

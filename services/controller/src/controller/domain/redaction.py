@@ -7,6 +7,7 @@ follows a name like "password". What it cannot know is a secret that was never t
 import json
 import re
 import zlib
+from binascii import a2b_base64, a2b_qp
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Final
@@ -15,6 +16,14 @@ REMOVED: Final = "[removed]"
 
 _GZIP: Final = b"\x1f\x8b"
 _WITH_HEADER: Final = 16
+_MIME: Final = (b"content-type:", b"mime-version:")
+_MOST_HEAD: Final = 64
+_BOUNDARY: Final = re.compile(rb"^--[^\n]*$", re.MULTILINE)
+_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
+_ENCODING: Final = re.compile(
+    rb"^content-transfer-encoding:\s{0,64}(base64|quoted-printable)", re.MULTILINE | re.IGNORECASE
+)
+_NO_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/]+")
 _MOST_UNPACKED_BYTES: Final = 1024 * 1024
 _LEAST_WORD: Final = 8
 _LEAST_VALUE: Final = 4
@@ -41,14 +50,56 @@ _VALUE: Final = re.compile(r"[:=]\s*(.+)$")
 
 
 def readable(data: bytes) -> str:
-    """Return the text that a guest may print of a secret: a gzip is unpacked, within bounds."""
-    if data.startswith(_GZIP):
-        # What only begins like one, the guest cannot unpack either.
-        with suppress(zlib.error):
-            data = zlib.decompressobj(wbits=zlib.MAX_WBITS | _WITH_HEADER).decompress(
-                data, _MOST_UNPACKED_BYTES
-            )
-    return data.decode("utf-8", "replace")
+    """Return the text that a guest may print of a secret.
+
+    A gzip is unpacked, and the parts of a MIME message follow it decoded. What comes out of both is
+    `_MOST_UNPACKED_BYTES` at most; what is beyond stays unknown.
+    """
+    data = _unpacked(data, _MOST_UNPACKED_BYTES)
+    texts = [data]
+    if data[:_MOST_HEAD].lstrip().lower().startswith(_MIME):
+        left = _MOST_UNPACKED_BYTES
+        for part in _parts(data):
+            content = _unpacked(part, left)[:left]
+            left -= len(content)
+            texts.append(content)
+    return "\n".join(text.decode("utf-8", "replace") for text in texts)
+
+
+def _parts(message: bytes) -> Iterator[bytes]:
+    """Yield the encoded parts of a MIME message, decoded (RFC 2045, section 6).
+
+    Whatever looks like a boundary is one: a reader that follows nested ones takes the square of a hostile
+    message's length, or a stack as deep.
+    """
+    for part in _BOUNDARY.split(message):
+        head, *body = _BLANK_LINE.split(part.lstrip(), maxsplit=1)
+        encoding = _ENCODING.search(head)
+        if encoding is None or not body:
+            continue
+        if encoding.group(1).lower() == b"base64":
+            bare = _NO_BASE64.sub(b"", body[0])
+            # One digit of the last four tells no byte.
+            bare = bare[:-1] if len(bare) % 4 == 1 else bare
+            yield a2b_base64(bare + b"=" * (-len(bare) % 4))
+        else:
+            yield a2b_qp(body[0])
+
+
+def _unpacked(data: bytes, most: int) -> bytes:
+    """Return what a gzip holds, of all members (RFC 1952, section 2.2); what is none stays as it is."""
+    if not data.startswith(_GZIP):
+        return data
+    out = bytearray()
+    rest = data
+    # What only begins like one, the guest cannot unpack either; what came before it, it can.
+    with suppress(zlib.error):
+        while rest.startswith(_GZIP) and len(out) < most:
+            member = zlib.decompressobj(wbits=zlib.MAX_WBITS | _WITH_HEADER)
+            out += member.decompress(rest, most - len(out))
+            rest = member.unused_data
+        return bytes(out)
+    return bytes(out) or data
 
 
 class Redaction:

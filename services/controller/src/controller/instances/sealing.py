@@ -23,7 +23,7 @@ _AT_ONCE: Final = 50
 
 
 async def bring_in_step(database: Database, keys: Keyring, fail_points: FailPoints = no_fail_points) -> None:
-    """Seal by the first key what is plain or under an older one, then clean the files of what was plain.
+    """Seal by the first key what is plain or under an older one, then clean the files of what was before.
 
     Resumable: each row says what it is sealed by, and the database whether its files are still to be cleaned.
 
@@ -39,13 +39,11 @@ async def bring_in_step(database: Database, keys: Keyring, fail_points: FailPoin
             "no configured key has this id; add the key again (docs/secrets.md)"
         )
     if keys.sealing_id == PLAIN:
-        if not await database.read(sealed_rows.plain_remains):
-            await database.write(lambda conn: sealed_rows.note_plain_remains(conn, remains=True))
         return
     for table, ids in found.items():
         for sealed_by in sorted(ids - {keys.sealing_id}):
             await _seal_anew(database, table, sealed_by, fail_points)
-    if await database.read(sealed_rows.plain_remains):
+    if await database.read(sealed_rows.old_remains):
         await _clean(database)
 
 
@@ -64,7 +62,7 @@ async def _clean(database: Database) -> None:
     try:
         await database.rewrite(names)
     except DatabaseError as exc:
-        # Secrets are sealed; what is left of plain ones in the files is cleaned by the next start.
-        _log.warning("the database's files still hold what was plain", extra={"error": str(exc)})
+        # Secrets are sealed; what is left of older forms in the files is cleaned by the next start.
+        _log.warning("the database's files still hold secrets as they were", extra={"error": str(exc)})
         return
-    await database.write(lambda conn: sealed_rows.note_plain_remains(conn, remains=False))
+    await database.write(sealed_rows.note_clean)

@@ -68,8 +68,14 @@ class SeedPatch:
         """Show nothing."""
         return "SeedPatch()"
 
-    def over(self, secrets: Secrets) -> Secrets:
-        """Return `secrets` as they are to be."""
+    def over(self, stored: Callable[[], Secrets]) -> Secrets:
+        """Return the secrets as they are to be; what is `stored` is asked for only where a half is missing.
+
+        So an instance whose stored secrets do not open is mended by giving both halves.
+        """
+        if self.user_data is not None and self.network_config is not None:
+            return Secrets(self.user_data, self.network_config)
+        secrets = stored()
         return Secrets(
             secrets.user_data if self.user_data is None else self.user_data,
             secrets.network_config if self.network_config is None else self.network_config,
@@ -106,15 +112,16 @@ class Patch:
         """Tell whether cloud-init is told something else; the same secret text again counts as other."""
         return self.seed is not None or self.first_boot.over(instance.first_boot) != instance.first_boot
 
-    def notes(self, instance: Instance | None) -> tuple[str, ...]:
-        """Return what takes effect when, on `instance`; what is not told of does at once."""
+    def notes(self, mutated: Mutated) -> tuple[str, ...]:
+        """Return what of the update takes effect when; what is not told of does at once, or is as it was."""
+        instance, operation = mutated.instance, mutated.operation
         if instance is None:
             return ()
-        resized = (self.cpus, self.memory_mib, self.disk_mib) != (None, None, None)
+        changes = operation.spec if operation is not None else {}
         later = (
-            (RESOURCES_NOTE, resized),
-            (SEED_NOTE, self.seed is not None or bool(self.first_boot)),
-            (PORTS_NOTE, self.ports is not None and not instance.publishes_live),
+            (RESOURCES_NOTE, changes.get("resize")),
+            (SEED_NOTE, changes.get("cloud_init")),
+            (PORTS_NOTE, changes.get("ports") and not instance.publishes_live),
         )
         return (*(note for note, told in later if told), *self.remarks)
 
@@ -203,7 +210,7 @@ class Updating:
     def _accepted(self, changed: Instance, seed: SeedPatch | None) -> Callable[[Connection, Operation], None]:
         def accepted(conn: Connection, operation: Operation) -> None:
             if seed is not None:
-                hidden = seed.over(instance_rows.secrets_of(conn, changed.id))
+                hidden = seed.over(lambda: instance_rows.secrets_of(conn, changed.id))
                 instance_rows.want_secrets(conn, changed.id, hidden)
             wanted = replace(changed, generation=changed.generation + 1, operation=operation.id)
             instance_rows.save_labels(conn, wanted)
@@ -221,7 +228,7 @@ class Updating:
         faults = [*_faults_of(patch, instance), *patch.policies.faults(instance.create_time, now)]
         reseeds = patch.reseeds(instance)
         if reseeds:
-            faults += _dropped(patch.seed or SeedPatch(), instance_rows.secrets_of(conn, instance.id))
+            faults += _dropped(patch.seed or SeedPatch(), conn, instance.id)
         if faults:
             raise RequestInvalid(faults)
         require_idle(conn, instance.id)
@@ -253,12 +260,13 @@ def _faults_of(patch: Patch, instance: Instance) -> list[Fault]:
     return faults
 
 
-def _dropped(seed: SeedPatch, secrets: Secrets) -> list[Fault]:
+def _dropped(seed: SeedPatch, conn: Connection, instance_id: str) -> list[Fault]:
     """Return what a change of a part of a seed would lose of the others, which nobody knows any more."""
-    if secrets.known:
-        return []
     halves = (("userdata", seed.user_data), ("networkConfig", seed.network_config))
-    return [Fault(f"/cloudInit/{name}", UNKNOWN_HALF) for name, given in halves if given is None]
+    missing = [name for name, given in halves if given is None]
+    if not missing or instance_rows.secrets_of(conn, instance_id).known:
+        return []
+    return [Fault(f"/cloudInit/{name}", UNKNOWN_HALF) for name in missing]
 
 
 def _labels(patch: Patch, instance: Instance) -> dict[str, str]:

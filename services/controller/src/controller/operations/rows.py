@@ -210,7 +210,7 @@ meta = Table(
     Column("events_floor", BigInteger, nullable=False),
     Column("cluster_id", String(32), nullable=False, server_default=""),
     Column("events_floor_xid", BigInteger, nullable=False, server_default="0"),
-    # Whether the database's files may hold secrets that were stored in plain.
+    # Whether the database's files may hold secrets in plain or under an older key.
     Column("plain_remains", Boolean, nullable=False, server_default=true()),
     CheckConstraint("id = 1", name="one_row"),
 )

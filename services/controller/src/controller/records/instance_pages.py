@@ -67,10 +67,11 @@ def page(conn: Connection, chosen: InstanceFilter, page_size: int, page_token: s
         )
     found = [to_instance(row) for row in conn.execute(query)]
     shown = tuple(found[:size])
-    return InstancePage(shown, _encode(shown[-1].name, chosen) if len(found) > size else "")
+    return InstancePage(shown, token_after(shown[-1].name, chosen) if len(found) > size else "")
 
 
-def _encode(name: str, chosen: InstanceFilter) -> str:
+def token_after(name: str, chosen: InstanceFilter) -> str:
+    """Return the token of the page that begins after this name."""
     return base64.urlsafe_b64encode(f"{chosen.digest()}:{name}".encode()).decode().rstrip("=")
 
 

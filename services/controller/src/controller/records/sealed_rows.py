@@ -14,7 +14,7 @@ from sqlalchemy import Column, Connection, LargeBinary, Row, Table, select, upda
 
 from controller.errors import SecretUnreadable
 from controller.operations.rows import meta
-from controller.records.keyring import Keyring
+from controller.records.keyring import PLAIN, Keyring
 from controller.records.schema import image_sources, instance_secrets, instance_secrets_wanted
 
 _log = logging.getLogger(__name__)
@@ -58,8 +58,10 @@ TABLES: Final = (INSTANCE_SECRETS, WANTED_SECRETS, IMAGE_SOURCES)
 
 
 def sealed(conn: Connection, table: SealedTable, owner: str, secrets: Mapping[str, bytes]) -> dict[str, Any]:
-    """Return a row of `table` with these columns sealed, to be inserted."""
+    """Return a row of `table` with these columns sealed, to be inserted; a plain one is noted."""
     keys = _keys(conn)
+    if keys.sealing_id == PLAIN:
+        note_old_remains(conn)
     values = {name: keys.seal(value, table.place(owner, name)) for name, value in secrets.items()}
     return {table.owner.name: owner, **values, "key_id": keys.sealing_id}
 
@@ -88,7 +90,8 @@ def key_ids(conn: Connection, table: SealedTable) -> set[str]:
 def seal_anew(conn: Connection, table: SealedTable, sealed_by: str, after: str, most: int) -> str | None:
     """Seal up to `most` rows under `sealed_by` that follow `after` by today's key; return the last owner.
 
-    None when there are no more. A row that does not open is told of and stays as it is.
+    None when there are no more. A row that does not open is told of and stays as it is. What was sealed anew
+    is noted in the same transaction as still being in the database's files.
     """
     wanted = (
         select(table.table)
@@ -105,17 +108,23 @@ def seal_anew(conn: Connection, table: SealedTable, sealed_by: str, after: str, 
             _log.error("a secret cannot be sealed anew", extra={"table": table.table.name, "error": str(exc)})
             continue
         conn.execute(update(table.table).where(table.owner == last).values(values))
+        note_old_remains(conn)
     return last
 
 
-def plain_remains(conn: Connection) -> bool:
-    """Tell whether the database's files may still hold what was stored in plain."""
+def old_remains(conn: Connection) -> bool:
+    """Tell whether the database's files may still hold what was stored in plain or under an older key."""
     return bool(conn.execute(select(meta.c.plain_remains)).scalar_one())
 
 
-def note_plain_remains(conn: Connection, *, remains: bool) -> None:
-    """Note whether they may."""
-    conn.execute(update(meta).values(plain_remains=remains))
+def note_old_remains(conn: Connection) -> None:
+    """Note that they may; where it is noted already, nothing is written."""
+    conn.execute(update(meta).where(meta.c.plain_remains.is_(False)).values(plain_remains=True))
+
+
+def note_clean(conn: Connection) -> None:
+    """Note that they do not."""
+    conn.execute(update(meta).values(plain_remains=False))
 
 
 def _keys(conn: Connection) -> Keyring:

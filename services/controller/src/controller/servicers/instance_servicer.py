@@ -20,6 +20,7 @@ from controller.instances.queries import MAX_WAIT_S, Queries
 from controller.instances.updating import Updating
 from controller.instances.verbs import Verbs, command, delete_verb, stop_verb
 from controller.policies.leases import Leases
+from controller.records.instance_pages import token_after
 from controller.records.readiness_documents import duration_text
 from controller.servicers.convert import console_message, instance_message, time_message
 from controller.servicers.guest_calls import GuestCalls
@@ -35,6 +36,8 @@ from controller.servicers.requests import (
 )
 
 _WAIT_S: Final = 60.0
+# gRPC takes messages of 4 MiB unless told otherwise.
+_MOST_PAGE_BYTES: Final = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,19 +98,23 @@ class InstanceServicer(GuestCalls):
     async def ListInstances(self, request: pb.ListInstancesRequest, context: Any) -> pb.ListInstancesResponse:
         chosen = instance_filter(request)
         page = await self._parts.queries.list(chosen, request.page_size, request.page_token)
-        return pb.ListInstancesResponse(
-            instances=[instance_message(instance) for instance in page.instances],
-            next_page_token=page.next_page_token,
-        )
+        answer = pb.ListInstancesResponse(next_page_token=page.next_page_token)
+        size_bytes = 0
+        for instance in page.instances:
+            message = instance_message(instance)
+            size_bytes += message.ByteSize()
+            if answer.instances and size_bytes > _MOST_PAGE_BYTES:
+                answer.next_page_token = token_after(answer.instances[-1].name, chosen)
+                break
+            answer.instances.append(message)
+        return answer
 
     async def UpdateInstance(
         self, request: pb.UpdateInstanceRequest, context: Any
     ) -> pb.UpdateInstanceResponse:
         patch = await asyncio.to_thread(patch_of, request)
         mutated = await self._parts.updating.update(patch, options_of(request, request.options))
-        return pb.UpdateInstanceResponse(
-            mutation=mutation_message(mutated), notes=patch.notes(mutated.instance)
-        )
+        return pb.UpdateInstanceResponse(mutation=mutation_message(mutated), notes=patch.notes(mutated))
 
     async def StartInstance(self, request: pb.StartInstanceRequest, context: Any) -> pb.StartInstanceResponse:
         return pb.StartInstanceResponse(mutation=await self._simple(request, Verb.START))

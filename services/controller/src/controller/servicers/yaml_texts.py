@@ -19,6 +19,9 @@ from yaml.events import (
 
 MAX_DEPTH: Final = 32
 MAX_NODES: Final = 20_000
+# Of one number: numbers to the base of 60 (1:30:00) take the square of their length to read.
+MAX_NUMBER_CHARACTERS: Final = 256
+_NUMBERS: Final = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 
 # libyaml reads in a tenth of the time, where it is there.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -36,7 +39,8 @@ def read_yaml(text: bytes) -> Any:
     """Return the value of the one document in `text`.
 
     Raises:
-        YamlUnreadable: It is no YAML, not one document, names a key twice, or holds a value that is none.
+        YamlUnreadable: It is no YAML, not one document, names a key twice, holds a value that is none or
+            a number without end.
         YamlTooLarge: It has too many nodes, counting what aliases stand for, or is nested too deeply.
     """
     try:
@@ -47,7 +51,7 @@ def read_yaml(text: bytes) -> Any:
             root = loader.get_single_node()
             if root is None:
                 return None
-            _no_key_twice(root)
+            _nothing_hidden(root)
             return loader.construct_document(root)
         finally:
             loader.dispose()
@@ -58,10 +62,10 @@ def read_yaml(text: bytes) -> Any:
     except yaml.YAMLError as exc:
         # Of the reader: a character that YAML does not know.
         raise YamlUnreadable("is not YAML: it has characters that are none in YAML") from exc
-    except (ValueError, OverflowError, TypeError) as exc:
+    except (ValueError, OverflowError, TypeError, LookupError, AttributeError) as exc:
         if isinstance(exc, YamlUnreadable):
             raise
-        # A date or a number that is none, or a key that is a mapping.
+        # A date, a number or a truth that is none, as a tag makes it of any text, or a key that is a mapping.
         raise YamlUnreadable("holds a value that its form does not allow") from exc
 
 
@@ -96,8 +100,8 @@ def _within_bounds(text: str) -> None:
             raise YamlTooLarge(f"must be nested at most {MAX_DEPTH} deep")
 
 
-def _no_key_twice(root: yaml.Node) -> None:
-    """Refuse what the reader would resolve in silence, by the last of the two."""
+def _nothing_hidden(root: yaml.Node) -> None:
+    """Refuse keys that the reader would resolve in silence, by the last of the two, and endless numbers."""
     waiting = [root]
     seen: set[int] = set()
     while waiting:
@@ -105,7 +109,12 @@ def _no_key_twice(root: yaml.Node) -> None:
         if id(node) in seen:
             continue
         seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag in _NUMBERS and len(node.value) > MAX_NUMBER_CHARACTERS:
+                raise YamlUnreadable(
+                    f"has a number of more than {MAX_NUMBER_CHARACTERS} characters{_place(node.start_mark)}"
+                )
+        elif isinstance(node, yaml.SequenceNode):
             waiting += node.value
         elif isinstance(node, yaml.MappingNode):
             keys: set[tuple[str, str]] = set()

@@ -1,4 +1,4 @@
-"""Which key sealed a secret, and whether the files may still hold what was plain.
+"""Which key sealed a secret, and whether the files may still hold what was plain or under an older key.
 
 Revision ID: 0012
 """
@@ -26,6 +26,11 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # A build of before would take what is sealed for what is plain, and give it to guests.
+    for table in _OWNERS:
+        rows = sa.table(table, sa.column("key_id"))
+        if op.get_bind().execute(sa.select(rows).where(rows.c.key_id != "").limit(1)).first() is not None:
+            raise RuntimeError(f"{table} holds sealed secrets, which no older version can open")
     op.drop_column("meta", "plain_remains")
     for table, owner in _OWNERS.items():
         op.drop_index(f"ix_{table}_key_id_{owner}", table_name=table)

@@ -148,7 +148,9 @@ async def test_handles_are_closed_before_anybody_else_has_a_way_to_the_agent_and
         await entry.opened(1000)
     live = cast("Live", SimpleNamespace(frozen=None, guest=None, agent=AgentState(), run_state="running"))
     seen: list[object] = []
-    host.broken = {"guest-exec": "not allowed"}
+    host.broken = {"guest-exec": "not allowed", "guest-get-host-name": "no", "guest-get-osinfo": "no"}
+    host.broken |= {"guest-network-get-interfaces": "no", "guest-get-timezone": "no"}
+    host.lies = {"guest-fsfreeze-status": "thawed"}
 
     async def answered() -> None:
         seen.append((host.commands.count("guest-file-close"), [one.handles for one in await ledger.left()]))

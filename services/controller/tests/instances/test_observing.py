@@ -229,7 +229,8 @@ async def test_a_page_ends_early_where_guests_told_so_much_that_no_client_would_
         await cloud.launch(name, start=False)
     told = update(instances).values(message="x" * 1_500_000)
     await cloud.database.write(lambda conn: conn.execute(told))
-    seen, token = [], ""
+    seen: list[list[str]] = []
+    token = ""
     while not seen or token:
         request = pb.ListInstancesRequest(page_token=token)
         answer = await cloud.instances.ListInstances(request, timeout=10)

@@ -237,3 +237,22 @@ async def test_a_result_that_never_comes_leaves_the_consoles_word(monkeypatch: p
     assert watched.probing.report.state == "done"
     task.cancel()
     await asyncio.wait({task})
+
+
+async def test_an_agent_that_comes_after_the_consoles_word_corrects_it() -> None:
+    failed = {"v1": {"errors": ["('scripts-user', RuntimeError('no'))"]}}
+    watched, agent = Watched(), Files({"status.json": {"v1": {"init": STAGE}}, "result.json": failed})
+    task = asyncio.create_task(watched.probing.run())
+    watched.probing.cloud_init_finished(failed=False)
+    async with asyncio.timeout(5):
+        while watched.probing.cloud_init.result is CloudInit.UNSEEN:
+            watched.changes.clear()
+            await watched.changes.wait()
+        watched.agent(agent)
+        while watched.probing.cloud_init.result is CloudInit.DONE:
+            watched.changes.clear()
+            await watched.changes.wait()
+    assert watched.probing.cloud_init.result is CloudInit.ERROR
+    assert "scripts-user" in watched.probing.cloud_init.detail
+    task.cancel()
+    await asyncio.wait({task})

@@ -261,6 +261,8 @@ class Probing:
                 if report.state == RUNNING:
                     report = replace(report, state=self._word())
                 self._reported, self.report = True, report
+                if report.state == ERROR and self.cloud_init.result is CloudInit.DONE:
+                    self._fail_after_all("; ".join(report.errors))
                 self._changed()
                 if report.doubts_schema and (faults := await schema_errors(agent)) and boot == self._boot:
                     self.report = replace(report, schema_errors=faults).bounded()
@@ -284,6 +286,13 @@ class Probing:
             if probe.kind is ProbeKind.CLOUD_INIT:
                 self._saw(number, Seen(done, "finished" if done else f"failed: {state.detail}"))
         self._changed()
+
+    def _fail_after_all(self, errors: str) -> None:
+        """Take back what the console's word alone has settled before an agent was there to ask."""
+        self.cloud_init = CloudInitState(CloudInit.ERROR, errors)
+        for number, probe in enumerate(self.probes):
+            if probe.kind is ProbeKind.CLOUD_INIT:
+                self.results[number] = ProbeResult(False, f"failed: {errors}")
 
     # -- what is known ---------------------------------------------------------------------------------------
 

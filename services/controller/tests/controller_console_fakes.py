@@ -1,7 +1,7 @@
 """The consoles of a runner in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from controller.domain.console_talk import ConsoleCommand, ConsoleEnd, ConsoleNews, ConsoleViewer
@@ -19,7 +19,7 @@ class FakeConsoles:
 
     async def attach(
         self, machine_id: str, viewer: ConsoleViewer, commands: AsyncIterator[ConsoleCommand]
-    ) -> AsyncIterator[ConsoleNews | ConsoleEnd]:
+    ) -> AsyncGenerator[ConsoleNews | ConsoleEnd, None]:
         await self.enter("attach")
         self.viewers.append(pb.ConsoleViewer.FromString(viewer))
         try:

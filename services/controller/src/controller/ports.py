@@ -92,7 +92,7 @@ class ConsoleAccess(Protocol):
 
     def attach(
         self, machine_id: str, viewer: ConsoleViewer, commands: AsyncIterator[ConsoleCommand]
-    ) -> AsyncIterator[ConsoleNews | ConsoleEnd]:
+    ) -> AsyncGenerator[ConsoleNews | ConsoleEnd, None]:
         """Yield what a viewer is told, ending with the end. Not iterating further detaches it."""
 
 

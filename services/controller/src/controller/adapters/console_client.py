@@ -1,6 +1,7 @@
 """The serial consoles of one runner's machines over gRPC."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Final
 
 import grpc
@@ -24,15 +25,16 @@ class ConsoleClient:
 
     async def attach(
         self, machine_id: str, viewer: ConsoleViewer, commands: AsyncIterator[ConsoleCommand]
-    ) -> AsyncIterator[ConsoleNews | ConsoleEnd]:
+    ) -> AsyncGenerator[ConsoleNews | ConsoleEnd, None]:
         messages = _messages(machine_id, viewer, commands)
         call = self._stub.AttachMachineConsole(messages, timeout=_ATTACHED_S)
-        async for message in self._peer.messages(call, idle_s=None):
-            news = message.news
-            if news.WhichOneof("part") == "end":
-                yield ConsoleEnd(news.end.reason, news.end.detail, news.end.offset)
-            else:
-                yield ConsoleNews(news.SerializeToString())
+        async with aclosing(self._peer.messages(call, idle_s=None)) as told:
+            async for message in told:
+                news = message.news
+                if news.WhichOneof("part") == "end":
+                    yield ConsoleEnd(news.end.reason, news.end.detail, news.end.offset)
+                else:
+                    yield ConsoleNews(news.SerializeToString())
 
 
 async def _messages(

@@ -74,8 +74,9 @@ class ConsoleReading:
                     following.seen(self._clock.monotonic())
                 if following.complete or not await self._is_there(name, instance.id):
                     return
-                if not await self._within(told, pause_s):
-                    yield following.nothing
+                # At the first turn too: where there is no log yet, a caller learns that it follows one.
+                yield following.nothing
+                await self._within(told, pause_s)
 
     def _chunks(self, instance: Instance, wish: ConsoleWish) -> AsyncGenerator[ConsoleChunk, None]:
         return self._fleet.reachable_runner(instance.node).read_console(instance.id, wish)

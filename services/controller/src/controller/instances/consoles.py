@@ -1,6 +1,7 @@
 """Serial consoles that somebody is attached to. None of it is an operation."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Final
 
 from controller.domain.console_talk import ConsoleCommand, ConsoleEnd, ConsoleNews, ConsoleViewer
@@ -22,7 +23,7 @@ class Consoles:
 
     async def attach(
         self, name: str, viewer: ConsoleViewer, commands: AsyncIterator[ConsoleCommand]
-    ) -> AsyncIterator[ConsoleNews | ConsoleEnd]:
+    ) -> AsyncGenerator[ConsoleNews | ConsoleEnd, None]:
         """Yield what a viewer is told, until its instance's machine has ended.
 
         Raises:
@@ -34,8 +35,10 @@ class Consoles:
         if instance.state not in _WITH_A_MACHINE:
             raise conflict(instance, "Attaching to the console")
         consoles = self._fleet.reachable_runner(instance.node).consoles
-        async for part in consoles.attach(instance.id, viewer, commands):
-            yield await self._told(name, instance.id, part) if isinstance(part, ConsoleEnd) else part
+        # Closed at once when the caller hangs up: the runner counts who is attached.
+        async with aclosing(consoles.attach(instance.id, viewer, commands)) as parts:
+            async for part in parts:
+                yield await self._told(name, instance.id, part) if isinstance(part, ConsoleEnd) else part
 
     async def _told(self, name: str, instance_id: str, end: ConsoleEnd) -> ConsoleEnd:
         """Return the end, with a deletion's own name: to the runner it begins as any stop does."""

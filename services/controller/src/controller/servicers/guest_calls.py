@@ -1,6 +1,7 @@
 """The calls of InstanceService that go into guests."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from qcontroller.controller.v1 import console_pb2, instance_pb2_grpc
@@ -50,12 +51,14 @@ class GuestCalls(instance_pb2_grpc.InstanceServiceServicer):
         if first is None or first.WhichOneof("part") != "attach":
             raise RequestInvalid([Fault("", "a console is attached to first")])
         viewer = ConsoleViewer(first.attach.viewer.SerializeToString())
-        async for part in self._consoles.attach(first.attach.name, viewer, _commands(request_iterator)):
-            if isinstance(part, ConsoleEnd):
-                end = console_pb2.ConsoleEnd(reason=part.reason, detail=part.detail, offset=part.offset)
-                yield pb.AttachConsoleResponse(news=console_pb2.ConsoleNews(end=end))
-            else:
-                yield pb.AttachConsoleResponse(news=console_pb2.ConsoleNews.FromString(part))
+        news = self._consoles.attach(first.attach.name, viewer, _commands(request_iterator))
+        async with aclosing(news) as parts:
+            async for part in parts:
+                if isinstance(part, ConsoleEnd):
+                    end = console_pb2.ConsoleEnd(reason=part.reason, detail=part.detail, offset=part.offset)
+                    yield pb.AttachConsoleResponse(news=console_pb2.ConsoleNews(end=end))
+                else:
+                    yield pb.AttachConsoleResponse(news=console_pb2.ConsoleNews.FromString(part))
 
     async def PushFile(
         self, request_iterator: AsyncIterator[pb.PushFileRequest], context: Any

@@ -22,7 +22,13 @@ from qemu_runner.guest_messages import time_message
 
 
 def wish_of(message: pb.ConsoleViewer) -> ViewerWish:
-    """Return who wants to see a console, and how."""
+    """Return who wants to see a console, and how.
+
+    Raises:
+        SpecInvalidError: It forces what it does not ask for.
+    """
+    if message.force and not message.write:
+        raise SpecInvalidError((SpecFault("/query/force", "needs write."),))
     offset = message.offset if message.HasField("offset") else None
     return ViewerWish(message.label, offset, message.write, message.force)
 
@@ -39,6 +45,8 @@ def command_of(message: pb.ConsoleCommand) -> Command:
         case "resize":
             return Resize(message.resize.columns, message.resize.rows)
         case "role":
+            if message.role.force and not message.role.take:
+                raise SpecInvalidError((SpecFault("/role/force", "needs take."),))
             return RoleRequest(message.role.take, message.role.force)
         case None:
             raise SpecInvalidError((SpecFault("", "a command is input, resize or role."),))

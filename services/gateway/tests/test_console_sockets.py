@@ -167,6 +167,12 @@ async def test_without_an_upgrade_it_is_refused(wire: ApiClient) -> None:
     assert (response.status_code, response.json()["reason"]) == (426, "WEBSOCKET_REQUIRED")
 
 
+async def test_force_without_what_it_forces_is_refused(url: str) -> None:
+    async with connect(f"{url}?force=true") as socket:
+        assert (await message(socket, "Problem"))["errors"][0]["pointer"] == "/query/force"
+        assert await closed(socket) == (4400, "FIELD_INVALID")
+
+
 async def test_a_page_of_another_origin_is_refused(url: str) -> None:
     with pytest.raises(InvalidStatus) as caught:
         async with connect(url, origin="http://evil.example"):  # type: ignore[arg-type]

@@ -63,6 +63,7 @@ class RunnerStack:
         self.target = f"unix:{directory}/runner.sock"
         self.vm_host: asyncio.subprocess.Process
         self.runner: asyncio.subprocess.Process
+        self.channel: grpc.aio.Channel | None = None
         self.machines: Any = None
         self.host: Any = None
         self.guests: Any = None
@@ -100,6 +101,11 @@ class RunnerStack:
     async def kill(self, process: asyncio.subprocess.Process, number: int = signal.SIGKILL) -> None:
         process.send_signal(number)
         await process.wait()
+        if process is self.runner and self.channel is not None:
+            # A call on a connection that has not heard of it breaks off, instead of waiting for the next one.
+            async with asyncio.timeout(DEADLINE_S):
+                if self.channel.get_state() is grpc.ChannelConnectivity.READY:
+                    await self.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
 
     async def _spawn(self, module: str, config: Path) -> asyncio.subprocess.Process:
         with (self.directory / f"{module}.log").open("ab") as log:
@@ -233,6 +239,7 @@ async def running_stack(
         await stack.start_runner()
         try:
             async with grpc_channel(stack.target) as channel:
+                stack.channel = channel
                 stack.machines = runner_pb2_grpc.MachineServiceStub(channel)
                 stack.host = runner_pb2_grpc.HostServiceStub(channel)
                 stack.guests = runner_pb2_grpc.GuestServiceStub(channel)

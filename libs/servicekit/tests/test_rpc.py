@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # the stubs' classes for asyncio exist for the type checker only
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -165,3 +166,35 @@ async def test_several_servers_share_one_registry(address: str) -> None:
         grpc_server([f"{address}2"], services=[], translate=translate, registry=registry),
     ):
         assert sum(metric.name == "rpc_server_duration_seconds" for metric in registry.collect()) == 1
+
+
+async def _refuse(requests: Any, _context: Any) -> bytes:
+    await anext(requests)
+    raise NotThereError("gone")
+
+
+def register_upload(server: grpc.aio.Server) -> None:
+    handler = grpc.stream_unary_rpc_method_handler(_refuse)
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Upload", {"Send": handler})])
+
+
+async def test_a_caller_that_is_still_sending_learns_why_it_is_refused(address: str) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield bytes(65_536)
+            await asyncio.sleep(0)
+
+    async with (
+        grpc_server(
+            [address],
+            services=[("test.Upload", register_upload)],
+            translate=translate,
+            registry=CollectorRegistry(),
+        ),
+        grpc_channel(address) as channel,
+    ):
+        send = channel.stream_unary("/test.Upload/Send")
+        for _ in range(300):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await send(pieces(), timeout=5)
+            assert decode(refused.value).reason == "NOT_THERE"

@@ -1,5 +1,6 @@
 """The innermost server interceptor: errors encoded, spans marked, durations measured."""
 
+import asyncio
 import inspect
 import logging
 import time
@@ -22,6 +23,7 @@ _Continuation = Callable[[grpc.HandlerCallDetails], "Awaitable[grpc.RpcMethodHan
 # Takes what answers a method, and the method's name; returns what answers instead.
 _Wrap = Callable[[Any, str], Any]
 
+_DRAIN_S: Final = 1.0
 _SECONDS: Final[WeakKeyDictionary[CollectorRegistry, Histogram]] = WeakKeyDictionary()
 
 
@@ -53,6 +55,23 @@ def rewrapped(
     return wrapped
 
 
+async def _drain(request: Any) -> None:
+    """Take what a caller still sends before it is refused, for a moment at most.
+
+    A caller of grpc.aio whose write fails because the call has ended takes the failure of the write for the
+    answer ("Internal error from Core") and never sees the refusal.
+    """
+    if not hasattr(request, "__anext__"):
+        return
+    try:
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in request:
+                pass
+    except (TimeoutError, RuntimeError, grpc.aio.BaseError) as exc:
+        # It goes on sending, has gone, or somebody else reads what it sends.
+        _LOG.debug("requests not drained", extra={"error": repr(exc)})
+
+
 class ProblemInterceptor(grpc.aio.ServerInterceptor):
     """Answers a handler's exception with the problem that the service's table has for it."""
 
@@ -78,6 +97,7 @@ class ProblemInterceptor(grpc.aio.ServerInterceptor):
             except grpc.aio.AbortError:
                 raise
             except Exception as exc:  # noqa: BLE001 - the edge: whatever it is, the caller gets a problem
+                await _drain(request)
                 await self._fail(exc, context, method, begin)
             self._seconds.labels(method, "OK").observe(time.monotonic() - begin)
             return response

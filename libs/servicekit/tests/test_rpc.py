@@ -174,7 +174,7 @@ async def _refuse(requests: Any, _context: Any) -> bytes:
 
 
 def register_upload(server: grpc.aio.Server) -> None:
-    handler = grpc.stream_unary_rpc_method_handler(_refuse)
+    handler: Any = grpc.stream_unary_rpc_method_handler(_refuse)
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Upload", {"Send": handler})])
 
 
@@ -193,7 +193,7 @@ async def test_a_caller_that_is_still_sending_learns_why_it_is_refused(address: 
         ),
         grpc_channel(address) as channel,
     ):
-        send = channel.stream_unary("/test.Upload/Send")
+        send: Any = channel.stream_unary("/test.Upload/Send")
         for _ in range(300):
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await send(pieces(), timeout=5)

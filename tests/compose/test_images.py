@@ -47,7 +47,18 @@ def _build(checkout: Path, service: str) -> str:
         for name, variable in (("ca", "QC_CA"), ("pip", "QC_PIP_CONF"))
     ]
     name = f"qcontroller-{service}:edited"
-    command = ["build", "--quiet", *secrets, "--build-arg", f"BASE={base}", "--tag", name]
+    page = f"PAGE_SOURCE={values.get('QC_PAGE_SOURCE', 'build')}"
+    command = [
+        "build",
+        "--quiet",
+        *secrets,
+        "--build-arg",
+        f"BASE={base}",
+        "--build-arg",
+        page,
+        "--tag",
+        name,
+    ]
     command += ["--file", str(checkout / "services" / service / "Dockerfile"), str(checkout)]
     try:
         docker(*command, within_s=600)

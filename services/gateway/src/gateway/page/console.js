@@ -81,16 +81,19 @@
 
   // A terminal answers questions of the guest by itself, as if typed: not while it shows what was.
   function listen() {
-    terminal.options.disableStdin = offset < replayEnd;
+    const replays = offset < replayEnd;
+    terminal.options.disableStdin = replays;
+    if (!replays && socket !== null && root.dataset.state !== "open") {
+      show("open", "connected");
+    }
   }
 
   function tell(message) {
     if (message.opened) {
       offset = message.opened.offset;
       replayEnd = message.opened.endOffset;
-      listen();
       pauseMs = FIRST_PAUSE_MS;
-      show("open", "connected");
+      listen();
     } else if (message.gap) {
       offset = message.gap.toOffset;
       listen();

@@ -47,18 +47,9 @@ def _build(checkout: Path, service: str) -> str:
         for name, variable in (("ca", "QC_CA"), ("pip", "QC_PIP_CONF"))
     ]
     name = f"qcontroller-{service}:edited"
-    page = f"PAGE_SOURCE={values.get('QC_PAGE_SOURCE', 'build')}"
-    command = [
-        "build",
-        "--quiet",
-        *secrets,
-        "--build-arg",
-        f"BASE={base}",
-        "--build-arg",
-        page,
-        "--tag",
-        name,
-    ]
+    command = ["build", "--quiet", *secrets, "--build-arg", f"BASE={base}", "--tag", name]
+    if service == "gateway":
+        command += ["--build-arg", f"PAGE_SOURCE={values.get('QC_PAGE_SOURCE', 'build')}"]
     command += ["--file", str(checkout / "services" / service / "Dockerfile"), str(checkout)]
     try:
         docker(*command, within_s=600)

@@ -7,7 +7,8 @@ import grpc
 import pytest
 from gateway import errors
 from gateway.problems import problem_response
-from gateway.reasons import BY_CODE, REASONS, as_markdown
+from gateway.reason_pages import as_markdown
+from gateway.reasons import BY_CODE, REASONS
 
 # The reasons that the REST contract names.
 CONTRACT = re.findall(

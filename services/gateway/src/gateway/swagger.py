@@ -10,7 +10,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Route
 from swagger_ui_bundle import swagger_ui_path
 
-from gateway.reasons import as_page
+from gateway.reason_pages import as_page
 
 _FILES: Final = (
     "index.html",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from qemu_runner.domain.probe import CloudInit, Probe, ProbeKind, ProbeResult
 from qemu_runner.guest_agent.client import ExecResult
-from qemu_runner.readiness import probing
+from qemu_runner.readiness import pause, probing
 from qemu_runner.readiness.attempts import Seen, Target
 from qemu_runner.readiness.probing import Probing, Standing
 
@@ -87,8 +87,8 @@ class Guest:
 async def probed(monkeypatch: pytest.MonkeyPatch, *probes: Probe, **more: Any) -> AsyncIterator[Guest]:
     guest = Guest(*probes, **more)
     monkeypatch.setattr(probing, "connects", guest.connects)
-    monkeypatch.setattr(probing, "_LEAST_PAUSE_S", 0)
-    monkeypatch.setattr(probing, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(pause, "_LEAST_PAUSE_S", 0)
+    monkeypatch.setattr(pause, "_FIRST_PAUSE_S", 0.001)
     task = asyncio.create_task(guest.probing.run())
     try:
         yield guest
@@ -137,7 +137,7 @@ async def test_what_does_not_hold_is_tried_again_and_tells_what_it_saw(
 
 async def test_an_event_ends_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     async with probed(monkeypatch, TCP) as guest:
-        monkeypatch.setattr(probing, "_FIRST_PAUSE_S", 3600.0)
+        monkeypatch.setattr(pause, "_FIRST_PAUSE_S", 3600.0)
         guest.now()
         await guest.until(lambda: guest.attempts == [22])
         guest.listens = True
@@ -148,7 +148,7 @@ async def test_an_event_ends_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_what_a_guest_prints_ends_a_pause_of_its_servers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     async with probed(monkeypatch, TCP, EXEC) as guest:
-        monkeypatch.setattr(probing, "_FIRST_PAUSE_S", 3600.0)
+        monkeypatch.setattr(pause, "_FIRST_PAUSE_S", 3600.0)
         guest.now(connected=True)
         await guest.until(lambda: all(result.evidence for result in guest.probing.results))
         guest.probing.console(b"[ OK ] Started a server\n")
@@ -158,7 +158,7 @@ async def test_what_a_guest_prints_ends_a_pause_of_its_servers_alone(monkeypatch
 
 async def test_evidence_that_differs_each_time_hurries_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     async with probed(monkeypatch, EXEC) as guest:
-        monkeypatch.setattr(probing, "_FIRST_PAUSE_S", 3600.0)
+        monkeypatch.setattr(pause, "_FIRST_PAUSE_S", 3600.0)
         guest.now(connected=True)
         await guest.until(lambda: bool(guest.probing.results[0].evidence))
         await at_rest()

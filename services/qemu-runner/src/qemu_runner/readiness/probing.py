@@ -26,12 +26,9 @@ from qemu_runner.domain.probe import (
 )
 from qemu_runner.readiness.attempts import Agent, Seen, Target, answers, cloud_init_result, connects, exits
 from qemu_runner.readiness.cloud_init import cloud_init_report, schema_errors
+from qemu_runner.readiness.pause import Pause
 from qemu_runner.readiness.serial_match import SerialMatch
 
-_LEAST_PAUSE_S: Final = 0.1
-_FIRST_PAUSE_S: Final = 0.1
-_GROWTH: Final = 1.5
-_LONGEST_PAUSE_S: Final = 2.0
 # cloud-init prints that it has finished before it writes its result: how long the console's word alone is not
 # believed while an agent answers. An emulated guest takes seconds.
 _WRITES_WITHIN_S: Final = 30.0
@@ -172,7 +169,7 @@ class Probing:
     # -- what is tried ---------------------------------------------------------------------------------------
 
     async def _try(self, number: int, probe: Probe) -> None:
-        pause = _Pause(self._wakeup(number))
+        pause = Pause(self._wakeup(number))
         while True:
             if self.results[number].holds or not self._may_try(probe):
                 pause.reset()
@@ -215,7 +212,7 @@ class Probing:
     async def _learn_cloud_init(self) -> None:
         """Ask the guest for cloud-init's result once the console tells that there is one, or a probe asks."""
         wanted = any(probe.kind is ProbeKind.CLOUD_INIT for probe in self.probes)
-        pause = _Pause(self._wakeup(_RESULT))
+        pause = Pause(self._wakeup(_RESULT))
         while True:
             agent, word = self._standing.agent, self._finished_on_console
             settled = self.cloud_init.result is not CloudInit.UNSEEN
@@ -240,7 +237,7 @@ class Probing:
         One answer is enough. A guest whose answer makes no sense is asked again when an agent connects again.
         """
         woken = self._wakeup(_REPORT)
-        pause = _Pause(woken)
+        pause = Pause(woken)
         asked: Agent | None = None
         while True:
             agent = self._standing.agent
@@ -328,30 +325,3 @@ class Probing:
 
     def _wakeup(self, number: int) -> asyncio.Event:
         return self._woken.setdefault(number, asyncio.Event())
-
-
-class _Pause:
-    """A pause between two attempts: it grows, and ends early when it is woken."""
-
-    def __init__(self, woken: asyncio.Event) -> None:
-        self._woken = woken
-        self._length_s = _FIRST_PAUSE_S
-
-    def reset(self) -> None:
-        self._length_s = _FIRST_PAUSE_S
-
-    async def until_woken(self) -> None:
-        await self._woken.wait()
-        self._woken.clear()
-
-    async def grown(self) -> None:
-        # A guest that is the cause of the waking does not set the pace.
-        await asyncio.sleep(_LEAST_PAUSE_S)
-        try:
-            async with asyncio.timeout(self._length_s):
-                await self._woken.wait()
-        except TimeoutError:
-            self._length_s = min(self._length_s * _GROWTH, _LONGEST_PAUSE_S)
-        else:
-            self._woken.clear()
-            self.reset()

@@ -6,6 +6,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from gateway.bodies import parse_json, read_whole
 from gateway.contract import ContractOperation, Parameter
@@ -82,6 +83,18 @@ async def read_call(
         elif operation.body_required:
             raise BodyMalformedError("is missing")
     return Call(request, operation, path, query, body), faults
+
+
+async def read_handshake(scope: Scope, operation: ContractOperation) -> tuple[Call, list[Fault]]:
+    """Return the call that a WebSocket's handshake makes, as `read_call` does.
+
+    Raises:
+        InputError: It cannot be read at all.
+    """
+    # A socket has no media type: what Accept says is of no matter.
+    headers = [(name, value) for name, value in scope["headers"] if name != b"accept"]
+    request = Request({**scope, "type": "http", "method": "GET", "headers": headers})
+    return await read_call(request, operation, scope.get("path_params", {}), 0)
 
 
 def _check_media_type(request: Request, operation: ContractOperation) -> None:

@@ -6,41 +6,32 @@ a page in a browser does not see the answer to a handshake.
 
 import asyncio
 import base64
-import binascii
-import json
 import logging
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 from qcontroller.controller.v1 import console_pb2, instance_pb2
-from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from gateway.backends import CONTROLLER, Backends, ask, next_of
 from gateway.bodies import parse_json
 from gateway.boundary import EXCHANGE_KEY, Exchange
-from gateway.calls import Call, read_call
+from gateway.calls import Call, read_handshake
 from gateway.console_tickets import ConsoleTickets
 from gateway.contract import Contract
 from gateway.convert import to_json
 from gateway.errors import (
-    BodyMalformedError,
     ConsoleTicketError,
     Fault,
     GatewayError,
     RequestInvalidError,
 )
-from gateway.problems import problem_response
 from gateway.reasons import reason_of
 from gateway.schema import SchemaValidator
+from gateway.socket_words import NORMAL, REFUSED, RESTART, TRY_AGAIN, close, refuse, say
 from gateway.ticket_veil import TICKET_KEY
 
 _LOG = logging.getLogger(__name__)
-_NORMAL: Final = 1000
-_RESTART: Final = 1012
-_TRY_AGAIN: Final = 1013
-REFUSED: Final = 4400
-_LAST_WORD_S: Final = 1.0
 
 
 class ConsoleSockets:
@@ -78,7 +69,7 @@ class ConsoleSockets:
             if incoming.fault is not None:
                 await _refuse(send, incoming.fault, scope["path"])
             elif stopping.done():
-                await _close(send, _RESTART, "GATEWAY_STOPPING")
+                await close(send, RESTART, "GATEWAY_STOPPING")
         finally:
             for task in work:
                 task.cancel()
@@ -95,13 +86,13 @@ class ConsoleSockets:
                         await send({"type": "websocket.send", "bytes": part.news.output})
                     else:
                         end = part.news.end
-                        await _send(send, to_json(part.news))
+                        await say(send, to_json(part.news))
             finally:
                 stream.cancel()
         except GatewayError as exc:
             await _refuse(send, exc, scope["path"])
             return
-        await _close(send, _NORMAL, end.reason if end is not None else "")
+        await close(send, NORMAL, end.reason if end is not None else "")
 
     async def _admitted(self, scope: Scope) -> Call:
         """Return the call, if whoever makes it may.
@@ -109,10 +100,7 @@ class ConsoleSockets:
         Raises:
             GatewayError: It has faults, or lacks a good ticket.
         """
-        # A socket has no media type: what Accept says is of no matter.
-        headers = [(name, value) for name, value in scope["headers"] if name != b"accept"]
-        request = Request({**scope, "type": "http", "method": "GET", "headers": headers})
-        call, faults = await read_call(request, self._operation, scope["path_params"], 0)
+        call, faults = await read_handshake(scope, self._operation)
         tickets: list[str] = scope.get(TICKET_KEY, [])
         if len(tickets) > 1:
             faults.append(Fault("/query/ticket", "is given more than once"))
@@ -127,7 +115,7 @@ class ConsoleSockets:
             )
             if found.instance.id != wanted:
                 raise ConsoleTicketError("CONSOLE_TICKET_UNKNOWN", "The ticket is of an earlier instance.")
-        elif "origin" in request.headers:
+        elif call.request.headers.get("origin") is not None:
             raise ConsoleTicketError("CONSOLE_TICKET_REQUIRED", "A page needs a ticket to attach.")
         return call
 
@@ -177,14 +165,7 @@ class _Incoming:
             case "input":
                 return console_pb2.ConsoleCommand(input=value.encode("utf-8", "surrogatepass"))
             case _:
-                return console_pb2.ConsoleCommand(input=_decoded(value))
-
-
-def _decoded(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (ValueError, binascii.Error) as exc:
-        raise BodyMalformedError("has an inputBase64 that is not Base64") from exc
+                return console_pb2.ConsoleCommand(input=base64.b64decode(value))
 
 
 def _attach(call: Call) -> instance_pb2.AttachConsoleRequest:
@@ -197,28 +178,7 @@ def _attach(call: Call) -> instance_pb2.AttachConsoleRequest:
     return instance_pb2.AttachConsoleRequest(attach=instance_pb2.ConsoleAttach(name=call.name, viewer=viewer))
 
 
-async def _send(send: Send, document: dict[str, Any]) -> None:
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    await send({"type": "websocket.send", "text": text})
-
-
 async def _refuse(send: Send, error: GatewayError, path: str) -> None:
-    problem = problem_response(error, path)
     known = reason_of(error.reason, getattr(error, "code_name", ""))
-    code = _TRY_AGAIN if known is not None and known.status == 503 else REFUSED
     _LOG.info("console ended", extra={"reason": error.reason})
-    try:
-        async with asyncio.timeout(_LAST_WORD_S):
-            await send({"type": "websocket.send", "text": bytes(problem.body).decode()})
-    except TimeoutError:
-        return  # Whoever does not read does not hear why.
-    await _close(send, code, error.reason)
-
-
-async def _close(send: Send, code: int, reason: str) -> None:
-    try:
-        async with asyncio.timeout(_LAST_WORD_S):
-            await send({"type": "websocket.close", "code": code, "reason": reason})
-    except TimeoutError:
-        # Whoever does not read does not hear why either.
-        return
+    await refuse(send, error, path, TRY_AGAIN if known is not None and known.status == 503 else REFUSED)

@@ -5,19 +5,18 @@ Whoever closes says why by a code and a reason, after which the last cursor resu
 """
 
 import asyncio
-import json
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from qcontroller.event.v1.event_pb2 import Event
-from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from gateway.backends import CONTROLLER, Backends
 from gateway.boundary import EXCHANGE_KEY, Exchange
-from gateway.calls import read_call
+from gateway.calls import read_handshake
 from gateway.contract import Contract, ContractOperation
 from gateway.errors import RequestInvalidError, SocketNotServedError
+from gateway.socket_words import INTERNAL_ERROR, close, say
 from gateway.watching import CLIENT_GONE, GATEWAY_STOPPING, HEARTBEAT_S, Watch, event_document, open_watch
 
 # Close codes of RFC 6455 and its registry; from 4000 on they are ours.
@@ -35,8 +34,6 @@ _CODES: Final = {
     "CURSOR_EXPIRED": GAP_CLOSED,
     _EVENTS_ONLY: UNSUPPORTED_DATA,
 }
-_INTERNAL_ERROR: Final = 1011
-_LAST_WORD_S: Final = 1.0
 
 
 class EventSockets:
@@ -56,7 +53,7 @@ class EventSockets:
         """
         exchange: Exchange = scope[EXCHANGE_KEY]
         exchange.route = self._operation.template
-        watch = await self._accepted(scope, receive)
+        watch = await self._accepted(scope)
         try:
             await receive()  # websocket.connect
             await send({"type": "websocket.accept"})
@@ -64,11 +61,8 @@ class EventSockets:
         finally:
             watch.close()
 
-    async def _accepted(self, scope: Scope, receive: Receive) -> Watch:
-        # A socket has no media type: what Accept says is of no matter.
-        headers = [(name, value) for name, value in scope["headers"] if name != b"accept"]
-        request = Request({**scope, "type": "http", "method": "GET", "headers": headers}, receive)
-        call, faults = await read_call(request, self._operation, {}, 0)
+    async def _accepted(self, scope: Scope) -> Watch:
+        call, faults = await read_handshake(scope, self._operation)
         if faults:
             raise RequestInvalidError(faults)
         return await open_watch(self._stub, call)
@@ -76,9 +70,9 @@ class EventSockets:
     async def _serve(self, watch: Watch, receive: Receive, send: Send) -> None:
         async def write(event: Event | None) -> None:
             if event is not None:
-                await _send(send, event_document(event))
+                await say(send, event_document(event))
 
-        await _send(send, _opened(watch.cursor))
+        await say(send, _opened(watch.cursor))
         # What comes from the client is either its end or nothing that belongs here.
         incoming = asyncio.ensure_future(receive())
         try:
@@ -87,13 +81,7 @@ class EventSockets:
                 if incoming.result()["type"] == "websocket.disconnect":
                     return
                 why = _EVENTS_ONLY
-            try:
-                async with asyncio.timeout(_LAST_WORD_S):
-                    await send(
-                        {"type": "websocket.close", "code": _CODES.get(why, _INTERNAL_ERROR), "reason": why}
-                    )
-            except TimeoutError:
-                return
+            await close(send, _CODES.get(why, INTERNAL_ERROR), why)
         finally:
             incoming.cancel()
             await asyncio.gather(incoming, return_exceptions=True)
@@ -118,8 +106,3 @@ def _opened(cursor: str) -> dict[str, Any]:
     return {
         "cursor": cursor, "time": now, "type": _OPENED, "instance": "", "operation": "", "resource": {},
     }  # fmt: skip
-
-
-async def _send(send: Send, document: dict[str, Any]) -> None:
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    await send({"type": "websocket.send", "text": text})

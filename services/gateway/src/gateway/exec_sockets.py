@@ -5,7 +5,6 @@ comes after the handshake, since only the message tells what is refused. Whoever
 """
 
 import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,15 +17,10 @@ from gateway.bodies import parse_json
 from gateway.boundary import EXCHANGE_KEY, Exchange
 from gateway.contract import Contract
 from gateway.errors import BodyMalformedError, BodyTooLargeError, GatewayError, RequestInvalidError
-from gateway.problems import problem_response
 from gateway.requests import stream_request
+from gateway.socket_words import NORMAL, RESTART, UNSUPPORTED, close, refuse, say
 
-_NORMAL: Final = 1000
-_UNSUPPORTED: Final = 1003
-_RESTART: Final = 1012
-REFUSED: Final = 4400
 _FIRST_S: Final = 30.0
-_LAST_WORD_S: Final = 1.0
 
 
 class ExecSockets:
@@ -51,7 +45,7 @@ class ExecSockets:
             async with asyncio.timeout(_FIRST_S):
                 first = await receive()
         except TimeoutError:
-            await _close(send, _UNSUPPORTED, "NO_MESSAGE")
+            await close(send, UNSUPPORTED, "NO_MESSAGE")
             return
         if first["type"] == "websocket.disconnect":
             return
@@ -67,9 +61,9 @@ class ExecSockets:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             if stopping.done():
-                await _close(send, _RESTART, "GATEWAY_STOPPING")
+                await close(send, RESTART, "GATEWAY_STOPPING")
             elif incoming.result()["type"] != "websocket.disconnect":
-                await _close(send, _UNSUPPORTED, "ONE_MESSAGE_ONLY")
+                await close(send, UNSUPPORTED, "ONE_MESSAGE_ONLY")
         finally:
             for task in (incoming, stopping, running):
                 task.cancel()
@@ -81,15 +75,13 @@ class ExecSockets:
             stream = self._stub.StreamExec(request)
             try:
                 while (part := await next_of(CONTROLLER, stream, idle_s=None)) is not None:
-                    await _send(send, _document(part))
+                    await say(send, _document(part))
             finally:
                 stream.cancel()
         except GatewayError as exc:
-            problem = problem_response(exc, scope["path"])
-            await send({"type": "websocket.send", "text": bytes(problem.body).decode()})
-            await _close(send, REFUSED, exc.reason)
+            await refuse(send, exc, scope["path"])
             return
-        await _close(send, _NORMAL, "")
+        await close(send, NORMAL, "")
 
     def _body(self, first: Mapping[str, Any]) -> Any:
         text = first.get("text")
@@ -116,17 +108,3 @@ def _document(part: pb.StreamExecResponse) -> dict[str, Any]:
             return {"end": {"exitCode": part.end.exit_code, "truncated": part.end.truncated}}
         case None:
             return {}
-
-
-async def _send(send: Send, document: dict[str, Any]) -> None:
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    await send({"type": "websocket.send", "text": text})
-
-
-async def _close(send: Send, code: int, reason: str) -> None:
-    try:
-        async with asyncio.timeout(_LAST_WORD_S):
-            await send({"type": "websocket.close", "code": code, "reason": reason})
-    except TimeoutError:
-        # Whoever does not read does not hear why either.
-        return

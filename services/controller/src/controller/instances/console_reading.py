@@ -3,7 +3,6 @@
 A runner that goes away ends its stream; offsets make it go on where it stood, and nothing is lost in between.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -76,7 +75,7 @@ class ConsoleReading:
                     return
                 # At the first turn too: where there is no log yet, a caller learns that it follows one.
                 yield following.nothing
-                await self._within(told, pause_s)
+                await self._queries.told_within(told, pause_s)
 
     def _chunks(self, instance: Instance, wish: ConsoleWish) -> AsyncGenerator[ConsoleChunk, None]:
         return self._fleet.reachable_runner(instance.node).read_console(instance.id, wish)
@@ -86,15 +85,6 @@ class ConsoleReading:
             return (await self._queries.get(name)).id == instance_id
         except InstanceNotFound:
             return False
-
-    async def _within(self, told: asyncio.Event, time_s: float) -> bool:
-        tasks = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(self._clock.sleep(time_s))]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return told.is_set()
-        finally:
-            for task in tasks:
-                task.cancel()
 
 
 class _Following:

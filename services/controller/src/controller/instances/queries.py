@@ -79,7 +79,7 @@ class Queries:
                 left_s = give_up_at - self._clock.monotonic()
                 if left_s <= 0:
                     raise await self._timed_out(instance, kind)
-                await self._told_within(told, left_s)
+                await self.told_within(told, left_s)
 
     async def console_tail(self, instance: Instance) -> str:
         """Return the last lines that the guest printed; empty where the runner cannot tell."""
@@ -91,6 +91,15 @@ class Queries:
         except (PeerError, TimeoutError):
             return ""
         return b"".join(chunks).decode("utf-8", "replace")
+
+    async def told_within(self, told: asyncio.Event, left_s: float) -> None:
+        """Wait until `told` is set, at most `left_s` by the controller's clock."""
+        tasks = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(self._clock.sleep(left_s))]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     @contextmanager
     def news_of(self, instance_id: str) -> Iterator[asyncio.Event]:
@@ -109,14 +118,6 @@ class Queries:
         condition = instance.condition(kind)
         reason, evidence = ("NotObserved", "") if condition is None else (condition.reason, condition.message)
         return WaitTimeout(instance.name, kind, reason, evidence, await self.console_tail(instance))
-
-    async def _told_within(self, told: asyncio.Event, left_s: float) -> None:
-        tasks = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(self._clock.sleep(left_s))]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
 
     def _changed(self, event: Event) -> None:
         for told in self._waiters.get(event.subject or "", ()):
